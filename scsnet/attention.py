@@ -1,0 +1,194 @@
+"""VCAttn, PVCAttn and BCAttn: how the source picture selects among the reference's features.
+
+At each level d in {1, 2, 4} (Fig. 4, 5), with F_s and F_r average-pooled by d:
+
+    Q = q(pre_s(F_s)),  K = k(pre_r(F_r)),  V = v(pre_r(F_r))
+    CMat = softmax(scale * Q^T K) over the reference's positions,  F_r->s = V CMat^T
+    (V1, V2) = sigmoid(valve(cat(F_s, F_r->s))),  F_t = V1 * F_s + V2 * F_r->s
+
+The levels are brought back up, concatenated and mixed by one 1x1 convolution. Several references lay
+their keys and values end to end: one softmax then chooses among all of their positions.
+
+Letters: B pictures, C = 256 channels, D = 64 query channels, h x w positions of a level of the source,
+N positions of that level over all references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .layers import conv3x3, upsample
+
+LEVELS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a level remembers of the references: encoded once, used for every source picture."""
+
+    key: Tensor
+    """(B or 1, N, D), of length 1 where attention is by cosine."""
+    value: Tensor
+    """(B or 1, N, C)."""
+    grids: tuple[tuple[int, int], ...]
+    """Height and width in positions of each reference; their areas add up to N."""
+
+
+
+
+def pool(x: Tensor, factor: int) -> Tensor:
+    """Average pooling; a rest at the lower or right border is averaged over what there is."""
+    if factor == 1:
+        return x
+    return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
+
+
+def attend(query: Tensor, memory: Memory, scale: float) -> Tensor:
+    """softmax(scale * Q K^T) V without the matrix ever in memory.
+
+    (B, h w, D) x Memory -> (B, h w, C).
+    """
+    heads = memory.value.shape[-1] // query.shape[-1]
+    batch = query.shape[0]
+    # The fused kernels want values as narrow as queries: the values are cut into C / D slices, which
+    # all share one query and one key.
+    value = rearrange(memory.value, "b n (s d) -> b s n d", s=heads).expand(batch, -1, -1, -1)
+    q = query[:, None].expand(-1, heads, -1, -1)
+    k = memory.key[:, None].expand(batch, heads, -1, -1)
+    out = F.scaled_dot_product_attention(q, k, value, scale=scale)
+    return rearrange(out, "b s n d -> b n (s d)")
+
+
+class VCAttn(nn.Module):
+    """Valve cross attention at one level (Fig. 4); without valves the level of BCAttn."""
+
+    def __init__(
+        self, channels: int, factor: int, scale: float, cosine: bool, valves: bool = True
+    ) -> None:
+        super().__init__()
+        narrow = channels // 4
+        self.factor, self.scale, self.cosine = factor, scale, cosine
+        self.pre_source = conv3x3(channels, channels)
+        self.pre_reference = conv3x3(channels, channels)
+        self.query = nn.Conv2d(channels, narrow, 1)
+        self.key = nn.Conv2d(channels, narrow, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.valve = nn.Conv2d(2 * channels, 2, 1) if valves else None
+
+    def queries(self, pooled: Tensor) -> Tensor:
+        """F_s of this level (B, C, h, w) -> Q (B, h w, D)."""
+        q = rearrange(self.query(self.pre_source(pooled)), "b d h w -> b (h w) d")
+        return F.normalize(q, dim=-1) if self.cosine else q
+
+    def remember(self, references: Sequence[Tensor]) -> Memory:
+        """F_r of each reference at full size [(B or 1, C, Hr/4, Wr/4)] -> keys and values."""
+        keys, values, grids = [], [], []
+        for reference in references:
+            features = self.pre_reference(pool(reference, self.factor))
+            keys.append(rearrange(self.key(features), "b d h w -> b (h w) d"))
+            values.append(rearrange(self.value(features), "b c h w -> b (h w) c"))
+            grids.append((features.shape[2], features.shape[3]))
+        batch = max(k.shape[0] for k in keys)
+        key = torch.cat([k.expand(batch, -1, -1) for k in keys], dim=1)
+        value = torch.cat([v.expand(batch, -1, -1) for v in values], dim=1)
+        return Memory(F.normalize(key, dim=-1) if self.cosine else key, value, tuple(grids))
+
+    def aggregate(self, pooled: Tensor, memory: Memory) -> Tensor:
+        """F_r->s (B, C, h, w) for F_s of this level (B, C, h, w)."""
+        out = attend(self.queries(pooled), memory, self.scale)
+        return rearrange(out, "b (h w) c -> b c h w", h=pooled.shape[2])
+
+    def valve_maps(self, pooled: Tensor, aggregated: Tensor) -> tuple[Tensor, Tensor]:
+        """V1, V2, each (B, 1, h, w) in 0..1: how much passes of F_s and of F_r->s."""
+        if self.valve is None:
+            raise ValueError('valves exist with attention="pyramid_valve" only')
+        v1, v2 = torch.sigmoid(self.valve(torch.cat([pooled, aggregated], dim=1))).chunk(2, dim=1)
+        return v1, v2
+
+    def rows(self, pooled: Tensor, memory: Memory, positions: Tensor) -> Tensor:
+        """Rows of CMat, float32 (B, P, N), for positions (P,) counted row by row in h x w."""
+        query = self.queries(pooled)[:, positions].float()
+        return torch.softmax(self.scale * query @ memory.key.float().mT, dim=-1)
+
+    def forward(self, source: Tensor, memory: Memory) -> Tensor:
+        """F_s (B, C, H/4, W/4) at full size -> F_t of this level (B, C, h, w)."""
+        pooled = pool(source, self.factor)
+        aggregated = self.aggregate(pooled, memory)
+        if self.valve is None:
+            return pooled + aggregated
+        v1, v2 = self.valve_maps(pooled, aggregated)
+        return v1 * pooled + v2 * aggregated
+
+
+class PVCAttn(nn.Module):
+    """Pyramid valve cross attention (Fig. 5): VCAttn at three levels, then one 1x1 convolution.
+
+    With the source as its own reference it is SAttn of the extractor.
+    """
+
+    def __init__(self, channels: int, scale: float, cosine: bool) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(VCAttn(channels, d, scale, cosine) for d in LEVELS)
+        self.post = nn.Conv2d(len(LEVELS) * channels, channels, 1)
+
+    def remember(self, references: Sequence[Tensor]) -> tuple[Memory, ...]:
+        """F_r of each reference -> what every level remembers of them."""
+        return tuple(level.remember(references) for level in self.levels)
+
+    def forward(self, source: Tensor, memories: Sequence[Memory]) -> Tensor:
+        """F_s (B, C, H/4, W/4) and the references' memories -> F_int, the same shape."""
+        height, width = source.shape[2:]
+        levels = [
+            upsample(level(source, memory), level.factor)[..., :height, :width]
+            for level, memory in zip(self.levels, memories, strict=True)
+        ]
+        return self.post(torch.cat(levels, dim=1))
+
+
+class BCAttn(nn.Module):
+    """Basic cross attention, the ablation of Table 5: one level, no valves, no pyramid."""
+
+    def __init__(self, channels: int, scale: float, cosine: bool) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([VCAttn(channels, 1, scale, cosine, valves=False)])
+
+    def remember(self, references: Sequence[Tensor]) -> tuple[Memory, ...]:
+        """F_r of each reference -> keys and values."""
+        return (self.levels[0].remember(references),)
+
+    def forward(self, source: Tensor, memories: Sequence[Memory]) -> Tensor:
+        """F_s + F_r->s, the shape of F_s."""
+        (memory,) = memories
+        return self.levels[0](source, memory)
+
+
+class AddedReference(nn.Module):
+    """No attention (the baseline of Table 5): F_int = F_s + mean over references of F_r, resized.
+
+    It has no weights; what it remembers of the references are their features themselves.
+    """
+
+    def remember(self, references: Sequence[Tensor]) -> tuple[Memory, ...]:
+        """F_r of each reference, kept position by position."""
+        batch = max(r.shape[0] for r in references)
+        flat = [rearrange(r, "b c h w -> b (h w) c").expand(batch, -1, -1) for r in references]
+        value = torch.cat(flat, dim=1)
+        grids = tuple((r.shape[2], r.shape[3]) for r in references)
+        return (Memory(value[..., :0], value, grids),)
+
+    def forward(self, source: Tensor, memories: Sequence[Memory]) -> Tensor:
+        """F_s (B, C, h, w) + F_r brought to h x w, the shape of F_s."""
+        (memory,) = memories
+        parts = memory.value.split([h * w for h, w in memory.grids], dim=1)
+        total = source
+        for part, (h, _) in zip(parts, memory.grids, strict=True):
+            planes = rearrange(part, "b (h w) c -> b c h w", h=h)
+            resized = F.interpolate(planes, source.shape[2:], mode="bilinear")
+            total = total + resized / len(parts)
+        return total

@@ -1,0 +1,250 @@
+"""SCSNet: encode a gray picture once, decode it at any size (Fig. 3).
+
+    L ──initial──▶ F_init ─phi_E^s─▶ F_s ─[PVCAttn with F_r]─▶ F_int ─extractor, phi_D─▶ F_color
+                   F_init ─psi_E──▶ F_tex
+    cat(F_tex, F_color), output grid ─CPM─▶ LAB, any size, any window
+
+No RGB, files or devices here: planes are normalised LAB (see `scsnet.color`), on the device and in the
+dtype of the weights. B pictures of Hs x Ws, output grid of Ht x Wt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .colorization import ColorBranch
+from .config import SCSNetConfig
+from .cpm import CPM, Axis, axis
+from .features import Features, ReferenceFeatures
+from .layers import conv3x3
+from .pixel_shuffle import FACTOR, PixelShuffle
+from .resample import linear_taps, pixel_centres, resample
+from .sizes import Window, checked_window, fit, pad
+from .texture import TextureEncoder
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all) after each tile; what it raises ends the work."""
+
+TILE = 512  # source pixels on the side of a tile of psi_E: its margin then costs 28 %
+BLOCK = (64, 512)  # output pixels that CPM maps at a time
+KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex kept by encode; a larger one is made again by each decode
+
+
+class SCSNet(nn.Module):
+    """The network. `encode` runs once per picture, `decode` once per size or window."""
+
+    def __init__(self, config: SCSNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SCSNetConfig()
+        width = config.width
+        self.initial = conv3x3(1, width)
+        self.color_branch = ColorBranch(config)  # phi
+        self.texture_encoder = TextureEncoder(width, config.depth)  # psi_E
+        head = CPM if config.head == "cpm" else PixelShuffle  # psi_D
+        self.head: CPM | PixelShuffle = head(2 * width, 4 * width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, hence of the features."""
+        return self.initial.weight.dtype
+
+    def encode_reference(
+        self, references: Sequence[Tensor], working_size: int | None = None
+    ) -> ReferenceFeatures:
+        """References, each LAB (1 or B, 3, Hr, Wr) of any size -> what the attention keeps of them.
+
+        With 1 in front they serve every source picture, with B they belong to picture 0..B-1.
+        """
+        if not references:
+            raise ValueError("expected at least one reference, got none")
+        bound = self.config.working_size if working_size is None else working_size
+        encoded = []
+        for lab in references:
+            if lab.ndim != 4 or lab.shape[1] != 3 or 0 in lab.shape:
+                raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(lab.shape)}")
+            planes = pad(fit(lab.float(), bound)).to(self.dtype)
+            encoded.append(self.color_branch.encode_reference(planes))
+        if len(batches := {e.shape[0] for e in encoded} - {1}) > 1:
+            raise ValueError(f"references must have one batch size or 1, got {sorted(batches)}")
+        return ReferenceFeatures(self.color_branch.cross_attention.remember(encoded))
+
+    def encode(
+        self,
+        luminance: Tensor,
+        reference: ReferenceFeatures | None = None,
+        *,
+        working_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Features:
+        """L (B, 1, Hs, Ws) of any size, and optionally references -> features.
+
+        The colour branch sees at most working_size² pixels (default: what the weights were trained
+        at); with a working size at or above the picture's this is the paper exactly.
+        """
+        if luminance.ndim != 4 or luminance.shape[1] != 1 or 0 in luminance.shape:
+            raise ValueError(f"expected luminance (B, 1, H, W), got shape {tuple(luminance.shape)}")
+        batch = luminance.shape[0]
+        if reference is not None and reference.batch not in (1, batch):
+            raise ValueError(f"expected references for 1 or {batch} pictures, got {reference.batch}")
+        luminance = luminance.float()
+        working = fit(luminance, self.config.working_size if working_size is None else working_size)
+        source = self.color_branch.source_encoder(self.initial(pad(working).to(self.dtype)))
+        color = self.color_branch(source, None if reference is None else reference.memories)
+        color = color[..., : working.shape[2], : working.shape[3]]
+        features = Features(luminance, color, source, None, reference)
+        bytes_kept = luminance.numel() * self.config.width * self.initial.weight.element_size()
+        if bytes_kept <= KEPT_TEXTURE:
+            texture = self._whole_texture(luminance, progress)
+            features = Features(luminance, color, source, texture, reference)
+        return features
+
+    def texture(self, luminance: Tensor, window: Window) -> Tensor:
+        """F_tex (B, 64, height, width) of a window of the source, as if the whole had been encoded."""
+        height, width = luminance.shape[2:]
+        margin = self.texture_encoder.radius + 1  # psi_E and the initial convolution
+        top, left = max(0, window.top - margin), max(0, window.left - margin)
+        bottom, right = min(height, window.bottom + margin), min(width, window.right + margin)
+        initial = self.initial(luminance[..., top:bottom, left:right].to(self.dtype))
+        texture = self.texture_encoder(initial)
+        rows = slice(window.top - top, window.bottom - top)
+        return texture[..., rows, window.left - left : window.right - left]
+
+    def _whole_texture(self, luminance: Tensor, progress: Progress | None) -> Tensor:
+        tiles = list(Window(0, 0, luminance.shape[2], luminance.shape[3]).blocks(TILE, TILE))
+        if len(tiles) == 1:
+            return self.texture(luminance, tiles[0])
+        shape = (luminance.shape[0], self.config.width, *luminance.shape[2:])
+        whole = torch.empty(
+            shape, dtype=self.dtype, device=luminance.device, memory_format=torch.channels_last
+        )
+        for done, tile in enumerate(tiles, 1):
+            area = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
+            whole[..., area[0], area[1]] = self.texture(luminance, tile)
+            if progress is not None:
+                progress(done, len(tiles))
+        return whole
+
+    def gathered(self, features: Features, window: Window) -> Tensor:
+        """cat(F_tex, F_color) (B, 128, height, width) of a window of the source."""
+        rows, columns = slice(window.top, window.bottom), slice(window.left, window.right)
+        if features.texture is None:
+            texture = self.texture(features.luminance, window)
+        else:
+            texture = features.texture[..., rows, columns]
+        height, width = features.color.shape[2:]
+        if (height, width) == features.size:
+            return torch.cat([texture, features.color[..., rows, columns]], dim=1)
+        device = features.color.device
+        vertical = pixel_centres(height, features.size[0], window.top, window.bottom, device)
+        horizontal = pixel_centres(width, features.size[1], window.left, window.right, device)
+        color = resample(
+            features.color, linear_taps(*vertical, height), linear_taps(*horizontal, width)
+        )
+        return torch.cat([texture, color], dim=1)
+
+    def decode_tiles(
+        self,
+        features: Features,
+        size: tuple[int, int],
+        window: tuple[int, int, int, int] | None = None,
+        *,
+        tile: int = TILE,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Window, Tensor]]:
+        """The blocks of `decode`'s result one by one: (where in the output grid, LAB (B, 3, n, m))."""
+        asked = checked_window(size, window)
+        if isinstance(self.head, PixelShuffle):
+            yield asked, self._shuffled(features, size, asked)
+            return
+        source_height, source_width = features.size
+        align, device = self.config.cpm_align, features.color.device
+        # Output pixels whose source pixels fill about one tile; blocks divide it evenly.
+        step = (
+            max(1, int(tile * size[0] / source_height)),
+            max(1, int(tile * size[1] / source_width)),
+        )
+        plan = [(outer, list(outer.blocks(*BLOCK))) for outer in asked.blocks(*step)]
+        done, total = 0, sum(len(blocks) for _, blocks in plan)
+        for outer, blocks in plan:
+            rows = axis(source_height, size[0], outer.top, outer.bottom, align, device)
+            columns = axis(source_width, size[1], outer.left, outer.right, align, device)
+            top, bottom = rows.taps.span()
+            left, right = columns.taps.span()
+            # One pixel more to each side for the 3x3 convolution, where the picture has one.
+            up, lead = max(0, top - 1), max(0, left - 1)
+            down, trail = min(source_height, bottom + 1), min(source_width, right + 1)
+            hidden = self.head.folded(
+                self.gathered(features, Window(up, lead, down - up, trail - lead))
+            )
+            for block in blocks:
+                part = (
+                    rows.part(block.top - outer.top, block.bottom - outer.top),
+                    columns.part(block.left - outer.left, block.right - outer.left),
+                )
+                yield block, self._mapped(features, hidden, *part, (up, lead))
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+
+    def _mapped(
+        self, features: Features, hidden: Tensor, rows: Axis, columns: Axis, start: tuple[int, int]
+    ) -> Tensor:
+        """One block: LAB (B, 3, n, m) from `hidden`, whose first pixel is `start` of the source."""
+        assert isinstance(self.head, CPM)
+        (top, bottom), (left, right) = rows.taps.span(), columns.taps.span()
+        part = hidden[:, top - start[0] : bottom - start[0], left - start[1] : right - start[1]]
+        near_rows = rows._replace(taps=rows.taps.shifted(top))
+        near_columns = columns._replace(taps=columns.taps.shifted(left))
+        lab = self.head.map(part, near_rows, near_columns).permute(0, 3, 1, 2)
+        if self.config.luminance_skip:
+            lab[:, :1] += resample(features.luminance, rows.taps, columns.taps)
+        return lab
+
+    def _shuffled(self, features: Features, size: tuple[int, int], asked: Window) -> Tensor:
+        height, width = features.size
+        if size != (FACTOR * height, FACTOR * width):
+            expected = f"{FACTOR * height} x {FACTOR * width}"
+            raise ValueError(f"the pixel-shuffle head makes {expected} pixels only, got {size}")
+        assert isinstance(self.head, PixelShuffle)
+        lab = self.head(self.gathered(features, Window(0, 0, height, width)))
+        if self.config.luminance_skip:
+            rows = linear_taps(*pixel_centres(height, size[0], 0, size[0], lab.device), height)
+            columns = linear_taps(*pixel_centres(width, size[1], 0, size[1], lab.device), width)
+            lab = lab + torch.cat(
+                [resample(features.luminance, rows, columns), torch.zeros_like(lab[:, 1:])], dim=1
+            )
+        return lab[..., asked.top : asked.bottom, asked.left : asked.right]
+
+    def decode(
+        self,
+        features: Features,
+        size: tuple[int, int],
+        window: tuple[int, int, int, int] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Features -> LAB (B, 3, Ht, Wt) float32 at `size` = (Ht, Wt), or `window` of that grid.
+
+        `window` is (top, left, height, width) in output pixels; it costs by its own pixels only.
+        """
+        asked = checked_window(size, window)
+        tiles = self.decode_tiles(features, size, asked, progress=progress)
+        if torch.is_grad_enabled() and features.color.requires_grad:
+            return joined(tiles)
+        shape = (features.luminance.shape[0], 3, asked.height, asked.width)
+        whole = torch.empty(shape, device=features.color.device)
+        for block, lab in tiles:
+            top, left = block.top - asked.top, block.left - asked.left
+            whole[..., top : top + block.height, left : left + block.width] = lab
+        return whole
+
+
+def joined(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:
+    """Blocks in row order put together by concatenation, which gradients pass through."""
+    bands: dict[int, list[Tensor]] = {}
+    for block, lab in tiles:
+        bands.setdefault(block.top, []).append(lab)
+    return torch.cat([torch.cat(band, dim=3) for band in bands.values()], dim=2)

@@ -1,0 +1,106 @@
+"""Separable resampling on one global grid, whole or any window of it.
+
+A picture of `n_in` pixels and its copy of `n_out` pixels cover the same area: output pixel i lies at
+(i + 0.5) * n_in / n_out - 0.5 of the input. Positions are computed from the global index in whole
+numbers, so a window gives the very pixels that the whole picture would.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Taps(NamedTuple):
+    """Which input pixels make an output pixel, along one axis."""
+
+    index: Tensor
+    """(n, k) int64, clamped into the picture: beyond its border the last pixel repeats."""
+    weight: Tensor
+    """(n, k) float32; every row sums to 1."""
+
+    def span(self) -> tuple[int, int]:
+        """First and one past the last input pixel used."""
+        return int(self.index.min()), int(self.index.max()) + 1
+
+    def shifted(self, start: int) -> Taps:
+        """The same taps on an input whose first pixel is `start`."""
+        return Taps(self.index - start, self.weight)
+
+    def matrix(self, n_in: int, dtype: torch.dtype) -> Tensor:
+        """The same as a dense matrix (n, n_in)."""
+        dense = self.weight.new_zeros(self.index.shape[0], n_in)
+        return dense.scatter_add_(1, self.index, self.weight).to(dtype)
+
+
+def pixel_centres(
+    n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Whole part (int64) and fraction (float32, 0..1) of where outputs start..stop lie on the input."""
+    i = torch.arange(start, stop, device=device)
+    numerator = (2 * i + 1) * n_in - n_out  # position * 2 n_out
+    whole = torch.div(numerator, 2 * n_out, rounding_mode="floor")
+    fraction = (numerator - whole * 2 * n_out).double() / (2 * n_out)
+    return whole, fraction.float()
+
+
+def linear_taps(whole: Tensor, fraction: Tensor, n_in: int) -> Taps:
+    """Bilinear: two neighbours."""
+    index = torch.stack([whole, whole + 1], dim=1).clamp(0, n_in - 1)
+    return Taps(index, torch.stack([1 - fraction, fraction], dim=1))
+
+
+def _keys(x: Tensor) -> Tensor:
+    """The cubic of Keys with a = -0.5, as Pillow's BICUBIC."""
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def cubic_taps(
+    n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
+) -> Taps:
+    """Bicubic; made wider when shrinking (antialias), so the same as Pillow's BICUBIC."""
+    whole, fraction = pixel_centres(n_in, n_out, start, stop, device)
+    stretch = max(1.0, n_in / n_out)
+    reach = int(2 * stretch) + 1
+    offset = torch.arange(-reach, reach + 2, device=device)
+    weight = _keys((offset[None, :] - fraction[:, None]) / stretch)
+    index = whole[:, None] + offset[None, :]
+    # Pillow leaves out what lies beyond the border and makes the rest sum to 1.
+    weight = torch.where((index < 0) | (index >= n_in), torch.zeros_like(weight), weight)
+    return Taps(index.clamp(0, n_in - 1), weight / weight.sum(1, keepdim=True))
+
+
+def _along(planes: Tensor, taps: Taps, dim: int) -> Tensor:
+    """Resample one of the last two dimensions of (B, C, H, W), tap by tap."""
+    shape = [1, 1, 1, 1]
+    shape[dim] = -1
+    total: Tensor | None = None
+    for k in range(taps.index.shape[1]):
+        weight = taps.weight[:, k].view(shape).to(planes.dtype)
+        part = planes.index_select(dim, taps.index[:, k]) * weight
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def resample(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """(B, C, H, W) -> (B, C, rows, columns); only the rows and columns that are used are touched."""
+    top, bottom = rows.span()
+    left, right = columns.span()
+    part = planes[..., top:bottom, left:right]
+    return _along(_along(part, rows.shifted(top), 2), columns.shifted(left), 3)
+
+
+def bicubic(
+    planes: Tensor, size: tuple[int, int], window: tuple[int, int, int, int] | None = None
+) -> Tensor:
+    """Planes (B, C, H, W) resized to `size`, or the window (top, left, height, width) of that."""
+    top, left, height, width = window or (0, 0, *size)
+    rows = cubic_taps(planes.shape[2], size[0], top, top + height, planes.device)
+    columns = cubic_taps(planes.shape[3], size[1], left, left + width, planes.device)
+    return resample(planes, rows, columns)
