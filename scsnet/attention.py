@@ -40,8 +40,6 @@ class Memory:
     """Height and width in positions of each reference; their areas add up to N."""
 
 
-
-
 def pool(x: Tensor, factor: int) -> Tensor:
     """Average pooling; a rest at the lower or right border is averaged over what there is."""
     if factor == 1:

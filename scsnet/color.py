@@ -14,7 +14,11 @@ from .config import SCSNetConfig
 
 # Rows: X, Y, Z of the sRGB primaries, each row already divided by the white point (0.95047, 1, 1.08883).
 _XYZ_FROM_RGB = torch.tensor(
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]],
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ],
     dtype=torch.float64,
 )
 _WHITE = torch.tensor([0.95047, 1.0, 1.08883], dtype=torch.float64)
@@ -34,7 +38,9 @@ def _mix(matrix: Tensor, planes: Tensor) -> Tensor:
 
 def _as_float32(planes: Tensor, channels: tuple[int, ...]) -> Tensor:
     if planes.ndim < 3 or planes.shape[-3] not in channels:
-        raise ValueError(f"expected planes (..., {channels}, H, W), got shape {tuple(planes.shape)}")
+        raise ValueError(
+            f"expected planes (..., {channels}, H, W), got shape {tuple(planes.shape)}"
+        )
     return planes if planes.dtype == torch.float64 else planes.float()
 
 

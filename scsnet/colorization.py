@@ -71,7 +71,8 @@ class Decoder(nn.Module):
     def __init__(self, width: int, config: SCSNetConfig) -> None:
         super().__init__()
         self.at_half = nn.Sequential(
-            ConvBlock(4 * width, 4 * width, config.norm), ConvBlock(4 * width, 2 * width, config.norm)
+            ConvBlock(4 * width, 4 * width, config.norm),
+            ConvBlock(4 * width, 2 * width, config.norm),
         )
         self.at_full = nn.Sequential(
             ConvBlock(2 * width, 2 * width, config.norm), ConvBlock(2 * width, width, config.norm)

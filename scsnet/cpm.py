@@ -37,7 +37,12 @@ class Axis(NamedTuple):
 
 
 def axis(
-    n_in: int, n_out: int, start: int, stop: int, align: Alignment, device: torch.device | str = "cpu"
+    n_in: int,
+    n_out: int,
+    start: int,
+    stop: int,
+    align: Alignment,
+    device: torch.device | str = "cpu",
 ) -> Axis:
     """Eq. 3 along one axis, in whole numbers: frac(x Ws) in float32 often falls into the wrong cell.
 
@@ -80,7 +85,7 @@ class CPM(nn.Module):
         """
         first, fuse = self.linears[0], self.fuse
         with torch.autocast(features.device.type, enabled=False):
-            matrix = first.weight[:, :-2].float()  # (out, 256): the columns of the coordinates are left
+            matrix = first.weight[:, :-2].float()  # without the columns of the coordinates
             weight = torch.einsum("oc,cikl->oikl", matrix, fuse.weight.float())
             bias = matrix @ fuse.bias.float() + first.bias.float()
         weight = weight.to(features.dtype).contiguous(memory_format=torch.channels_last)

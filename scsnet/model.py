@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 TILE = 512  # source pixels on the side of a tile of psi_E: its margin then costs 28 %
 BLOCK = (64, 512)  # output pixels that CPM maps at a time
-KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex kept by encode; a larger one is made again by each decode
+KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex that encode keeps; beyond, decode makes it in tiles
 
 
 class SCSNet(nn.Module):
@@ -88,7 +88,9 @@ class SCSNet(nn.Module):
             raise ValueError(f"expected luminance (B, 1, H, W), got shape {tuple(luminance.shape)}")
         batch = luminance.shape[0]
         if reference is not None and reference.batch not in (1, batch):
-            raise ValueError(f"expected references for 1 or {batch} pictures, got {reference.batch}")
+            raise ValueError(
+                f"expected references for 1 or {batch} pictures, got {reference.batch}"
+            )
         luminance = luminance.float()
         working = fit(luminance, self.config.working_size if working_size is None else working_size)
         source = self.color_branch.source_encoder(self.initial(pad(working).to(self.dtype)))

@@ -46,7 +46,9 @@ def checked_window(size: tuple[int, int], window: tuple[int, int, int, int] | No
         raise ValueError(f"output size must be at least 1 x 1, got {height} x {width}")
     asked = Window(0, 0, height, width) if window is None else Window(*window)
     if min(asked.height, asked.width) < 1 or min(asked.top, asked.left) < 0:
-        raise ValueError(f"window must have a positive size and start inside the picture, got {asked}")
+        raise ValueError(
+            f"window must have a positive size and start inside the picture, got {asked}"
+        )
     if asked.bottom > height or asked.right > width:
         raise ValueError(f"window {asked} reaches beyond the output of {height} x {width} pixels")
     return asked

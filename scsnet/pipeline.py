@@ -1,0 +1,179 @@
+"""The calling contract around the network: pictures in, pictures out.
+
+Pictures are sRGB planes (B, 3, H, W), or gray (B, 1, H, W), float in 0..1 of any device; the network's
+device and dtype are its own business. Nothing here writes to its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
+from .features import Features, ReferenceFeatures
+from .model import Progress, SCSNet
+from .resample import bicubic
+from .sizes import checked_window, fit
+
+MAX_SIDE = 100_000
+MAX_PIXELS = 1_500_000_000
+_BAND = 2**22  # pixels converted to luminance at a time
+
+
+def output_size(
+    height: int,
+    width: int,
+    *,
+    scale: float | None = None,
+    size: tuple[int, int] | None = None,
+    long_side: int | None = None,
+    megapixels: float | None = None,
+) -> tuple[int, int]:
+    """(height, width) of the result, from exactly one of the four ways to ask for it.
+
+    `scale` is any number above 0, `size` is (height, width), `megapixels` counts 1,000,000 pixels; all
+    but `size` keep the shape. ValueError for what is not a size, or larger than 1.5 gigapixels.
+    """
+    ways = {"scale": scale, "size": size, "long_side": long_side, "megapixels": megapixels}
+    given = {name: value for name, value in ways.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(f"expected one of {', '.join(ways)}, got {sorted(given) or 'none'}")
+    if size is None:
+        factor = scale
+        if long_side is not None:
+            factor = long_side / max(height, width)
+        elif megapixels is not None:
+            factor = sqrt(max(megapixels, 0.0) * 1e6 / (height * width))
+        assert factor is not None
+        if not (isfinite(factor) and factor > 0):
+            name, value = next(iter(given.items()))
+            raise ValueError(f"{name.replace('_', ' ')} must be above 0, got {value}")
+        if max(height, width) * factor > 10 * MAX_SIDE:
+            factor = 10 * MAX_SIDE / max(height, width)  # refused below, without overflow
+        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    if min(size) < 1:
+        raise ValueError(f"size must be at least 1 x 1, got {size[1]} x {size[0]}")
+    if max(size) > MAX_SIDE or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(
+            f"a result of {size[1]} x {size[0]} pixels is too large: at most {MAX_SIDE} on a side "
+            f"and {MAX_PIXELS // 10**6} megapixels"
+        )
+    return size
+
+
+def checked_picture(rgb: Tensor, name: str) -> Tensor:
+    """`rgb` itself; ValueError where it is no picture (B, 1 or 3, H, W)."""
+    if rgb.ndim != 4 or rgb.shape[1] not in (1, 3) or 0 in rgb.shape:
+        raise ValueError(f"expected {name} (B, 1 or 3, H, W), got shape {tuple(rgb.shape)}")
+    return rgb
+
+
+def luminance_planes(net: SCSNet, rgb: Tensor) -> Tensor:
+    """Picture -> L (B, 1, H, W), normalised, float32, on the network's device; row by row."""
+    device = net.initial.weight.device
+    batch, _, height, width = checked_picture(rgb, "a picture").shape
+    whole = torch.empty(batch, 1, height, width, device=device)
+    step = max(1, _BAND // (batch * width))
+    for top in range(0, height, step):
+        band = rgb[:, :, top : top + step].to(device, torch.float32)
+        whole[:, :, top : top + step] = normalize_lab(rgb_to_lightness(band), net.config)
+    return whole
+
+
+@torch.inference_mode()
+def encode_references(
+    net: SCSNet, references: Sequence[Tensor], *, working_size: int | None = None
+) -> ReferenceFeatures:
+    """Reference photos (1 or B, 3, Hr, Wr) of any sizes -> features for `encode_picture`."""
+    device = net.initial.weight.device
+    bound = net.config.working_size if working_size is None else working_size
+    planes = []
+    for rgb in references:
+        if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape:
+            raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(rgb.shape)}")
+        small = fit(rgb.to(device, torch.float32), bound).clamp(0, 1)
+        planes.append(normalize_lab(rgb_to_lab(small), net.config))
+    return net.encode_reference(planes, bound)
+
+
+@torch.inference_mode()
+def encode_picture(
+    net: SCSNet,
+    rgb: Tensor,
+    references: Sequence[Tensor] | ReferenceFeatures = (),
+    *,
+    working_size: int | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """A picture, whose luminance alone is used, and its references -> features for `render`.
+
+    References with 1 in front serve every picture of the batch, with B one each. `working_size`
+    bounds what the colour branch sees (default: what the weights were trained at).
+    """
+    luminance = luminance_planes(net, rgb)
+    if isinstance(references, ReferenceFeatures):
+        encoded: ReferenceFeatures | None = references
+    else:
+        encoded = (
+            encode_references(net, references, working_size=working_size) if references else None
+        )
+    return net.encode(luminance, encoded, working_size=working_size, progress=progress)
+
+
+@torch.inference_mode()
+def render(
+    net: SCSNet,
+    features: Features,
+    size: tuple[int, int],
+    window: tuple[int, int, int, int] | None = None,
+    *,
+    strength: float = 1.0,
+    luminance: Tensor | Literal["input"] | None = None,
+    dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Features -> sRGB (B, 3, Ht, Wt) at `size` = (Ht, Wt), or `window` (top, left, height, width) of it.
+
+    `strength` multiplies the chroma. `luminance` replaces the network's: "input" takes the encoded
+    picture's own, a tensor L* (B or 1, 1, H, W) in 0..100 of any size takes that, both resampled
+    bicubically. `dtype` is a float type (0..1) or uint8. `out` receives the result where given.
+    """
+    if not (isfinite(strength) and strength >= 0):
+        raise ValueError(f"strength must be 0 or more, got {strength}")
+    asked = checked_window(size, window)
+    device = features.color.device
+    shape = (features.luminance.shape[0], 3, asked.height, asked.width)
+    if out is None:
+        out = torch.empty(shape, dtype=dtype, device=device)
+    elif tuple(out.shape) != shape:
+        raise ValueError(f"expected out of shape {shape}, got {tuple(out.shape)}")
+    given: Tensor | None = None
+    if isinstance(luminance, Tensor):
+        if (
+            luminance.ndim != 4
+            or luminance.shape[0] not in (1, shape[0])
+            or luminance.shape[1] != 1
+        ):
+            expected = f"(1 or {shape[0]}, 1, H, W)"
+            raise ValueError(f"expected luminance {expected}, got shape {tuple(luminance.shape)}")
+        given = normalize_lab(luminance.to(device), net.config)
+    elif luminance == "input":
+        given = features.luminance
+    elif luminance is not None:
+        raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
+    for block, planes in net.decode_tiles(features, size, asked, progress=progress):
+        if given is not None:
+            planes[:, :1] = bicubic(given, size, block)
+        lab = denormalize_lab(planes, net.config)
+        lab[:, 1:] *= strength
+        rgb = lab_to_rgb(lab, clip=True)
+        if not out.dtype.is_floating_point:
+            rgb = rgb.mul_(255).round_()
+        top, left = block.top - asked.top, block.left - asked.left
+        out[..., top : top + block.height, left : left + block.width] = rgb
+    return out

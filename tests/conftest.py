@@ -1,0 +1,33 @@
+"""Fixtures for all tests. The root goes last on sys.path: our `nodes/` must not hide ComfyUI's."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))
+
+from scsnet import SCSNet, SCSNetConfig  # noqa: E402
+
+
+@pytest.fixture
+def root():
+    return ROOT
+
+
+@pytest.fixture
+def tiny_config():
+    """The whole architecture, 8 channels wide and 2 blocks deep."""
+    return SCSNetConfig(width=8, depth=2, working_size=32)
+
+
+@pytest.fixture
+def tiny_net(tiny_config):
+    """An untrained network, whose psi_E is not the identity, in eval mode, gradients off."""
+    torch.manual_seed(0)
+    net = SCSNet(tiny_config).eval().requires_grad_(False)
+    for block in net.texture_encoder.blocks:
+        torch.nn.init.normal_(block.conv2.weight, std=0.1)
+    return net
