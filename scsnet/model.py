@@ -77,6 +77,7 @@ class SCSNet(nn.Module):
         reference: ReferenceFeatures | None = None,
         *,
         working_size: int | None = None,
+        tile: int = TILE,
         progress: Progress | None = None,
     ) -> Features:
         """L (B, 1, Hs, Ws) of any size, and optionally references -> features.
@@ -99,7 +100,7 @@ class SCSNet(nn.Module):
         features = Features(luminance, color, source, None, reference)
         bytes_kept = luminance.numel() * self.config.width * self.initial.weight.element_size()
         if bytes_kept <= KEPT_TEXTURE:
-            texture = self._whole_texture(luminance, progress)
+            texture = self._whole_texture(luminance, tile, progress)
             features = Features(luminance, color, source, texture, reference)
         return features
 
@@ -114,17 +115,17 @@ class SCSNet(nn.Module):
         rows = slice(window.top - top, window.bottom - top)
         return texture[..., rows, window.left - left : window.right - left]
 
-    def _whole_texture(self, luminance: Tensor, progress: Progress | None) -> Tensor:
-        tiles = list(Window(0, 0, luminance.shape[2], luminance.shape[3]).blocks(TILE, TILE))
+    def _whole_texture(self, luminance: Tensor, tile: int, progress: Progress | None) -> Tensor:
+        tiles = list(Window(0, 0, luminance.shape[2], luminance.shape[3]).blocks(tile, tile))
         if len(tiles) == 1:
             return self.texture(luminance, tiles[0])
         shape = (luminance.shape[0], self.config.width, *luminance.shape[2:])
         whole = torch.empty(
             shape, dtype=self.dtype, device=luminance.device, memory_format=torch.channels_last
         )
-        for done, tile in enumerate(tiles, 1):
-            area = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
-            whole[..., area[0], area[1]] = self.texture(luminance, tile)
+        for done, part in enumerate(tiles, 1):
+            area = (slice(part.top, part.bottom), slice(part.left, part.right))
+            whole[..., area[0], area[1]] = self.texture(luminance, part)
             if progress is not None:
                 progress(done, len(tiles))
         return whole

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
-from .model import Progress, SCSNet
+from .model import TILE, Progress, SCSNet
 from .resample import bicubic
 from .sizes import checked_window, fit
 
@@ -107,6 +107,7 @@ def encode_picture(
     references: Sequence[Tensor] | ReferenceFeatures = (),
     *,
     working_size: int | None = None,
+    tile: int = TILE,
     progress: Progress | None = None,
 ) -> Features:
     """A picture, whose luminance alone is used, and its references -> features for `render`.
@@ -121,7 +122,7 @@ def encode_picture(
         encoded = (
             encode_references(net, references, working_size=working_size) if references else None
         )
-    return net.encode(luminance, encoded, working_size=working_size, progress=progress)
+    return net.encode(luminance, encoded, working_size=working_size, tile=tile, progress=progress)
 
 
 @torch.inference_mode()
@@ -135,6 +136,7 @@ def render(
     luminance: Tensor | Literal["input"] | None = None,
     dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
+    tile: int = TILE,
     progress: Progress | None = None,
 ) -> Tensor:
     """Features -> sRGB (B, 3, Ht, Wt) at `size` = (Ht, Wt), or `window` (top, left, height, width) of it.
@@ -166,7 +168,7 @@ def render(
         given = features.luminance
     elif luminance is not None:
         raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
-    for block, planes in net.decode_tiles(features, size, asked, progress=progress):
+    for block, planes in net.decode_tiles(features, size, asked, tile=tile, progress=progress):
         if given is not None:
             planes[:, :1] = bicubic(given, size, block)
         lab = denormalize_lab(planes, net.config)
