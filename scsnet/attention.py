@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -137,13 +138,13 @@ class PVCAttn(nn.Module):
 
     def remember(self, references: Sequence[Tensor]) -> tuple[Memory, ...]:
         """F_r of each reference -> what every level remembers of them."""
-        return tuple(level.remember(references) for level in self.levels)
+        return tuple(cast(VCAttn, level).remember(references) for level in self.levels)
 
     def forward(self, source: Tensor, memories: Sequence[Memory]) -> Tensor:
         """F_s (B, C, H/4, W/4) and the references' memories -> F_int, the same shape."""
         height, width = source.shape[2:]
         levels = [
-            upsample(level(source, memory), level.factor)[..., :height, :width]
+            upsample(level(source, memory), cast(VCAttn, level).factor)[..., :height, :width]
             for level, memory in zip(self.levels, memories, strict=True)
         ]
         return self.post(torch.cat(levels, dim=1))
@@ -158,7 +159,7 @@ class BCAttn(nn.Module):
 
     def remember(self, references: Sequence[Tensor]) -> tuple[Memory, ...]:
         """F_r of each reference -> keys and values."""
-        return (self.levels[0].remember(references),)
+        return (cast(VCAttn, self.levels[0]).remember(references),)
 
     def forward(self, source: Tensor, memories: Sequence[Memory]) -> Tensor:
         """F_s + F_r->s, the shape of F_s."""
@@ -183,7 +184,7 @@ class AddedReference(nn.Module):
     def forward(self, source: Tensor, memories: Sequence[Memory]) -> Tensor:
         """F_s (B, C, h, w) + F_r brought to h x w, the shape of F_s."""
         (memory,) = memories
-        parts = memory.value.split([h * w for h, w in memory.grids], dim=1)
+        parts = torch.split(memory.value, [h * w for h, w in memory.grids], dim=1)
         total = source
         for part, (h, _) in zip(parts, memory.grids, strict=True):
             planes = rearrange(part, "b (h w) c -> b c h w", h=h)

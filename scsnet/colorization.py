@@ -7,14 +7,15 @@ Sides must be multiples of 4; the calling contract pads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from .attention import AddedReference, BCAttn, Memory, PVCAttn
+from .attention import AddedReference, BCAttn, Memory, PVCAttn, VCAttn, pool
 from .config import SCSNetConfig
 from .layers import ConvBlock, activate, conv3x3, upsample
-
-STRIDE = 4  # of F_s and F_r against the picture
+from .sizes import STRIDE
 
 
 class Encoder(nn.Module):
@@ -113,6 +114,45 @@ class ColorBranch(nn.Module):
     def aggregate(self, source: Tensor, memories: Sequence[Memory] | None) -> Tensor:
         """F_int: PVCAttn(F_s, F_r) with references, F_s itself without (Eq. 2)."""
         return source if memories is None else self.cross_attention(source, memories)
+
+    def level(self, index: int) -> VCAttn:
+        """The VCAttn of a pyramid level, counted from 0; ValueError where there is none."""
+        if isinstance(self.cross_attention, AddedReference):
+            raise ValueError('this network has attention="none": there are no attention maps')
+        levels = self.cross_attention.levels
+        if not 0 <= index < len(levels):
+            raise ValueError(f"level must be between 0 and {len(levels) - 1}, got {index}")
+        return cast(VCAttn, levels[index])
+
+    def attention(
+        self,
+        source: Tensor,
+        memories: Sequence[Memory],
+        points: Sequence[tuple[float, float]],
+        shape: tuple[int, int],
+        level: int,
+    ) -> tuple[Tensor, ...]:
+        """Rows of CMat for points (x, y) in 0..1 of a picture seen at `shape`: per reference (B, P, h, w)."""
+        attn = self.level(level)
+        pooled = pool(source, attn.factor)
+        height, width = pooled.shape[2:]
+        cell = STRIDE * attn.factor
+        rows = [min(height - 1, int(y * shape[0] / cell)) for _, y in points]
+        columns = [min(width - 1, int(x * shape[1] / cell)) for x, _ in points]
+        positions = [row * width + column for row, column in zip(rows, columns, strict=True)]
+        index = torch.tensor(positions, device=source.device)
+        memory = memories[level]
+        areas = [h * w for h, w in memory.grids]
+        flat = torch.split(attn.rows(pooled, memory, index), areas, dim=-1)
+        return tuple(f.unflatten(-1, grid) for f, grid in zip(flat, memory.grids, strict=True))
+
+    def valves(
+        self, source: Tensor, memories: Sequence[Memory], level: int
+    ) -> tuple[Tensor, Tensor]:
+        """V1, V2 of a level, each (B, 1, h, w) in 0..1."""
+        attn = self.level(level)
+        pooled = pool(source, attn.factor)
+        return attn.valve_maps(pooled, attn.aggregate(pooled, memories[level]))
 
     def forward(self, source: Tensor, memories: Sequence[Memory] | None) -> Tensor:
         """F_s (B, 256, H/4, W/4) and the references' memories -> F_color (B, 64, H, W)."""

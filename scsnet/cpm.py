@@ -11,7 +11,7 @@ layers. Two facts make this fast without changing the result beyond rounding:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,8 @@ class Axis(NamedTuple):
 
     def part(self, start: int, stop: int) -> Axis:
         """Those from start to stop."""
-        index, weight = self.taps
-        return Axis(Taps(index[start:stop], weight[start:stop]), self.relative[start:stop])
+        source, weight = self.taps
+        return Axis(Taps(source[start:stop], weight[start:stop]), self.relative[start:stop])
 
 
 def axis(
@@ -83,7 +83,8 @@ class CPM(nn.Module):
 
         The weights are multiplied in float32. Returns (B, H, W, 256), contiguous.
         """
-        first, fuse = self.linears[0], self.fuse
+        first, fuse = cast(nn.Linear, self.linears[0]), self.fuse
+        assert fuse.bias is not None
         with torch.autocast(features.device.type, enabled=False):
             matrix = first.weight[:, :-2].float()  # without the columns of the coordinates
             weight = torch.einsum("oc,cikl->oikl", matrix, fuse.weight.float())
@@ -97,7 +98,7 @@ class CPM(nn.Module):
         batch, height, width, channels = hidden.shape
         dtype = hidden.dtype
         # The last two columns of the first layer belong to Z, x before y; float32 until they are added.
-        toward = self.linears[0].weight[:, -2:].float()
+        toward = cast(nn.Linear, self.linears[0]).weight[:, -2:].float()
         across = (columns.relative[:, None] * toward[:, 0]).to(dtype)  # (m, 256)
         down = (rows.relative[:, None] * toward[:, 1]).to(dtype)  # (n, 256)
         vertical = rows.taps.matrix(height, dtype)  # (n, H)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .attention import Memory
 from .colorization import ColorBranch
 from .config import SCSNetConfig
 from .cpm import CPM, Axis, axis
@@ -23,12 +24,11 @@ from .layers import conv3x3
 from .pixel_shuffle import FACTOR, PixelShuffle
 from .resample import linear_taps, pixel_centres, resample
 from .sizes import Window, checked_window, fit, pad
-from .texture import TextureEncoder
+from .texture import TILE, TextureEncoder, texture_whole, texture_window
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each tile; what it raises ends the work."""
 
-TILE = 512  # source pixels on the side of a tile of psi_E: its margin then costs 28 %
 BLOCK = (64, 512)  # output pixels that CPM maps at a time
 KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex that encode keeps; beyond, decode makes it in tiles
 
@@ -104,37 +104,11 @@ class SCSNet(nn.Module):
             features = Features(luminance, color, source, texture, reference)
         return features
 
-    def texture(self, luminance: Tensor, window: Window) -> Tensor:
-        """F_tex (B, 64, height, width) of a window of the source, as if the whole had been encoded."""
-        height, width = luminance.shape[2:]
-        margin = self.texture_encoder.radius + 1  # psi_E and the initial convolution
-        top, left = max(0, window.top - margin), max(0, window.left - margin)
-        bottom, right = min(height, window.bottom + margin), min(width, window.right + margin)
-        initial = self.initial(luminance[..., top:bottom, left:right].to(self.dtype))
-        texture = self.texture_encoder(initial)
-        rows = slice(window.top - top, window.bottom - top)
-        return texture[..., rows, window.left - left : window.right - left]
-
-    def _whole_texture(self, luminance: Tensor, tile: int, progress: Progress | None) -> Tensor:
-        tiles = list(Window(0, 0, luminance.shape[2], luminance.shape[3]).blocks(tile, tile))
-        if len(tiles) == 1:
-            return self.texture(luminance, tiles[0])
-        shape = (luminance.shape[0], self.config.width, *luminance.shape[2:])
-        whole = torch.empty(
-            shape, dtype=self.dtype, device=luminance.device, memory_format=torch.channels_last
-        )
-        for done, part in enumerate(tiles, 1):
-            area = (slice(part.top, part.bottom), slice(part.left, part.right))
-            whole[..., area[0], area[1]] = self.texture(luminance, part)
-            if progress is not None:
-                progress(done, len(tiles))
-        return whole
-
     def gathered(self, features: Features, window: Window) -> Tensor:
         """cat(F_tex, F_color) (B, 128, height, width) of a window of the source."""
         rows, columns = slice(window.top, window.bottom), slice(window.left, window.right)
         if features.texture is None:
-            texture = self.texture(features.luminance, window)
+            texture = texture_window(self.initial, self.texture_encoder, features.luminance, window)
         else:
             texture = features.texture[..., rows, columns]
         height, width = features.color.shape[2:]
@@ -243,6 +217,34 @@ class SCSNet(nn.Module):
             top, left = block.top - asked.top, block.left - asked.left
             whole[..., top : top + block.height, left : left + block.width] = lab
         return whole
+
+    def attention(
+        self, features: Features, points: Sequence[tuple[float, float]], level: int = 0
+    ) -> tuple[Tensor, ...]:
+        """Where points of the source look in the references (Fig. 8), float32.
+
+        `points` are (x, y) in 0..1 of the picture; `level` 0, 1, 2 is the pyramid's D1, D2, D4. Returns
+        one (B, P, h, w) per reference; over all references a point's weights sum to 1. Only the asked
+        rows of the matrix are computed.
+        """
+        if outside := [p for p in points if not (0 <= p[0] <= 1 and 0 <= p[1] <= 1)]:
+            raise ValueError(f"points must lie inside the picture, x and y in 0..1, got {outside}")
+        if not points:
+            raise ValueError("expected at least one point, got none")
+        shape = (features.color.shape[2], features.color.shape[3])
+        memories = self._memories(features)
+        return self.color_branch.attention(features.source, memories, points, shape, level)
+
+    def valves(self, features: Features, level: int = 0) -> tuple[Tensor, Tensor]:
+        """V1 and V2 of a level (Fig. 4), each (B, 1, h, w): what passes of the source and the references."""
+        return self.color_branch.valves(features.source, self._memories(features), level)
+
+    def _memories(self, features: Features) -> tuple[Memory, ...]:
+        if features.reference is None:
+            raise ValueError(
+                "these features were encoded without a reference: nothing to attend to"
+            )
+        return features.reference.memories
 
 
 def joined(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:

@@ -16,23 +16,23 @@ from torch import Tensor
 class Taps(NamedTuple):
     """Which input pixels make an output pixel, along one axis."""
 
-    index: Tensor
+    source: Tensor
     """(n, k) int64, clamped into the picture: beyond its border the last pixel repeats."""
     weight: Tensor
     """(n, k) float32; every row sums to 1."""
 
     def span(self) -> tuple[int, int]:
         """First and one past the last input pixel used."""
-        return int(self.index.min()), int(self.index.max()) + 1
+        return int(self.source.min()), int(self.source.max()) + 1
 
     def shifted(self, start: int) -> Taps:
         """The same taps on an input whose first pixel is `start`."""
-        return Taps(self.index - start, self.weight)
+        return Taps(self.source - start, self.weight)
 
     def matrix(self, n_in: int, dtype: torch.dtype) -> Tensor:
         """The same as a dense matrix (n, n_in)."""
-        dense = self.weight.new_zeros(self.index.shape[0], n_in)
-        return dense.scatter_add_(1, self.index, self.weight).to(dtype)
+        dense = self.weight.new_zeros(self.source.shape[0], n_in)
+        return dense.scatter_add_(1, self.source, self.weight).to(dtype)
 
 
 def pixel_centres(
@@ -80,9 +80,9 @@ def _along(planes: Tensor, taps: Taps, dim: int) -> Tensor:
     shape = [1, 1, 1, 1]
     shape[dim] = -1
     total: Tensor | None = None
-    for k in range(taps.index.shape[1]):
+    for k in range(taps.source.shape[1]):
         weight = taps.weight[:, k].view(shape).to(planes.dtype)
-        part = planes.index_select(dim, taps.index[:, k]) * weight
+        part = planes.index_select(dim, taps.source[:, k]) * weight
         total = part if total is None else total.add_(part)
     assert total is not None
     return total

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from .colorization import STRIDE
+STRIDE = 4  # of F_s and F_r against the picture
 
 
 class Window(NamedTuple):

@@ -6,9 +6,15 @@ with that much margin.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from .layers import ResidualBlock
+from .sizes import Window
+
+TILE = 512  # source pixels on the side of a tile: its margin then costs 28 %
 
 
 class TextureEncoder(nn.Module):
@@ -26,3 +32,41 @@ class TextureEncoder(nn.Module):
     def forward(self, initial: Tensor) -> Tensor:
         """F_init (B, 64, H, W) -> F_tex (B, 64, H, W)."""
         return self.blocks(initial)
+
+
+def texture_window(
+    initial: nn.Conv2d, encoder: TextureEncoder, luminance: Tensor, window: Window
+) -> Tensor:
+    """F_tex (B, 64, height, width) of a window of L (B, 1, Hs, Ws), as if the whole were encoded."""
+    height, width = luminance.shape[2:]
+    margin = encoder.radius + 1  # psi_E and the initial convolution
+    top, left = max(0, window.top - margin), max(0, window.left - margin)
+    bottom, right = min(height, window.bottom + margin), min(width, window.right + margin)
+    part = luminance[..., top:bottom, left:right].to(initial.weight.dtype)
+    rows = slice(window.top - top, window.bottom - top)
+    return encoder(initial(part))[..., rows, window.left - left : window.right - left]
+
+
+def texture_whole(
+    initial: nn.Conv2d,
+    encoder: TextureEncoder,
+    luminance: Tensor,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """F_tex (B, 64, Hs, Ws) tile by tile, so that the layers between need no more memory than a tile."""
+    batch, _, height, width = luminance.shape
+    tiles = list(Window(0, 0, height, width).blocks(TILE, TILE))
+    if len(tiles) == 1:
+        return texture_window(initial, encoder, luminance, tiles[0])
+    whole = torch.empty(
+        (batch, initial.out_channels, height, width),
+        dtype=initial.weight.dtype,
+        device=luminance.device,
+        memory_format=torch.channels_last,
+    )
+    for done, tile in enumerate(tiles, 1):
+        part = texture_window(initial, encoder, luminance, tile)
+        whole[..., tile.top : tile.bottom, tile.left : tile.right] = part
+        if progress is not None:
+            progress(done, len(tiles))
+    return whole
