@@ -1,0 +1,142 @@
+"""Every mode of Pillow -> sRGB planes and alpha: bits, palettes, 16-bit and float gray, CMYK, LAB, profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import icc
+
+_PHOTOMETRIC, _BITS_PER_SAMPLE, _WHITE_IS_ZERO = (
+    262,
+    258,
+    0,
+)  # TIFF tags, and the value of old scanners and fax
+
+
+def first_notes(image: Image.Image) -> list[str]:
+    """What the user should know of a picture just opened, not yet decoded: frames and bits that will be left out."""
+    notes = []
+    if (
+        getattr(image, "is_animated", False) and image.format != "PSD"
+    ):  # PSD opens as its layers merged
+        what = {"TIFF": "pages", "DCX": "pages", "MPO": "pictures"}.get(
+            image.format or "", "frames"
+        )
+        notes.append(f"has {getattr(image, 'n_frames', 1)} {what}, only the first is used")
+    layouts = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    if not _is_deep_gray(image) and any(";16" in layout for layout in layouts):
+        notes.append("holds 16 bits per colour, of which Pillow reads 8")
+    return notes
+
+
+def planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decoded picture -> sRGB (H, W, 1 or 3), uint8 0..255 or float32 0..1, and alpha (H, W) uint8 or None.
+
+    Not turned by its EXIF orientation. A profile that cannot be used is reported in `notes`, not an error.
+    """
+    profile = _usable_profile(image, notes)
+    if _is_deep_gray(image):
+        transparent = image.info.get("transparency")
+        values = np.asarray(image)
+        alpha = (
+            np.where(values == transparent, 0, 255).astype(np.uint8)
+            if isinstance(transparent, int)
+            else None
+        )
+        gray = _scaled(values, image.mode, getattr(image, "tag_v2", {}), notes)
+        return _gray_to_srgb(gray, profile, notes)[..., None], alpha
+
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
+        alpha = np.array(image.getchannel("A"))
+        image = image.convert(
+            "L" if image.mode == "LA" else "RGB"
+        )  # the colours as they are, not blended
+    if image.mode in ("1", "L"):
+        return _gray_to_srgb(np.array(image.convert("L")), profile, notes)[..., None], alpha
+    if image.mode == "LAB":
+        return np.array(icc.lab_to_srgb(image)), alpha
+    if image.mode not in ("RGB", "CMYK"):
+        image = image.convert("RGB")
+    if profile is not None:
+        try:
+            image = icc.to_srgb(image, profile)
+        except icc.PROFILE_ERRORS as error:
+            notes.append(_profile_note(error))
+    return np.array(image.convert("RGB")), alpha
+
+
+def _is_deep_gray(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"  # I, I;16, I;16B, ...
+
+
+def _usable_profile(image: Image.Image, notes: list[str]) -> bytes | None:
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return None
+    try:
+        return profile if icc.needs_conversion(profile) else None
+    except icc.PROFILE_ERRORS as error:
+        notes.append(_profile_note(error))
+        return None
+
+
+def _profile_note(error: Exception) -> str:
+    return f"its colour profile cannot be used ({error}), its values are taken as sRGB"
+
+
+def _gray_to_srgb(gray: np.ndarray, profile: bytes | None, notes: list[str]) -> np.ndarray:
+    """(H, W) uint8 or float32 under this profile -> sRGB gray; float32 where a curve was applied."""
+    if profile is None:
+        return gray
+    try:
+        x, y = icc.gray_curve(profile)
+    except icc.PROFILE_ERRORS as error:
+        notes.append(_profile_note(error))
+        return gray
+    if np.abs(x - y).max() <= 1 / 255:  # sRGB but for the rounding
+        return gray
+    if gray.dtype == np.uint8:
+        return np.interp(np.arange(256) / 255, x, y).astype(np.float32)[gray]
+    for row in gray:  # by rows: np.interp works in float64
+        row[:] = np.interp(row, x, y)
+    return gray
+
+
+def _scaled(values: np.ndarray, mode: str, tiff: Mapping[int, Any], notes: list[str]) -> np.ndarray:
+    """Gray of more than 8 bits (H, W) -> float32 0..1, black to white.
+
+    16-bit: by the bits the file declares. 32-bit integers and floats don't declare a white: the smallest of 1 (floats
+    only), 255 and 65535 that holds every value, else the picture's own darkest and brightest values.
+    """
+    bits = tiff.get(_BITS_PER_SAMPLE, (16,))[0]
+    low, high = 0.0, float(2**bits - 1 if 8 < bits <= 16 else 65535)
+    if mode == "F" and not np.isfinite(values).all():
+        notes.append("holds values that are not numbers, they become black")
+        values = np.where(np.isfinite(values), values, 0)
+    if mode == "F" or (mode == "I" and bits > 16):
+        lowest, highest = float(values.min()), float(values.max())
+        whites = [
+            white
+            for white in (1.0, 255.0, 65535.0)[mode == "I" :]
+            if highest <= white and lowest >= 0
+        ]
+        if whites:
+            high = whites[0]
+        else:
+            low, high = lowest, max(highest, lowest + 1)
+            notes.append(
+                f"holds values from {lowest:g} to {highest:g}, stretched to black and white"
+            )
+    gray = values.astype(np.float32)
+    gray -= np.float32(low)
+    gray *= np.float32(1 / (high - low))
+    np.clip(gray, 0, 1, out=gray)
+    if tiff.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts these at 8 bits only
+        np.subtract(1, gray, out=gray)
+    return gray

@@ -1,0 +1,230 @@
+"""Files <-> arrays: any picture Pillow reads, upright and in sRGB; PNG, JPEG, WebP and TIFF out.
+
+No torch here: arguments and files are checked before it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from .formats import PictureError, check_output_size, output_format
+from .metadata import Tags, exif_bytes, read_exif, srgb_profile
+from .modes import first_notes, planes
+from .quiet import native_messages
+
+MAX_PIXELS = 1_500_000_000  # Pillow's own limit (89 million) refuses ordinary scans
+
+# What Pillow raises for a damaged file, beside OSError: its plugins parse untrusted bytes and check little.
+_DAMAGED = (SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, AttributeError,
+            RuntimeError, OverflowError, ZeroDivisionError)  # fmt: skip
+
+_QUALITY = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95, "exact": True},  # exact: keep the colours under transparent pixels
+}
+_EXIF_BYTES = {"JPEG": 65533}
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture as it was meant to be seen: upright, in sRGB."""
+
+    path: Path
+    rgb: np.ndarray
+    """(height, width, 1 or 3), uint8 0..255, or float32 0..1 where the file held more than 8 bits of gray"""
+    alpha: np.ndarray | None = None
+    """(height, width) uint8, 255 opaque"""
+    tags: Tags
+    """EXIF worth keeping, see metadata.py"""
+    dpi: tuple[float, float] | None = None
+    """dots per inch (x, y) of the upright picture"""
+    notes: tuple[str, ...] = ()
+    """what the user should know: pages left out, a broken profile"""
+
+    @property
+    def height(self) -> int:
+        """Rows, upright."""
+        return self.rgb.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns, upright."""
+        return self.rgb.shape[1]
+
+
+def read_picture(path: Path | str) -> Picture:
+    """Read one picture. PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS."""
+    path = Path(path)
+    check_is_file(path)
+    with _damage_explained(path), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with _pillow_limit(), Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise PictureError(
+                    f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS / 1e6:.0f} million"
+                    " that can be read"
+                )
+            notes = first_notes(image)
+            sideways = (
+                image.format == "TIFF"
+                and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            )
+            with native_messages() as complaints:
+                image.load()  # Pillow turns a TIFF while it decodes it, and nothing else
+            orientation, tags, dpi = read_exif(image, notes)
+            rgb, alpha = planes(image, notes)
+    if complaints:
+        notes.append(f"the file is damaged, parts may be wrong ({complaints[0]})")
+    notes += [
+        f"Pillow says: {' '.join(str(w.message).split())}"
+        for w in caught
+        if w.category is UserWarning
+    ]
+    if dpi is not None and (sideways or orientation in _SIDEWAYS):
+        dpi = dpi[1], dpi[0]
+    return Picture(
+        path=path,
+        rgb=_upright(rgb, orientation),
+        alpha=None if alpha is None else _upright(alpha, orientation),
+        tags=tags,
+        dpi=dpi,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def check_is_file(path: Path) -> None:
+    """PictureError unless there is a file that is not empty."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise PictureError(f"{path}: is a folder, a picture is needed here")
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(f"{path}: is not a regular file")
+    if status.st_size == 0:
+        raise PictureError(f"{path}: the file is empty")
+
+
+@contextlib.contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{path}: is not a picture that Pillow can read") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(
+            f"{path}: is larger than the {MAX_PIXELS / 1e6:.0f} million pixels that can be read"
+        ) from error
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise PictureError(f"{path}: there is not enough memory to read it") from error
+    except _DAMAGED as error:
+        raise PictureError(
+            f"{path}: the file is damaged ({error or type(error).__name__})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _pillow_limit() -> Iterator[None]:
+    """Our limit in place of Pillow's while a file is opened and decoded (frames inside a file are checked by Pillow)."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, ...) as stored -> as it was meant to be seen (EXIF orientation 1..8)."""
+    if orientation in _SIDEWAYS:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def write_picture(
+    path: Path | str,
+    rgb: np.ndarray,
+    *,
+    alpha: np.ndarray | None = None,
+    tags: Tags | None = None,
+    dpi: tuple[float, float] | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write sRGB (H, W, 3) uint8, with alpha (H, W) uint8, EXIF tags and dots per inch, in the format of the ending.
+
+    Returns notes on what the format could not keep. The file appears complete under its name or not at all, whatever
+    interrupts it. PictureError if it cannot be written, or exists and `overwrite` is not set.
+    """
+    path = Path(os.path.realpath(path))  # through a link: replace what it points to, not the link
+    height, width = rgb.shape[:2]
+    check_output_size(path, width, height)
+    kind = output_format(path)
+    image = Image.merge(
+        "RGB", [Image.fromarray(np.ascontiguousarray(rgb[..., c])) for c in range(3)]
+    )
+    notes = []
+    if alpha is not None and kind == "JPEG":
+        if alpha.min() < 255:
+            notes.append("JPEG has no transparency, its see-through parts are white")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=Image.fromarray(alpha))
+        image = white
+    elif alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    exif, lost = exif_bytes(tags or {}, (width, height), dpi, _EXIF_BYTES.get(kind))
+    options: dict[str, Any] = {"icc_profile": srgb_profile(), **_QUALITY.get(kind, {})}
+    if kind == "TIFF" and _plain(tags):
+        options["compression"] = "tiff_adobe_deflate"
+    if exif is not None:
+        options["exif"] = exif
+    if dpi is not None and kind != "WEBP" and max(dpi) <= 65535:
+        options["dpi"] = dpi
+    with _whole_file(path, overwrite) as file:
+        image.save(file, kind, **options)
+    return notes + lost
+
+
+def _plain(tags: Tags | None) -> bool:
+    """Whether libtiff can write these tags: Pillow hands it no directories, and only its own writer compresses."""
+    return all(isinstance(value, str) for value in (tags or {}).values())
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A file under a temporary name in the same folder, renamed to `path` at the end, removed if anything goes wrong."""
+    if path.exists() and not overwrite:
+        raise PictureError(f"{path}: exists already")
+    temporary = path.with_name(f".scsnet-{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
