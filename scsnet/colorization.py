@@ -144,7 +144,8 @@ class ColorBranch(nn.Module):
         memory = memories[level]
         areas = [h * w for h, w in memory.grids]
         flat = torch.split(attn.rows(pooled, memory, index), areas, dim=-1)
-        return tuple(f.unflatten(-1, grid) for f, grid in zip(flat, memory.grids, strict=True))
+        # (B, P, h w) -> (B, P, h, w)
+        return tuple(f.reshape(*f.shape[:2], *g) for f, g in zip(flat, memory.grids, strict=True))
 
     def valves(
         self, source: Tensor, memories: Sequence[Memory], level: int

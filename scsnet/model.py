@@ -100,7 +100,7 @@ class SCSNet(nn.Module):
         features = Features(luminance, color, source, None, reference)
         bytes_kept = luminance.numel() * self.config.width * self.initial.weight.element_size()
         if bytes_kept <= KEPT_TEXTURE:
-            texture = self._whole_texture(luminance, tile, progress)
+            texture = texture_whole(self.initial, self.texture_encoder, luminance, tile, progress)
             features = Features(luminance, color, source, texture, reference)
         return features
 

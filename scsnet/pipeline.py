@@ -15,9 +15,10 @@ from torch import Tensor
 
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
-from .model import TILE, Progress, SCSNet
+from .model import Progress, SCSNet
 from .resample import bicubic
 from .sizes import checked_window, fit
+from .texture import TILE
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000

@@ -51,11 +51,12 @@ def texture_whole(
     initial: nn.Conv2d,
     encoder: TextureEncoder,
     luminance: Tensor,
+    tile: int = TILE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """F_tex (B, 64, Hs, Ws) tile by tile, so that the layers between need no more memory than a tile."""
     batch, _, height, width = luminance.shape
-    tiles = list(Window(0, 0, height, width).blocks(TILE, TILE))
+    tiles = list(Window(0, 0, height, width).blocks(tile, tile))
     if len(tiles) == 1:
         return texture_window(initial, encoder, luminance, tiles[0])
     whole = torch.empty(
@@ -64,9 +65,9 @@ def texture_whole(
         device=luminance.device,
         memory_format=torch.channels_last,
     )
-    for done, tile in enumerate(tiles, 1):
-        part = texture_window(initial, encoder, luminance, tile)
-        whole[..., tile.top : tile.bottom, tile.left : tile.right] = part
+    for done, window in enumerate(tiles, 1):
+        part = texture_window(initial, encoder, luminance, window)
+        whole[..., window.top : window.bottom, window.left : window.right] = part
         if progress is not None:
             progress(done, len(tiles))
     return whole
