@@ -137,6 +137,7 @@ def render(
     luminance: Tensor | Literal["input"] | None = None,
     dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
+    lab_out: Tensor | None = None,
     tile: int = TILE,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -144,7 +145,8 @@ def render(
 
     `strength` multiplies the chroma. `luminance` replaces the network's: "input" takes the encoded
     picture's own, a tensor L* (B or 1, 1, H, W) in 0..100 of any size takes that, both resampled
-    bicubically. `dtype` is a float type (0..1) or uint8. `out` receives the result where given.
+    bicubically. `dtype` is a float type (0..1) or uint8. `out` receives the result where given,
+    `lab_out`, a tensor of the same shape, the network's own LAB before strength and luminance.
     """
     if not (isfinite(strength) and strength >= 0):
         raise ValueError(f"strength must be 0 or more, got {strength}")
@@ -170,6 +172,10 @@ def render(
     elif luminance is not None:
         raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
     for block, planes in net.decode_tiles(features, size, asked, tile=tile, progress=progress):
+        top, left = block.top - asked.top, block.left - asked.left
+        area = (..., slice(top, top + block.height), slice(left, left + block.width))
+        if lab_out is not None:
+            lab_out[area] = denormalize_lab(planes, net.config)
         if given is not None:
             planes[:, :1] = bicubic(given, size, block)
         lab = denormalize_lab(planes, net.config)
@@ -177,6 +183,5 @@ def render(
         rgb = lab_to_rgb(lab, clip=True)
         if not out.dtype.is_floating_point:
             rgb = rgb.mul_(255).round_()
-        top, left = block.top - asked.top, block.left - asked.left
-        out[..., top : top + block.height, left : left + block.width] = rgb
+        out[area] = rgb
     return out
