@@ -1,0 +1,79 @@
+"""Figures of weights: `python training/evaluate.py --weights W --data PHOTOS [--output FOLDER]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
+
+import torch
+from tqdm import tqdm
+
+from scsnet import SCSNet, checkpoint
+from training.options import Parser, add_fields, given
+from training.photos import find
+from training.report import Page, as_json, markdown, save_text
+from training.score import Colorizer, Protocol, Score, first, parameters, score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Protocol):
+    """What to evaluate, where the results go."""
+
+    weights: str = "bundled"
+    """A file, "bundled", or "hf:owner/repo"."""
+    data: tuple[str, ...] = ()
+    """Photos: folders, lists (.txt), shards (.tar)."""
+    output: str = ""
+    """Folder for figures.json, figures.md, index.html and pictures. Empty: print only."""
+    limit: int = 0
+    """Use so many of the photos, evenly spread. 0: all."""
+    pictures: int = 24
+    """Photos on the page of pictures."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the network runs."""
+
+
+def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
+    """Score, report on the screen and, with `output`, in files; the score and the report."""
+    entries = first(find(options.data), options.limit)
+    page = Page(Path(options.output, "pictures"), options.pictures if options.output else 0)
+    colorize = Colorizer(net, options)
+    with tqdm(total=len(entries), unit="photo", disable=None) as bar:
+        result = score(colorize, entries, options, page, bar.update)
+    device = (
+        torch.cuda.get_device_name()
+        if options.device.startswith("cuda")
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    facts = {"weights": label, "parameters": parameters(net), "device": device}
+    missing: dict[str, str] = {}
+    text = markdown(result, options, facts, missing)
+    if options.output:
+        folder = Path(options.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_text(folder / "figures.json", as_json(result, options, facts, missing))
+        save_text(folder / "figures.md", text)
+        page.close(folder / "index.html", label, text)
+    return result, text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Options -> report."""
+    parser = Parser(prog="evaluate.py", description=__doc__)
+    add_fields(parser, parser.add_argument_group("options"), Options)
+    try:
+        options = replace(Options(), **given(vars(parser.parse(arguments)), Options))
+        if not options.data:
+            parser.error("--data is missing: the photos to evaluate on")
+        net = checkpoint.load(options.weights, device=options.device, dtype=torch.float32)
+        print(evaluate(net, options, options.weights)[1])
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

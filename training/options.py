@@ -1,0 +1,113 @@
+"""Dataclasses as command lines: a field is an option, a wrong option names the near one."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import inspect
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors say what was meant; `-` and `_` are the same in names."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
+        self.names: set[str] = {"--help"}
+
+    def option(self, group: argparse._ActionsContainer, *names: str, **kwargs: Any) -> None:
+        """`add_argument` that remembers the names."""
+        self.names.update(names)
+        if kwargs.get("action") is argparse.BooleanOptionalAction:
+            head, _, tail = names[0][2:].rpartition(".")
+            self.names.add(f"--no-{head}.{tail}" if head else f"--no-{tail}")
+        group.add_argument(*names, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Without the long usage."""
+        self.exit(2, f"{self.prog}: {message}\n{self.prog}: --help lists the options\n")
+
+    def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """Like `parse_args`; unknown options end the program and name near ones."""
+        words = [self.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+        for word in words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in self.names:
+                near = difflib.get_close_matches(name, sorted(self.names), n=1, cutoff=0.6)
+                self.error(
+                    f"there is no option {name}" + (f", did you mean {near[0]}?" if near else "")
+                )
+        return self.parse_args(words)
+
+    @staticmethod
+    def tidy(word: str) -> str:
+        """An option's name with dashes."""
+        if not word.startswith("--"):
+            return word
+        name, equals, value = word.partition("=")
+        return name.replace("_", "-") + equals + value
+
+
+def documentation(cls: type) -> dict[str, str]:
+    """Field name -> the docstring below it in the source, of a dataclass and those it extends."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        name = ""
+        for node in body.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                name = node.target.id
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+                docs[name] = " ".join(str(node.value.value).split())
+    return docs
+
+
+def _values(kind: Any) -> dict[str, Any]:
+    """How argparse reads values of a type."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(kind) is UnionType:  # int | None
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        many = inner[-1] is Ellipsis
+        return {"type": inner[0], "nargs": "*" if many else len(inner)}
+    return {"type": kind}
+
+
+def add_fields(
+    parser: Parser,
+    group: argparse._ActionsContainer,
+    cls: type,
+    prefix: str = "",
+    hide: bool = False,
+) -> None:
+    """One option per field of a dataclass, but for fields that are configs themselves."""
+    docs, kinds = documentation(cls), get_type_hints(cls)
+    for field in fields(cls):
+        kind = kinds[field.name]
+        if is_dataclass(kind) or field.name == "stages":
+            continue
+        text = argparse.SUPPRESS if hide else docs.get(field.name, "").replace("%", "%%")
+        values = _values(kind)
+        if "type" in values:
+            values["metavar"] = field.name.upper()
+        name = f"--{prefix}{field.name.replace('_', '-')}"
+        parser.option(group, name, dest=f"{prefix}{field.name}", default=None, help=text, **values)
+
+
+def given(values: dict[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
+    """The options given for a dataclass: field name -> value."""
+    found = {f.name: values.get(prefix + f.name) for f in fields(cls)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if v is not None}
