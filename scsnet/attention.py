@@ -56,10 +56,11 @@ def attend(query: Tensor, memory: Memory, scale: float) -> Tensor:
     heads = memory.value.shape[-1] // query.shape[-1]
     batch = query.shape[0]
     # The fused kernels want values as narrow as queries: the values are cut into C / D slices, which
-    # all share one query and one key.
-    value = rearrange(memory.value, "b n (s d) -> b s n d", s=heads).expand(batch, -1, -1, -1)
-    q = query[:, None].expand(-1, heads, -1, -1)
-    k = memory.key[:, None].expand(batch, heads, -1, -1)
+    # all share one query and one key. They also want channels last in memory.
+    value = rearrange(memory.value.contiguous(), "b n (s d) -> b s n d", s=heads)
+    q = query.contiguous()[:, None].expand(-1, heads, -1, -1)
+    k = memory.key.contiguous()[:, None].expand(batch, heads, -1, -1)
+    value = value.expand(batch, -1, -1, -1)
     out = F.scaled_dot_product_attention(q, k, value, scale=scale)
     return rearrange(out, "b s n d -> b n (s d)")
 

@@ -1,0 +1,162 @@
+"""The paper's formulas written straightforwardly, in any precision: what the fast code must equal.
+
+Only the weights are taken from the network; every matrix is written out, every output pixel is looked up
+by itself, and nothing is folded, fused, tiled or shared.
+"""
+
+from fractions import Fraction
+from math import floor
+
+import torch
+import torch.nn.functional as F
+
+
+def convolution(conv, x):
+    return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
+
+
+def activation(x, config):
+    if config.norm == "instance":
+        mean = x.mean((2, 3), keepdim=True)
+        x = (x - mean) / (x.var((2, 3), keepdim=True, unbiased=False) + 1e-5).sqrt()
+    return torch.where(x > 0, x, 0.2 * x)
+
+
+def block(module, x, config):
+    return activation(convolution(module.conv, x), config)
+
+
+def encoder(module, initial, config):
+    x = activation(initial, config)
+    for part in module.blocks:
+        x = block(part, x, config)
+    return x
+
+
+def unit(x, config):
+    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) if config.cosine_attention else x
+
+
+def pooled(x, factor):
+    """Average over factor x factor cells, cut off at the border."""
+    height, width = -(-x.shape[2] // factor), -(-x.shape[3] // factor)
+    out = x.new_zeros(*x.shape[:2], height, width)
+    for i in range(height):
+        for j in range(width):
+            cell = x[..., i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
+            out[..., i, j] = cell.mean((2, 3))
+    return out
+
+
+def correlation(attn, source, references, config):
+    """CMat (B, positions of the source, positions of all references) and V."""
+    s = pooled(source, attn.factor)
+    query = unit(convolution(attn.query, convolution(attn.pre_source, s)), config).flatten(2)
+    keys, values = [], []
+    for reference in references:
+        r = convolution(attn.pre_reference, pooled(reference, attn.factor))
+        keys.append(unit(convolution(attn.key, r), config).flatten(2))
+        values.append(convolution(attn.value, r).flatten(2))
+    scores = torch.einsum("bdn,bdm->bnm", query, torch.cat(keys, 2)) * config.attention_scale
+    return torch.softmax(scores, -1), torch.cat(values, 2), s
+
+
+def vcattn(attn, source, references, config):
+    matrix, value, s = correlation(attn, source, references, config)
+    aggregated = torch.einsum("bnm,bcm->bcn", matrix, value).reshape(s.shape)
+    if attn.valve is None:
+        return s + aggregated
+    valves = torch.sigmoid(convolution(attn.valve, torch.cat([s, aggregated], 1)))
+    return valves[:, :1] * s + valves[:, 1:] * aggregated
+
+
+def pvcattn(module, source, references, config):
+    levels = []
+    for attn in module.levels:
+        level = vcattn(attn, source, references, config)
+        if attn.factor > 1:
+            level = F.interpolate(level, scale_factor=attn.factor, mode="bilinear")
+        levels.append(level[..., : source.shape[2], : source.shape[3]])
+    joined = torch.cat(levels, 1)
+    return convolution(module.post, joined) if hasattr(module, "post") else joined
+
+
+def texture(net, luminance):
+    """F_tex of a picture of any size."""
+    x = convolution(net.initial, luminance)
+    for part in net.texture_encoder.blocks:
+        x = x + convolution(part.conv2, F.relu(convolution(part.conv1, x)))
+    return x
+
+
+def color(net, luminance, references):
+    """F_color of a picture whose sides are multiples of 4."""
+    config, branch = net.config, net.color_branch
+    x = encoder(branch.source_encoder, convolution(net.initial, luminance), config)
+    if references:
+        features = [
+            encoder(branch.reference_encoder, convolution(branch.reference_initial, r), config)
+            for r in references
+        ]
+        x = pvcattn(branch.cross_attention, x, features, config)
+    for conv in branch.extractor.convs:
+        x = x + block(conv, x, config) if config.residual else block(conv, x, config)
+    attended = pvcattn(branch.extractor.attention, x, [x], config)
+    x = x + attended if config.residual else attended
+    for part in (branch.decoder.at_half, branch.decoder.at_full):
+        x = F.interpolate(x, scale_factor=2, mode="bilinear")
+        for conv in part:
+            x = block(conv, x, config)
+    return x
+
+
+def look_up(n_in, n_out, i, align):
+    """Where output pixel i samples (a fraction of input pixels) and its Z, by exact fractions."""
+    if align == "paper":
+        x = Fraction(i, n_out - 1) if n_out > 1 else Fraction(0)
+        position = x * (n_in - 1)
+    else:
+        x = Fraction(2 * i + 1, 2 * n_out)
+        position = x * n_in - Fraction(1, 2)
+    cell = x * n_in
+    return min(max(position, Fraction(0)), Fraction(n_in - 1)), 2 * (cell - floor(cell)) - 1
+
+
+def bilinear(planes, size, align, rows, columns):
+    """planes (B, C, H, W) at those rows and columns of a grid of `size`, and Z (2, rows, columns)."""
+    height, width = planes.shape[2:]
+    out = planes.new_zeros(*planes.shape[:2], len(rows), len(columns))
+    relative = planes.new_zeros(2, len(rows), len(columns))
+    horizontal = [look_up(width, size[1], j, align) for j in columns]
+    for i, row in enumerate(rows):
+        y, zy = look_up(height, size[0], row, align)
+        y0, y1 = floor(y), min(floor(y) + 1, height - 1)
+        line = planes[:, :, y0] * float(1 - (y - y0)) + planes[:, :, y1] * float(y - y0)
+        for j, (x, zx) in enumerate(horizontal):
+            x0, x1 = floor(x), min(floor(x) + 1, width - 1)
+            out[:, :, i, j] = line[..., x0] * float(1 - (x - x0)) + line[..., x1] * float(x - x0)
+            relative[0, i, j], relative[1, i, j] = float(zx), float(zy)
+    return out, relative
+
+
+def cpm(net, features, size, rows, columns):
+    """Eq. 3 and the four linear layers: cat(F_tex, F_color) -> planes (B, 3, rows, columns)."""
+    head, align = net.head, net.config.cpm_align
+    main, relative = bilinear(convolution(head.fuse, features), size, align, rows, columns)
+    z = relative[None].expand(main.shape[0], -1, -1, -1)
+    x = torch.cat([main, z], 1).permute(0, 2, 3, 1)
+    for index, linear in enumerate(head.linears):
+        x = F.linear(F.relu(x) if index else x, linear.weight, linear.bias)
+    return x.permute(0, 3, 1, 2)
+
+
+def scsnet(net, luminance, references, size, rows=None, columns=None):
+    """The whole of Fig. 3 at the source's own size: L (B, 1, H, W) -> planes (B, 3, Ht, Wt)."""
+    rows = range(size[0]) if rows is None else rows
+    columns = range(size[1]) if columns is None else columns
+    features = torch.cat([texture(net, luminance), color(net, luminance, references)], 1)
+    planes = cpm(net, features, size, rows, columns)
+    if net.config.luminance_skip:
+        enlarged, _ = bilinear(luminance, size, net.config.cpm_align, rows, columns)
+        planes[:, :1] += enlarged
+    return planes

@@ -1,0 +1,138 @@
+"""VCAttn, PVCAttn and BCAttn against the written-out matrices."""
+
+import oracle
+import pytest
+import torch
+
+from scsnet import SCSNet, SCSNetConfig
+from scsnet.attention import AddedReference, BCAttn, PVCAttn, attend, pool
+
+CHANNELS = 32
+
+
+def close(got, expected, tolerance=1e-5):
+    """Largest difference, relative to the largest value."""
+    difference = (got.double() - expected).abs().max() / expected.abs().max()
+    assert difference < tolerance, f"relative difference {difference:.2e}"
+
+
+def features(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def build(kind, config):
+    torch.manual_seed(0)
+    return kind(CHANNELS, config.attention_scale, config.cosine_attention).requires_grad_(False)
+
+
+@pytest.mark.parametrize("config", [SCSNetConfig(), SCSNetConfig.paper()], ids=["ours", "paper"])
+@pytest.mark.parametrize("kind", [PVCAttn, BCAttn])
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 1), (2, 13)])
+def test_modules_equal_the_formulas(kind, config, size):
+    module = build(kind, config)
+    source = features(2, CHANNELS, *size)
+    references = [features(2, CHANNELS, 6, 9), features(1, CHANNELS, 3, 4)]
+    got = module(source, module.remember(references))
+    double = build(kind, config).double()
+    expanded = [r.double().expand(2, -1, -1, -1) for r in references]
+    close(got, oracle.pvcattn(double, source.double(), expanded, config))
+
+
+def test_several_references_share_one_softmax():
+    """A reference split in two halves gives what the whole one gives, at the finest level."""
+    level = build(PVCAttn, SCSNetConfig()).levels[0]
+    level.pre_reference = torch.nn.Identity()  # a 3x3 convolution would see the cut
+    reference, source = features(1, CHANNELS, 8, 6), features(1, CHANNELS, 5, 5)
+    whole = level(source, level.remember([reference]))
+    halves = level(source, level.remember([reference[:, :, :4], reference[:, :, 4:]]))
+    assert torch.allclose(whole, halves, atol=1e-5)
+
+
+def test_shared_reference_equals_one_per_picture():
+    module = build(PVCAttn, SCSNetConfig())
+    source, reference = features(3, CHANNELS, 6, 6), features(1, CHANNELS, 6, 6)
+    shared = module(source, module.remember([reference]))
+    each = module(source, module.remember([reference.expand(3, -1, -1, -1)]))
+    assert torch.allclose(shared, each, atol=1e-5)
+    alone = torch.cat([module(s[None], module.remember([reference])) for s in source])
+    assert torch.allclose(shared, alone, atol=1e-5)
+
+
+def test_attend_never_writes_the_matrix_out():
+    """16,384 queries and keys would need 1 GiB as a float32 matrix."""
+    module = build(BCAttn, SCSNetConfig()).levels[0]
+    memory = module.remember([features(1, CHANNELS, 8, 2048)])
+    queries = module.queries(features(1, CHANNELS, 8, 2048))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        attend(queries, memory, 30.0)
+    # Kineto's key names differ between versions; the largest single allocation is what counts.
+    assert max(e.cpu_memory_usage for e in profile.key_averages()) < 200 * 2**20
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 3)])
+def test_pooling_averages_what_there_is(factor, size):
+    x = features(1, 3, *size)
+    assert torch.allclose(pool(x, factor), oracle.pooled(x, factor), atol=1e-6)
+
+
+def test_rows_are_rows_of_the_matrix_and_sum_to_one(tiny_net):
+    reference = tiny_net.encode_reference([torch.rand(1, 3, 40, 24), torch.rand(1, 3, 16, 16)])
+    encoded = tiny_net.encode(torch.rand(1, 1, 32, 32), reference)
+    for level, factor in enumerate((1, 2, 4)):
+        rows = tiny_net.attention(encoded, [(0.0, 0.0), (0.99, 0.5), (1.0, 1.0)], level)
+        assert [r.shape[:2] for r in rows] == [(1, 3), (1, 3)]
+        total = sum(r.sum((2, 3)) for r in rows)
+        assert torch.allclose(total, torch.ones(1, 3), atol=1e-5)
+        attn = tiny_net.color_branch.level(level)
+        memory = reference.memories[level]
+        pooled = pool(encoded.source, factor)
+        q = attn.queries(pooled)
+        matrix = torch.softmax(attn.scale * q @ memory.key.mT, -1)
+        side = pooled.shape[2]
+        wanted = torch.stack([matrix[0, 0], matrix[0, side // 2 * side + side - 1], matrix[0, -1]])
+        flat = torch.cat([r.flatten(2) for r in rows], -1)[0]
+        assert torch.allclose(flat, wanted, atol=1e-5)
+
+
+def test_valves_open_and_close_the_flow(tiny_net):
+    encoded = tiny_net.encode(
+        torch.rand(2, 1, 32, 16), tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
+    )
+    for level, factor in enumerate((1, 2, 4)):
+        v1, v2 = tiny_net.valves(encoded, level)
+        assert v1.shape == v2.shape == (2, 1, 8 // factor, max(1, 4 // factor))
+        assert 0 <= v1.min() <= v1.max() <= 1
+        assert 0 <= v2.min() <= v2.max() <= 1
+    attn = tiny_net.color_branch.level(0)
+    attn.valve.bias.copy_(torch.tensor([40.0, -40.0]))
+    attn.valve.weight.zero_()
+    source = torch.randn(1, 32, 4, 4)
+    assert torch.allclose(attn(source, attn.remember([torch.randn(1, 32, 4, 4)])), source)
+
+
+def test_wrong_questions_get_clear_answers(tiny_net):
+    plain = tiny_net.encode(torch.rand(1, 1, 16, 16))
+    with pytest.raises(ValueError, match="without a reference"):
+        tiny_net.attention(plain, [(0.5, 0.5)])
+    reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
+    encoded = tiny_net.encode(torch.rand(1, 1, 16, 16), reference)
+    with pytest.raises(ValueError, match=r"inside the picture.*\(1.5, 0.5\)"):
+        tiny_net.attention(encoded, [(1.5, 0.5)])
+    with pytest.raises(ValueError, match="at least one point"):
+        tiny_net.attention(encoded, [])
+    with pytest.raises(ValueError, match="level must be between 0 and 2, got 3"):
+        tiny_net.attention(encoded, [(0.5, 0.5)], 3)
+
+
+def test_without_attention_references_are_averaged():
+    net = SCSNet(SCSNetConfig(width=8, depth=1, attention="none")).requires_grad_(False)
+    assert isinstance(net.color_branch.cross_attention, AddedReference)
+    a, b = features(1, 32, 4, 4), features(1, 32, 8, 8)
+    module, source = net.color_branch.cross_attention, features(2, 32, 4, 4)
+    joined = module(source, module.remember([a, b]))
+    small = torch.nn.functional.interpolate(b, (4, 4), mode="bilinear")
+    assert torch.allclose(joined, source + (a + small) / 2, atol=1e-6)
+    encoded = net.encode(torch.rand(1, 1, 8, 8), net.encode_reference([torch.rand(1, 3, 8, 8)]))
+    with pytest.raises(ValueError, match="no attention maps"):
+        net.valves(encoded)

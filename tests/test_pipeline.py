@@ -1,0 +1,142 @@
+"""The calling contract: pictures in, pictures out."""
+
+import pytest
+import torch
+
+from scsnet import encode_picture, encode_references, output_size, render
+from scsnet.color import denormalize_lab, lab_to_rgb, rgb_to_lab, rgb_to_lightness
+from scsnet.device import choose_device, choose_dtype
+from scsnet.resample import bicubic
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        ({"scale": 4}, (40, 80)),
+        ({"scale": 2.7}, (27, 54)),
+        ({"scale": 0.01}, (1, 1)),
+        ({"size": (7, 9)}, (7, 9)),
+        ({"long_side": 100}, (50, 100)),
+        ({"megapixels": 2.0}, (1000, 2000)),
+    ],
+)
+def test_output_size(ask, expected):
+    assert output_size(10, 20, **ask) == expected
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({}, "expected one of"),
+        ({"scale": 2, "long_side": 9}, "expected one of"),
+        ({"scale": 0}, "scale must be above 0"),
+        ({"scale": -1.5}, "scale must be above 0"),
+        ({"scale": float("inf")}, "scale must be above 0"),
+        ({"scale": float("nan")}, "scale must be above 0"),
+        ({"long_side": 0}, "long side must be above 0"),
+        ({"megapixels": -1}, "megapixels must be above 0"),
+        ({"size": (0, 5)}, "at least 1 x 1"),
+        ({"scale": 1e30}, "too large"),
+        ({"size": (60_000, 60_000)}, "too large"),
+        ({"long_side": 200_000}, "too large"),
+    ],
+)
+def test_output_size_refuses_nonsense(ask, message):
+    with pytest.raises(ValueError, match=message):
+        output_size(10, 20, **ask)
+
+
+def test_render_is_decode_in_rgb(tiny_net):
+    rgb = torch.rand(2, 3, 20, 24)
+    features = encode_picture(tiny_net, rgb)
+    lab = denormalize_lab(tiny_net.decode(features, (50, 60)), tiny_net.config)
+    picture = render(tiny_net, features, (50, 60))
+    assert torch.allclose(picture, lab_to_rgb(lab, clip=True), atol=1e-5)
+    whole = render(tiny_net, features, (50, 60), dtype=torch.uint8)
+    assert whole.dtype == torch.uint8
+    assert (whole.float() / 255 - picture).abs().max() <= 0.5 / 255 + 1e-6
+    window = render(tiny_net, features, (50, 60), (10, 20, 30, 40))
+    assert torch.allclose(window, picture[..., 10:40, 20:60], atol=1e-5)
+
+
+def test_only_the_luminance_of_a_colour_picture_counts(tiny_net):
+    rgb = torch.rand(1, 3, 16, 16)
+    gray = lab_to_rgb(rgb_to_lab(rgb) * torch.tensor([1.0, 0, 0])[:, None, None])[:, :1]
+    from_colour = render(tiny_net, encode_picture(tiny_net, rgb), (32, 32))
+    from_gray = render(tiny_net, encode_picture(tiny_net, gray), (32, 32))
+    assert (from_colour - from_gray).abs().max() < 2e-3
+
+
+def test_strength_multiplies_chroma(tiny_net):
+    features = encode_picture(tiny_net, torch.rand(1, 1, 16, 16))
+    none = render(tiny_net, features, (16, 16), strength=0.0)
+    assert (none.max(1).values - none.min(1).values).max() < 1e-3
+    full = rgb_to_lab(render(tiny_net, features, (16, 16), strength=0.1))
+    half = rgb_to_lab(render(tiny_net, features, (16, 16), strength=0.05))
+    inside = full[:, 1:].abs().amax(1) < 20
+    ratio = half[:, 1:].norm(dim=1)[inside].sum() / full[:, 1:].norm(dim=1)[inside].sum()
+    assert 0.45 < ratio < 0.55
+
+
+def test_luminance_can_be_the_inputs_or_any_plane(tiny_net):
+    rgb = torch.rand(1, 3, 30, 26) * 0.6 + 0.2
+    features = encode_picture(tiny_net, rgb)
+    kept = render(tiny_net, features, (61, 47), luminance="input", strength=0.0)
+    expected = bicubic(rgb_to_lightness(rgb), (61, 47))
+    assert (rgb_to_lightness(kept) - expected).abs().max() < 0.05
+    part = render(tiny_net, features, (61, 47), (9, 8, 40, 30), luminance="input", strength=0.0)
+    assert torch.allclose(part, kept[..., 9:49, 8:38], atol=1e-5)
+    other = torch.rand(1, 1, 90, 91) * 60 + 20
+    given = render(tiny_net, features, (61, 47), luminance=other, strength=0.0)
+    assert (rgb_to_lightness(given) - bicubic(other, (61, 47))).abs().max() < 0.05
+
+
+def test_large_chroma_from_colour_reference_shared_by_a_batch(tiny_net):
+    photos, reference = torch.rand(3, 1, 20, 20), torch.rand(1, 3, 30, 20)
+    memory = encode_references(tiny_net, [reference])
+    together = render(tiny_net, encode_picture(tiny_net, photos, memory), (20, 20))
+    inline = render(tiny_net, encode_picture(tiny_net, photos, [reference]), (20, 20))
+    assert torch.equal(together, inline)
+    for i in range(3):
+        alone = render(tiny_net, encode_picture(tiny_net, photos[i : i + 1], memory), (20, 20))
+        assert torch.allclose(together[i : i + 1], alone, atol=1e-4)
+
+
+def test_result_goes_where_it_is_told(tiny_net):
+    features = encode_picture(tiny_net, torch.rand(1, 1, 12, 12))
+    whole = torch.zeros(2, 3, 24, 24)
+    got = render(tiny_net, features, (24, 24), out=whole[:1])
+    assert got.data_ptr() == whole.data_ptr()
+    assert whole[0].abs().sum() > 0
+    assert whole[1].abs().sum() == 0
+    with pytest.raises(ValueError, match="expected out of shape"):
+        render(tiny_net, features, (24, 24), out=torch.zeros(1, 3, 23, 24))
+
+
+def test_wrong_arguments_are_named(tiny_net):
+    with pytest.raises(
+        ValueError, match=r"a picture \(B, 1 or 3, H, W\), got shape \(1, 4, 8, 8\)"
+    ):
+        encode_picture(tiny_net, torch.rand(1, 4, 8, 8))
+    with pytest.raises(ValueError, match="a reference"):
+        encode_picture(tiny_net, torch.rand(1, 1, 8, 8), [torch.rand(1, 1, 8, 8)])
+    features = encode_picture(tiny_net, torch.rand(1, 1, 8, 8))
+    with pytest.raises(ValueError, match="strength"):
+        render(tiny_net, features, (8, 8), strength=float("nan"))
+    with pytest.raises(ValueError, match="luminance must be"):
+        render(tiny_net, features, (8, 8), luminance="output")
+    with pytest.raises(ValueError, match="expected luminance"):
+        render(tiny_net, features, (8, 8), luminance=torch.rand(1, 3, 8, 8))
+
+
+def test_devices_and_dtypes():
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device must be one of"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no cuda device here"):
+            choose_device("cuda")
+    assert choose_dtype(torch.device("cpu"), "float16") == torch.float16
+    assert choose_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        choose_dtype(torch.device("cpu"), "int8")

@@ -1,0 +1,53 @@
+"""Resampling against Pillow and PyTorch, whole and in windows."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from scsnet.resample import bicubic, linear_taps, pixel_centres, resample
+
+SIZES = [(7, 7), (7, 28), (28, 7), (13, 37), (37, 13), (1, 5), (5, 1), (40, 11), (128, 512)]
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), SIZES)
+def test_bicubic_is_pillows(n_in, n_out):
+    plane = np.random.default_rng(0).random((n_in, n_in), dtype=np.float32)
+    expected = Image.fromarray(plane).resize((n_out, n_out), Image.Resampling.BICUBIC)
+    got = bicubic(torch.from_numpy(plane)[None, None], (n_out, n_out))[0, 0].numpy()
+    assert np.abs(got - np.asarray(expected)).max() < 2e-5
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), SIZES)
+def test_linear_is_pytorchs(n_in, n_out):
+    planes = torch.rand(2, 3, n_in, n_in)
+    taps = linear_taps(*pixel_centres(n_in, n_out, 0, n_out), n_in)
+    expected = F.interpolate(planes, (n_out, n_out), mode="bilinear")
+    assert torch.allclose(resample(planes, taps, taps), expected, atol=1e-5)
+
+
+def test_window_is_cut_from_the_whole():
+    planes = torch.rand(1, 2, 31, 17)
+    whole = bicubic(planes, (77, 90))
+    assert torch.equal(bicubic(planes, (77, 90), (13, 40, 20, 33)), whole[..., 13:33, 40:73])
+
+
+def test_positions_are_exact_where_float32_is_not():
+    """Far out on a long axis the fraction keeps its full precision."""
+    whole, fraction = pixel_centres(99_991, 100_000_007, 99_999_999, 100_000_007)
+    from fractions import Fraction
+
+    for i, (w, f) in enumerate(zip(whole.tolist(), fraction.tolist(), strict=True)):
+        exact = Fraction(2 * (99_999_999 + i) + 1, 2 * 100_000_007) * 99_991 - Fraction(1, 2)
+        assert w == exact.numerator // exact.denominator
+        assert abs(f - float(exact - w)) < 1e-7
+
+
+def test_matrix_says_the_same_as_the_taps():
+    taps = linear_taps(*pixel_centres(9, 40, 5, 33), 9)
+    planes = torch.rand(1, 1, 9, 9)
+    dense = taps.matrix(9, torch.float32)
+    assert torch.allclose(dense.sum(1), torch.ones(28))
+    expected = dense @ planes[0, 0] @ dense.T
+    assert torch.allclose(resample(planes, taps, taps)[0, 0], expected, atol=1e-6)
