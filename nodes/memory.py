@@ -1,0 +1,57 @@
+"""How much memory SCSNet takes, for ComfyUI's memory management. Measured, see tests/comfyui/test_memory.py."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from . import host
+
+if TYPE_CHECKING:
+    from .types import Lab, Model
+
+PIXELS_AT_ONCE = 2**20  # of the pictures that a GPU works on together
+
+# Channel planes of the network's width and type that are alive at the worst moment.
+_WORKING = 12  # per pixel that the colour branch sees: convolutions at full size, attention at a quarter
+_TILE = 5  # per pixel of a tile of psi_E
+_CPM = 16  # per source pixel of a tile, and per output pixel of a block: 128 and 256 channels, and their copies
+_BLOCK = 64 * 512  # output pixels that CPM maps at a time
+_PLANES = 4 * 20  # bytes per pixel of the picture, whatever the type: luminance, RGB and LAB while they are converted
+
+
+def _channel(model: Model) -> int:
+    """Bytes of one position of one plane set of the network's width."""
+    return model.config.width * model.dtype.itemsize
+
+
+def image_bytes(count: int, size: tuple[int, int], alpha: bool) -> int:
+    """Of an IMAGE."""
+    return count * size[0] * size[1] * (4 if alpha else 3) * host.image_dtype().itemsize
+
+
+def _tile(size: tuple[int, int], tile: int, margin: int) -> int:
+    return min(size[0], tile + 2 * margin) * min(size[1], tile + 2 * margin)
+
+
+def colorize_bytes(model: Model, size: tuple[int, int], working_size: int, at_once: int) -> float:
+    """Beside the weights, while pictures of `size` are colorized `at_once`."""
+    pixels, channel = size[0] * size[1], _channel(model)
+    working = min(pixels, working_size**2)
+    margin = 2 * model.config.depth + 1
+    colour = working * _WORKING * channel
+    texture = _tile(size, host.TILE, margin) * _TILE * channel
+    kept = min(pixels * channel, 2**28)  # F_tex
+    return at_once * (max(colour, texture, _decode(model, size)) + kept + pixels * _PLANES)
+
+
+def upscale_bytes(bundle: Lab) -> float:
+    """Beside the weights, while a bundle is rendered, one chunk at a time."""
+    at_once = bundle.features[0].luminance.shape[0]
+    pixels = bundle.size[0] * bundle.size[1]
+    bands = sqrt(pixels) * _PLANES
+    return bundle.features[0].nbytes + at_once * (_decode(bundle.model, bundle.size) + bands)
+
+
+def _decode(model: Model, size: tuple[int, int]) -> float:
+    return (_tile(size, host.TILE, 1) + _BLOCK) * _CPM * _channel(model)

@@ -1,0 +1,143 @@
+"""SCSContinuousUpscale: SCS_LAB -> IMAGE of any size, or a window of it."""
+
+from __future__ import annotations
+
+from math import floor
+from typing import Literal
+
+from comfy_api.latest import io
+
+from ..scsnet.pipeline import output_size
+from ..scsnet.sizes import Window
+from .batches import upscale
+from .layout import Picture, to_planes
+from .schema import schema
+from .types import Lab, SCSLab, checked
+
+SCALE, SIZE, MEGAPIXELS = "scale", "width and height", "megapixels"
+SMALLEST, LARGEST = 0.1, 16.0
+
+
+def target_size(
+    size: tuple[int, int], by: str, scale: float, width: int, height: int, megapixels: float
+) -> tuple[int, int]:
+    """(height, width) of the whole result. Errors: ValueError for what is no size."""
+    if by == SCALE:
+        if not SMALLEST <= scale <= LARGEST:
+            raise ValueError(f"scale must be between {SMALLEST} and {LARGEST}, got {scale}")
+        return output_size(*size, scale=scale)
+    if by == MEGAPIXELS:
+        return output_size(*size, megapixels=megapixels)
+    if by != SIZE:
+        raise ValueError(f"size_by must be {SCALE!r}, {SIZE!r} or {MEGAPIXELS!r}, got {by!r}")
+    if width < 1 and height < 1:
+        raise ValueError("width and height are both 0: give at least one of them, the other follows the photo's shape")
+    if width < 1:
+        width = max(1, round(size[1] * height / size[0]))
+    if height < 1:
+        height = max(1, round(size[0] * width / size[1]))
+    return output_size(*size, size=(height, width))
+
+
+def pixel_window(size: tuple[int, int], x: float, y: float, width: float, height: float) -> Window:
+    """A window in fractions of the picture -> output pixels. Errors: ValueError for one that is not inside."""
+    if not (0 <= x < 1 and 0 <= y < 1 and width > 0 and height > 0 and x + width <= 1 + 1e-6 and y + height <= 1 + 1e-6):
+        raise ValueError(
+            f"the window must lie inside the picture, 0..1: got x {x}, y {y}, width {width}, height {height}, which "
+            f"reaches from ({x}, {y}) to ({x + width:.3f}, {y + height:.3f})"
+        )
+    top, bottom = _pixels(y, height, size[0])
+    left, right = _pixels(x, width, size[1])
+    return Window(top, left, bottom - top, right - left)
+
+
+def _pixels(start: float, length: float, total: int) -> tuple[int, int]:
+    first = min(total - 1, floor(start * total + 0.5))
+    return first, max(first + 1, min(total, floor((start + length) * total + 0.5)))
+
+
+def luminance_of(bundle: Lab, keep: bool, image: object) -> Literal["input"] | Picture | None:
+    """What replaces the network's luminance. Errors: ValueError for a batch of another length."""
+    if image is None:
+        return "input" if keep else None
+    picture = to_planes(image, "luminance_image")
+    if picture.count not in (1, bundle.count):
+        raise ValueError(
+            f"luminance_image: expected 1 picture or as many as were colorized ({bundle.count}), got {picture.count}"
+        )
+    return picture
+
+
+class SCSContinuousUpscale(io.ComfyNode):
+    """Any size, any window, from one encoding."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """See docs/SCSContinuousUpscale.md."""
+        window = "Part of the picture to render, in fractions of its {}. Costs by its own pixels only."
+        return schema(
+            node_id="SCSContinuousUpscale",
+            display_name="SCS Continuous Upscale",
+            category="SCSNet",
+            description="Renders colorized photos at any size, any decimal scale, or a window of it. Nothing is colorized "
+            "again: trying many sizes is cheap.",
+            search_aliases=["upscale", "super resolution", "arbitrary scale", "continuous zoom", "resize", "enlarge"],
+            inputs=[
+                SCSLab.Input("lab", tooltip="From one of the SCS Colorize nodes."),
+                io.Combo.Input(
+                    "size_by", options=[SCALE, SIZE, MEGAPIXELS], default=SCALE, tooltip="Which of the numbers below counts."
+                ),
+                io.Float.Input(
+                    "scale", default=4.0, min=SMALLEST, max=LARGEST, step=0.1, round=0.0001,
+                    tooltip="Times the photo's own size; any decimal. Counts when size_by is 'scale'.",
+                ),
+                io.Int.Input(
+                    "width", default=0, min=0, max=100_000, step=1, optional=True,
+                    tooltip="Pixels. 0: follows from the height and the photo's shape. Counts when size_by is "
+                    "'width and height'.",
+                ),
+                io.Int.Input(
+                    "height", default=0, min=0, max=100_000, step=1, optional=True,
+                    tooltip="Pixels. 0: follows from the width and the photo's shape. Counts when size_by is "
+                    "'width and height'.",
+                ),
+                io.Float.Input(
+                    "megapixels", default=4.0, min=0.0001, max=1500.0, step=0.5, round=0.0001, optional=True,
+                    tooltip="Millions of pixels in all, in the photo's shape. Counts when size_by is 'megapixels'.",
+                ),
+                io.Boolean.Input(
+                    "keep_luminance", default=False, optional=True,
+                    tooltip="On: the photo's own luminance, enlarged; only the colours are the network's. Off: the "
+                    "network's luminance, which is sharper.",
+                ),
+                _fraction("window_x", 0.0, window.format("width: the left border")),
+                _fraction("window_y", 0.0, window.format("height: the upper border")),
+                _fraction("window_width", 1.0, window.format("width")),
+                _fraction("window_height", 1.0, window.format("height")),
+                io.Image.Input(
+                    "luminance_image", optional=True,
+                    tooltip="Use the luminance of this picture instead, for example of a restored or enlarged copy. It "
+                    "is brought to the size of the whole result. One, or one per picture.",
+                ),
+            ],
+            advanced=["window_x", "window_y", "window_width", "window_height"],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="The photo at the size asked for.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, lab: object, size_by: str = SCALE, scale: float = 4.0, width: int = 0, height: int = 0,
+        megapixels: float = 4.0, keep_luminance: bool = False, window_x: float = 0.0, window_y: float = 0.0,
+        window_width: float = 1.0, window_height: float = 1.0, luminance_image: object = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        """Errors: ValueError for wrong wiring, sizes and windows, or too little room; out of memory."""
+        bundle = checked(lab, Lab, "lab")
+        size = target_size(bundle.size, size_by, scale, width, height, megapixels)
+        window = pixel_window(size, window_x, window_y, window_width, window_height)
+        return io.NodeOutput(upscale(bundle, size, window, luminance_of(bundle, keep_luminance, luminance_image)))
+
+
+def _fraction(name: str, default: float, tooltip: str) -> io.Input:
+    return io.Float.Input(
+        name, default=default, min=0.0, max=1.0, step=0.01, round=0.00001, optional=True, tooltip=tooltip
+    )

@@ -1,0 +1,84 @@
+// SCSNet in ComfyUI's frontend: pick the points of AttentionMapViz with the mouse, and bring the sample pictures along.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { PointPicker } from "./points.js";
+import { offerSamples, provideSamples } from "./samples.js";
+import { chosenPicture, feeder } from "./upstream.js";
+
+const NAME = "SCSNet";
+const HEIGHT = 240;
+
+/** Address of the source picture: what the loader upstream has chosen, else what the last run has used. */
+function sourceUrl(node) {
+  const loader = feeder(feeder(node, "attention") ?? {}, "image");
+  const query = chosenPicture(loader) ?? (node.scsnetSource && new URLSearchParams(node.scsnetSource));
+  if (query) return api.apiURL(`/view?${query}`);
+  return loader?.imgs?.[0]?.src ?? null;
+}
+
+function addPicker(node) {
+  const text = node.widgets?.find(({ name }) => name === "points");
+  if (!text) return;
+  const picker = new PointPicker({
+    read: () => text.value,
+    write: (value) => {
+      text.value = value;
+      text.callback?.(value);
+      node.graph?.setDirtyCanvas(true, true);
+    },
+  });
+  const widget = node.addDOMWidget("points_picker", "scsnet_points", picker.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => HEIGHT,
+  });
+  widget.serialize = false; // of the workflow file too: the points are in the text
+  const update = () => {
+    const url = sourceUrl(node);
+    if (url !== picker.url) picker.show(url);
+    picker.follow();
+  };
+  // Links, loaders and the text change in many ways, each with its own event in each frontend; looking is cheap.
+  const timer = setInterval(update, 300);
+  update();
+  const removed = node.onRemoved;
+  node.onRemoved = function (...rest) {
+    clearInterval(timer);
+    picker.destroy();
+    return removed?.apply(this, rest);
+  };
+  node.setSize([Math.max(node.size[0], 340), Math.max(node.size[1], node.computeSize()[1])]);
+}
+
+const extension = {
+  name: NAME,
+
+  async beforeConfigureGraph(graph) {
+    try {
+      this.came = await provideSamples(api, graph);
+    } catch (error) {
+      console.warn(`${NAME}: the sample pictures could not be copied into the input folder`, error);
+    }
+  },
+
+  async afterConfigureGraph() {
+    if (this.came?.length) offerSamples(app.graph.nodes ?? app.graph._nodes, this.came);
+  },
+
+  async beforeRegisterNodeDef(nodeType, nodeData) {
+    if (nodeData.name !== "AttentionMapViz") return;
+    const { onNodeCreated, onExecuted } = nodeType.prototype;
+    nodeType.prototype.onNodeCreated = function (...rest) {
+      const result = onNodeCreated?.apply(this, rest);
+      addPicker(this);
+      return result;
+    };
+    nodeType.prototype.onExecuted = function (output, ...rest) {
+      this.scsnetSource = output?.scsnet_source?.[0] ?? this.scsnetSource;
+      return onExecuted?.call(this, output, ...rest);
+    };
+  },
+};
+
+// A second copy of the pack must not stop the frontend: the first one serves both.
+if (!app.extensions?.some(({ name }) => name === NAME)) app.registerExtension(extension);
