@@ -240,12 +240,12 @@ def save(
     tensorfile.write(Path(path), weights, metadata)
 
 
-def read_info(path: str | Path) -> Info:
+def read_info(source: str | Path) -> Info:
     """What a weights file says about itself, without building a network.
 
-    Errors: FormatError, FileNotFoundError, OSError.
+    source: see `resolve`. Errors: FormatError; those of `resolve`.
     """
-    path = resolve(path)
+    path = resolve(source)
     with path.open("rb") as file:
         header = tensorfile.read_header(file, path)
         config = _config(header)

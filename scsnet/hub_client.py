@@ -62,18 +62,22 @@ def cached(wanted: HubFile) -> Path | None:
 
 
 def download(wanted: HubFile, local_dir: Path | None, progress: Progress | None) -> Path:
-    """The client's download with its retries; all that it raises becomes HubError."""
+    """The client's download with its retries; all that it raises becomes HubError.
+
+    What ``progress`` raises is passed on. Clients before 1.0 cannot tell how far they are: no progress.
+    """
     hub = _client()
+    stops: list[BaseException] = []
     extra: dict[str, Any] = {"local_dir": local_dir} if local_dir else {}
-    # Older clients have no such parameter; they download without telling how far they are.
     if progress and "tqdm_class" in inspect.signature(hub.hf_hub_download).parameters:
-        extra["tqdm_class"] = _bar(hub, progress)
+        extra["tqdm_class"] = _bar(hub, progress, stops)
     try:
-        return Path(
-            hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, **extra)
-        )
+        path = hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, **extra)
     except _errors(hub) as error:
+        if error in stops:
+            raise
         raise _explained(hub, wanted, error) from error
+    return Path(path)
 
 
 def ask_etag(wanted: HubFile, path: Path) -> str:
@@ -87,8 +91,8 @@ def ask_etag(wanted: HubFile, path: Path) -> str:
         raise _explained(hub, wanted, error) from error
 
 
-def _bar(hub: Any, progress: Progress) -> type:
-    """The client's own progress bar, which also tells ``progress``."""
+def _bar(hub: Any, progress: Progress, stops: list[BaseException]) -> type:
+    """The client's own progress bar, which also tells ``progress``, and keeps what that raises."""
 
     class Bar(hub.utils.tqdm):  # type: ignore[misc]
         done = 0
@@ -96,15 +100,26 @@ def _bar(hub: Any, progress: Progress) -> type:
         def update(self, n: float | None = 1) -> bool | None:
             result = super().update(n)
             self.done += int(n or 0)  # its own n stands still while the bar is not shown
-            progress(self.done, int(self.total or 0))
+            try:
+                progress(self.done, int(self.total or 0))
+            except BaseException as stop:
+                stops.append(stop)
+                raise
             return cast("bool | None", result)
 
     return Bar
 
 
+def _http_error(hub: Any) -> type[Exception]:
+    """The root of the errors of the HTTP library under the client; which library that is, varies."""
+    error = hub.errors.HfHubHTTPError.__bases__[0]
+    library = error.__module__.split(".")[0]
+    return [base for base in error.__mro__ if base.__module__.split(".")[0] == library][-1]
+
+
 def _errors(hub: Any) -> tuple[type[Exception], ...]:
-    """What the client raises: its own errors, OSErrors, and the HTTP library's (which library, varies)."""
-    return (OSError, hub.errors.HfHubHTTPError.__bases__[0], hub.errors.EntryNotFoundError)
+    """What the client raises. RuntimeError: some releases trip over their own closed connection."""
+    return (OSError, RuntimeError, _http_error(hub), hub.errors.EntryNotFoundError)
 
 
 def _explained(hub: Any, wanted: HubFile, error: Exception) -> HubError:
@@ -133,9 +148,9 @@ def _explained(hub: Any, wanted: HubFile, error: Exception) -> HubError:
         reason = "the server refuses (403): log in (hf auth login) or set HF_TOKEN to a token that may read it"
     elif status is not None:
         reason = f"{server} answered with error {status}: try again later, {by_hand}"
-    elif isinstance(cause, errors.HfHubHTTPError.__bases__[0] | ConnectionError):
+    elif isinstance(cause, (_http_error(hub), ConnectionError, RuntimeError)):
         reason = (
-            f"the connection to {server} failed ({cause or type(cause).__name__}): "
+            f"the connection to {server} failed ({_first_line(cause)}): "
             f"check the network, HF_ENDPOINT and proxies, {by_hand}"
         )
     else:
@@ -144,4 +159,5 @@ def _explained(hub: Any, wanted: HubFile, error: Exception) -> HubError:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return line if len(line) <= 200 else line[:200] + " ..."

@@ -40,7 +40,12 @@ OTHER_FILES = (
 
 
 class FormatError(ValueError):
-    """A file that is not what it should be. The message names the file and the reason."""
+    """A file that is not what it should be. The message names the file and the reason, on one line."""
+
+    def __init__(self, message: str) -> None:
+        """A message that repeats much of a bad file (a name as long as a book, say) is cut."""
+        message = message.replace("\n", " ")
+        super().__init__(message if len(message) <= 1000 else message[:1000] + " ...")
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _entry(name: str, value: object) -> Entry:
@@ -82,7 +87,7 @@ def _entry(name: str, value: object) -> Entry:
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str):
         raise ValueError(f"tensor {name!r} has dtype {dtype!r}")
-    if not isinstance(shape, list) or not all(map(_is_count, shape)):
+    if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
         raise ValueError(f"tensor {name!r} has shape {shape!r}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
         raise ValueError(f"tensor {name!r} has offsets {offsets!r}")

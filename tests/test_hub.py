@@ -25,7 +25,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # fetch() in a fresh process, without the package around it, which would import torch. The client's waits
 # between its retries (up to 8 s) are cut short.
 FETCH = """
-import json, sys, time, types
+import builtins, json, sys, time, types
 sleep, time.sleep = time.sleep, lambda seconds: sleep(min(seconds, 0.01))
 package = sys.modules["scsnet"] = types.ModuleType("scsnet")
 package.__path__ = [sys.argv[1]]
@@ -34,14 +34,14 @@ assert "huggingface_hub" not in sys.modules
 options, steps = json.loads(sys.argv[3]), []
 if stop := options.pop("stop", None):
     def progress(done, total):
-        raise KeyboardInterrupt(stop)
+        raise getattr(builtins, stop)("enough")
 else:
     def progress(done, total):
         steps.append((done, total))
 try:
     path = hub.fetch(sys.argv[2], progress=progress, **options)
     print(json.dumps({"path": str(path), "steps": steps}))
-except (hub.HubError, KeyboardInterrupt) as error:
+except (hub.HubError, KeyboardInterrupt, RuntimeError) as error:
     print(json.dumps({"error": type(error).__name__ + ": " + str(error)}))
 """
 
@@ -254,9 +254,10 @@ def test_progress(hub, run):
     assert run("hf:owner/repo")["steps"][-1] == [len(DATA), len(DATA)]
 
 
-def test_interrupted_by_progress(hub, run, home):
+@pytest.mark.parametrize("stop", ["KeyboardInterrupt", "RuntimeError"])
+def test_interrupted_by_progress(hub, run, home, stop):
     hub.commit("owner/repo", {"weights.safetensors": DATA})
-    assert run("hf:owner/repo", stop="enough")["error"] == "KeyboardInterrupt: enough"
+    assert run("hf:owner/repo", stop=stop)["error"] == f"{stop}: enough"
     assert not files(home)
 
 
@@ -467,7 +468,9 @@ def test_local_dir_keeps_the_old_file_when_the_new_one_fails(hub, get, run, tmp_
     elif fault == "status":
         hub.status = 404
     failed = run(
-        f"hf:owner/repo@{second}", local_dir=folder, stop="enough" if fault == "stop" else None
+        f"hf:owner/repo@{second}",
+        local_dir=folder,
+        stop="KeyboardInterrupt" if fault == "stop" else None,
     )
     words = {"cut": "connection", "damage": "damaged", "status": "error 404", "stop": "enough"}[
         fault
