@@ -92,14 +92,16 @@ def ask_etag(wanted: HubFile, path: Path) -> str:
 
 
 def _bar(hub: Any, progress: Progress, stops: list[BaseException]) -> type:
-    """The client's own progress bar, which also tells ``progress``, and keeps what that raises."""
+    """The client's progress bar, not shown: it tells ``progress`` instead, and keeps what that raises."""
 
     class Bar(hub.utils.tqdm):  # type: ignore[misc]
-        done = 0
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": True})
+            self.done = int(options.get("initial", 0))
 
         def update(self, n: float | None = 1) -> bool | None:
             result = super().update(n)
-            self.done += int(n or 0)  # its own n stands still while the bar is not shown
+            self.done += int(n or 0)  # the n of a bar that is not shown stands still
             try:
                 progress(self.done, int(self.total or 0))
             except BaseException as stop:
