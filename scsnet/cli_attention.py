@@ -1,0 +1,141 @@
+"""scsnet attention: where the network looks in the references, as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .cli_paths import CommandError, check_not_read, check_target, result_name
+from .pictures import Picture, read_picture, write_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .features import Features
+    from .figures import Heat
+    from .model import SCSNet
+
+
+def attention(options: argparse.Namespace) -> int:
+    """Exit code 0; CommandError and PictureError for what is wrong."""
+    target: Path = options.output or options.input.with_name(
+        result_name(options.input, "-attention", ".png")
+    )
+    check_target(target, options.force)
+    check_not_read(target, [options.input, *options.references])
+    source = read_picture(options.input)
+    for x, y in options.points or []:
+        if not (0 <= x < source.width and 0 <= y < source.height):
+            raise CommandError(
+                f"{source.path}: --point {x:g},{y:g} lies outside of the picture of {source.width} x {source.height}"
+            )
+    references = [read_picture(path) for path in options.references]
+
+    from .cli_session import Bar, encode, encode_all, load_network, memory_explained, say
+    from .figures import stacked
+
+    for picture in [source, *references]:
+        for note in picture.notes:
+            say(f"{picture.path}: {note}", options.quiet)
+    net = load_network(options)
+    levels = _levels(net, options)
+    with memory_explained(str(source.path)):
+        reference = encode_all(net, references, options.working_size)
+        with Bar(source.path.name, options.quiet) as bar:
+            features = encode(net, source, reference, options.working_size, progress=bar.phase())
+        figures = []
+        if options.what != "valves":
+            figures.append(_attention(net, features, source, references, levels, options))
+        if options.what != "attention":
+            figures.append(_valves(net, features, source, levels, options))
+    write_picture(target, stacked(figures), overwrite=options.force)
+    if not options.quiet:
+        with contextlib.suppress(BrokenPipeError):
+            print(target, flush=True)
+    return 0
+
+
+def _levels(net: SCSNet, options: argparse.Namespace) -> list[int]:
+    """Which of the pyramid's factors are shown; CommandError where this network has no such thing."""
+    from .attention import LEVELS
+
+    kind = net.config.attention
+    there = {"pyramid_valve": list(LEVELS), "basic": [1]}.get(kind)
+    if there is None:
+        raise CommandError(f"--weights {options.weights}: this network has no attention to show")
+    if kind == "basic" and options.what != "attention":
+        raise CommandError(
+            f"--weights {options.weights}: this network has no valves; use --what attention"
+        )
+    asked = sorted(set(options.levels or there))
+    if not set(asked) <= set(there):
+        raise CommandError(f"--level {asked[-1]}: this network has level 1 only")
+    return asked
+
+
+def _attention(
+    net: SCSNet,
+    features: Features,
+    source: Picture,
+    references: list[Picture],
+    levels: list[int],
+    options: argparse.Namespace,
+) -> np.ndarray:
+    import torch
+
+    from .attention import LEVELS
+    from .figures import attention_figure
+
+    points = [((x + 0.5) / source.width, (y + 0.5) / source.height) for x, y in options.points]
+    maps = []
+    with torch.inference_mode():
+        for level in levels:
+            weights = net.attention(features, points, LEVELS.index(level))
+            heats = [
+                [
+                    _heat(w[0, p], picture, level, net, options)
+                    for w, picture in zip(weights, references, strict=True)
+                ]
+                for p in range(len(points))
+            ]
+            maps.append(heats)
+    return attention_figure(source.rgb, [r.rgb for r in references], options.points, maps, levels)
+
+
+def _valves(
+    net: SCSNet, features: Features, source: Picture, levels: list[int], options: argparse.Namespace
+) -> np.ndarray:
+    import torch
+
+    from .attention import LEVELS
+    from .figures import valve_figure
+
+    pairs = []
+    with torch.inference_mode():
+        for level in levels:
+            v1, v2 = net.valves(features, LEVELS.index(level))
+            pairs.append(
+                (
+                    _heat(v1[0, 0], source, level, net, options),
+                    _heat(v2[0, 0], source, level, net, options),
+                )
+            )
+    return valve_figure(source.rgb, pairs, levels)
+
+
+def _heat(
+    values: Tensor, picture: Picture, level: int, net: SCSNet, options: argparse.Namespace
+) -> Heat:
+    """A map (h, w) over the features of a picture, which the network saw reduced and padded."""
+    from .figures import Heat
+    from .sizes import STRIDE, working_shape
+
+    bound = options.working_size or net.config.working_size
+    height, width = working_shape(picture.height, picture.width, bound)
+    cell = STRIDE * level  # pixels of the working size that one position stands for
+    covered = height / (values.shape[0] * cell), width / (values.shape[1] * cell)
+    return Heat(values.float().cpu().numpy(), covered)

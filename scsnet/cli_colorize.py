@@ -1,0 +1,198 @@
+"""scsnet colorize: pictures in, larger colour pictures out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .cli_paths import CommandError, Task, check_target, plan
+from .formats import PictureError, check_output_size
+from .pictures import Picture, read_picture, write_picture
+
+if TYPE_CHECKING:
+    from .cli_session import Bar
+    from .features import ReferenceFeatures
+    from .model import SCSNet
+
+
+class Geometry(NamedTuple):
+    """What is rendered: a window of the whole picture brought to `full`."""
+
+    full: tuple[int, int]
+    """height and width of the output grid"""
+    window: tuple[int, int, int, int]
+    """top, left, height, width in that grid"""
+    area: tuple[int, int, int, int]
+    """x, y, width, height of the window in pixels of the input"""
+
+
+def colorize(options: argparse.Namespace) -> int:
+    """Exit code 0, or 1 where some pictures of several failed; CommandError and PictureError for the rest."""
+    tasks, several = plan(
+        options.inputs,
+        options.output,
+        recursive=options.recursive,
+        references=options.reference,
+        force=options.force,
+    )
+    # What costs little is checked before torch is imported.
+    first = None if several else read_picture(tasks[0].source)
+    references = [read_picture(path) for path in options.reference]
+
+    from .cli_session import Bar, encode_all, load_network, say
+
+    for picture in references:
+        for note in picture.notes:
+            say(f"{picture.path}: {note}", options.quiet)
+    net = load_network(options)
+    reference = encode_all(net, references, options.working_size)
+    failures: list[str] = []
+    with Bar("pictures", options.quiet or not several, unit="picture") as bar:
+        progress = bar.phase()
+        for number, task in enumerate(tasks):
+            try:
+                if several:
+                    check_target(task.target, options.force, may_make_folder=True)
+                _one(net, first or read_picture(task.source), task, reference, options)
+            except (CommandError, PictureError) as error:
+                if not several:
+                    raise
+                failures.append(str(error))
+            first = None
+            progress(number + 1, len(tasks))
+    for failure in failures:
+        say(f"scsnet: error: {failure}")
+    if failures:
+        say(f"scsnet: {len(failures)} of {len(tasks)} pictures failed")
+    return 1 if failures else 0
+
+
+def _one(
+    net: SCSNet,
+    picture: Picture,
+    task: Task,
+    reference: ReferenceFeatures | None,
+    options: argparse.Namespace,
+) -> None:
+    from .cli_session import Bar, memory_explained, say
+
+    place = geometry(picture, options)
+    _, _, height, width = place.window
+    check_output_size(task.target, width, height)
+    if net.config.head == "pixel_shuffle" and place.full != (4 * picture.height, 4 * picture.width):
+        raise CommandError(
+            f"--weights {options.weights}: this network has a fixed head, only --scale 4 works"
+        )
+    with memory_explained(str(task.source)):
+        with Bar(task.source.name, options.quiet) as bar:
+            rgb = _rendered(net, picture, place, reference, options, bar)
+        notes = write_picture(
+            _made(task.target),
+            rgb,
+            alpha=None if picture.alpha is None else _resized(picture.alpha, place),
+            tags=picture.tags,
+            dpi=_dpi(picture, place),
+            overwrite=options.force,
+        )
+    for note in [*picture.notes, *_shape_note(place), *notes]:
+        say(f"{task.source}: {note}", options.quiet)
+    if not options.quiet:
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{task.target}: {width} x {height}", flush=True)
+
+
+def geometry(picture: Picture, options: argparse.Namespace) -> Geometry:
+    """Size and window that the options ask for; CommandError where they don't fit the picture."""
+    from .pipeline import output_size
+
+    x, y, w, h = area = options.zoom or (0, 0, picture.width, picture.height)
+    if x + w > picture.width or y + h > picture.height:
+        raise CommandError(
+            f"{picture.path}: --zoom {x},{y},{w},{h} reaches beyond the picture of {picture.width} x {picture.height}"
+        )
+    unset = options.size is None and options.long_side is None
+    magnification = 4.0 if unset and options.scale is None else options.scale
+    try:
+        height, width = output_size(
+            h, w, scale=magnification, size=options.size, long_side=options.long_side
+        )
+    except ValueError as error:
+        raise CommandError(f"{picture.path}: {error}") from error
+    full = (
+        max(height, round(picture.height * height / h)),
+        max(width, round(picture.width * width / w)),
+    )
+    top, left = (
+        min(round(y * height / h), full[0] - height),
+        min(round(x * width / w), full[1] - width),
+    )
+    return Geometry(full, (top, left, height, width), area)
+
+
+def _rendered(
+    net: SCSNet,
+    picture: Picture,
+    place: Geometry,
+    reference: ReferenceFeatures | None,
+    options: argparse.Namespace,
+    bar: Bar,
+) -> np.ndarray:
+    """(height, width, 3) uint8, as planes in memory."""
+    import torch
+
+    from .cli_session import encode, with_smaller_tiles
+    from .pipeline import render
+
+    def work(tile: int) -> torch.Tensor:
+        features = encode(net, picture, reference, options.working_size, tile, bar.phase())
+        return render(
+            net,
+            features,
+            place.full,
+            place.window,
+            strength=options.strength,
+            luminance="input" if options.keep_luminance else None,
+            dtype=torch.uint8,
+            tile=tile,
+            progress=bar.phase(),
+        )
+
+    return with_smaller_tiles(work)[0].permute(1, 2, 0).cpu().numpy()
+
+
+def _resized(alpha: np.ndarray, place: Geometry) -> np.ndarray:
+    """Alpha (H, W) of the input -> of the window, bicubic, on the same grid as the colours."""
+    x, y, w, h = place.area
+    size = place.window[3], place.window[2]
+    return np.asarray(
+        Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC, (x, y, x + w, y + h))
+    )
+
+
+def _dpi(picture: Picture, place: Geometry) -> tuple[float, float] | None:
+    if picture.dpi is None:
+        return None
+    _, _, w, h = place.area
+    return picture.dpi[0] * place.window[3] / w, picture.dpi[1] * place.window[2] / h
+
+
+def _shape_note(place: Geometry) -> list[str]:
+    """--size may ask for another shape than the picture's."""
+    stretch = (place.window[3] / place.area[2]) / (place.window[2] / place.area[3])
+    if 0.98 < stretch < 1.02 or min(place.area[2:]) < 50:
+        return []
+    return [f"is stretched to {place.window[3]} x {place.window[2]}, which has another shape"]
+
+
+def _made(target: Path) -> Path:
+    """The target, its folder made: plan() allows that for folders of several results only."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{target.parent}: cannot be made: {error.strerror or error}") from error
+    return target

@@ -1,0 +1,207 @@
+"""Which files are meant, and where each result goes. Decided and checked before any work starts. No torch here."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from .formats import FORMATS, PictureError, output_format
+
+MARK = "-scsnet"
+
+
+class CommandError(Exception):
+    """A mistake of the user's: one line that says what and where."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture to read and the file that its result goes to."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input picture, and its place below the folder it was found in."""
+
+    path: Path
+    below: Path
+    in_folder: bool
+
+
+def plan(
+    inputs: Iterable[str],
+    output: str | None,
+    *,
+    recursive: bool,
+    references: Iterable[Path],
+    force: bool,
+) -> tuple[list[Task], bool]:
+    """Tasks in order, and whether this is a run over several pictures (one bad file then stops nothing).
+
+    CommandError where an input is missing, two results would be one file, a result would overwrite an input,
+    or the output is not what the inputs need.
+    """
+    found = _without_repeats(
+        _expand(inputs, recursive, None if output is None else Path(output), output is None)
+    )
+    several = len(found) > 1 or found[0].in_folder
+    folder = _output_folder(output, found, several)
+    tasks = []
+    for item in found:
+        if output is None:
+            target = item.path.with_name(result_name(item.path, MARK))
+        elif folder is None:
+            target = Path(output)
+        else:
+            target = folder / item.below.with_name(result_name(item.path))
+        tasks.append(Task(item.path, target))
+    _check_collisions(tasks, references)
+    if not several:
+        check_target(tasks[0].target, force, may_make_folder=folder is not None)
+    return tasks, several
+
+
+def result_name(path: Path, mark: str = "", ending: str | None = None) -> str:
+    """A result's file name: the input's, in the input's format where that is written, else PNG."""
+    suffix = path.suffix.lower()
+    known = suffix in FORMATS or suffix in readable_endings()
+    stem = path.stem if known else path.name  # "scan.2019" has no ending
+    return stem + mark + (ending or (path.suffix if suffix in FORMATS else ".png"))
+
+
+def check_target(path: Path, force: bool, *, may_make_folder: bool = False) -> None:
+    """CommandError unless this file can be written: its ending, its folder, what is there already."""
+    try:
+        output_format(path)
+    except PictureError as error:
+        raise CommandError(str(error)) from error
+    if path.is_dir():
+        raise CommandError(f"{path}: is a folder, a file is needed here")
+    if path.exists() and not force:
+        raise CommandError(f"{path}: exists already; --force overwrites it")
+    folder = path.parent
+    while may_make_folder and not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise CommandError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise CommandError(f"{path}: the folder {folder} is not writable")
+
+
+def _expand(
+    inputs: Iterable[str], recursive: bool, output: Path | None, beside: bool
+) -> list[Found]:
+    found: list[Found] = []
+    for text in inputs:
+        path = Path(text)
+        if not text:
+            raise CommandError("an input is empty")
+        if path.is_dir():
+            found += _pictures_below(path, recursive, output, beside)
+        elif os.path.lexists(path):
+            found.append(Found(path, Path(path.name), False))
+        elif glob.has_magic(text):
+            matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+            if not matches:
+                raise CommandError(f"{text}: no file has such a name")
+            for match in matches:
+                if match.is_dir():
+                    found += _pictures_below(match, recursive, output, beside)
+                else:
+                    found.append(Found(match, Path(match.name), False))
+        else:
+            raise CommandError(f"{text}: No such file or directory")
+    return found
+
+
+def readable_endings() -> frozenset[str]:
+    """Endings of the formats that this Pillow reads, without those it only recognises."""
+    Image.init()
+    only_recognised = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
+    readable = set(Image.OPEN) - only_recognised
+    return frozenset(
+        ending for ending, kind in Image.registered_extensions().items() if kind in readable
+    )
+
+
+def _pictures_below(
+    folder: Path, recursive: bool, output: Path | None, beside: bool
+) -> list[Found]:
+    """Pictures of a folder by name; hidden files, results of earlier runs and the output folder are left out."""
+    endings = readable_endings()
+    own = None if output is None or _same(output, folder) else output.resolve()
+    paths = []
+    for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
+        below = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in below.parts)
+        earlier = beside and path.stem.endswith(MARK)
+        inside_output = own is not None and own in path.resolve().parents
+        if (
+            path.suffix.lower() in endings
+            and path.is_file()
+            and not (hidden or earlier or inside_output)
+        ):
+            paths.append(Found(path, below, True))
+    if not paths:
+        hint = "" if recursive else "; --recursive looks into the folders below it, too"
+        raise CommandError(f"{folder}: there is no picture in this folder{hint}")
+    return paths
+
+
+def _without_repeats(found: list[Found]) -> list[Found]:
+    return list({_key(item.path): item for item in reversed(found)}.values())[::-1]
+
+
+def _output_folder(output: str | None, found: list[Found], several: bool) -> Path | None:
+    """The folder that -o names, or None where it names a file or there is no -o."""
+    if output is None:
+        return None
+    folder = Path(output)
+    if folder.is_dir() or output.endswith(("/", os.sep)):
+        return folder
+    if not several:
+        return None
+    if folder.exists():
+        raise CommandError(f"{output}: is a file; the results of several pictures need a folder")
+    if folder.suffix.lower() in FORMATS:
+        raise CommandError(
+            f"{output}: looks like a file; the results of {len(found)} pictures from a folder or pattern need a folder"
+        )
+    return folder
+
+
+def check_not_read(target: Path, read: Iterable[Path]) -> None:
+    """CommandError where a result would overwrite a picture that it is made from."""
+    for path in read:
+        if _key(path) == _key(target):
+            raise CommandError(f"{target}: the result would overwrite the input {path}")
+
+
+def _check_collisions(tasks: list[Task], references: Iterable[Path]) -> None:
+    read = {_key(path): path for path in [*(task.source for task in tasks), *references]}
+    targets: dict[str, Task] = {}
+    for task in tasks:
+        key = _key(task.target)
+        if key in read:
+            check_not_read(task.target, [read[key]])
+        if key in targets:
+            raise CommandError(
+                f"{task.target}: would be the result of both {targets[key].source} and {task.source}"
+            )
+        targets[key] = task
+
+
+def _key(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _same(one: Path, other: Path) -> bool:
+    return _key(one) == _key(other)

@@ -1,0 +1,159 @@
+"""What the commands share: the network on its device, pictures as tensors, memory and progress."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from . import checkpoint
+from .cli_paths import CommandError
+from .device import choose_device, choose_dtype
+from .features import Features, ReferenceFeatures
+from .model import SCSNet
+from .pictures import Picture, read_picture
+from .pipeline import encode_references, luminance_planes
+from .texture import TILE
+
+_BAND = 2**22  # pixels turned into floats at a time
+_SMALLEST_TILE = 64
+
+
+def say(line: str, quiet: bool = False) -> None:
+    """One line on stderr that leaves the progress bars whole."""
+    if not quiet:
+        tqdm.write(line, file=sys.stderr)
+
+
+def load_network(options: argparse.Namespace) -> SCSNet:
+    """The network that --weights, --device and --dtype ask for; CommandError where there is none."""
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        raise CommandError(f"--device {options.device}: {error}") from error
+    dtype = choose_dtype(device, options.dtype)
+    with weights_explained(options.weights), Bar("weights", options.quiet, unit="B") as bar:
+        return checkpoint.load(options.weights, device=device, dtype=dtype, progress=bar.phase())
+
+
+@contextlib.contextmanager
+def weights_explained(source: str) -> Iterator[None]:
+    """ValueErrors and OSErrors of scsnet.checkpoint, whose messages name the file and the reason."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise CommandError(text if source in text else f"--weights {source}: {text}") from error
+
+
+def read_references(paths: list[Path]) -> list[Picture]:
+    """Reference photos; PictureError names the one that cannot be read."""
+    return [read_picture(path) for path in paths]
+
+
+def reference_tensor(picture: Picture) -> Tensor:
+    """RGB (1, 3, H, W) float32 0..1."""
+    return _floats(picture, slice(None)).expand(1, 3, -1, -1)
+
+
+def encode_all(
+    net: SCSNet, references: list[Picture], size: int | None
+) -> ReferenceFeatures | None:
+    """The references once, for every picture of the run."""
+    if not references:
+        return None
+    with memory_explained("the references"):
+        return encode_references(net, [reference_tensor(p) for p in references], working_size=size)
+
+
+@torch.inference_mode()
+def encode(
+    net: SCSNet,
+    picture: Picture,
+    reference: ReferenceFeatures | None,
+    working_size: int | None,
+    tile: int = TILE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """A picture -> features. Its luminance is taken band by band: a large scan is never all floats."""
+    device = net.initial.weight.device
+    luminance = torch.empty(1, 1, picture.height, picture.width, device=device)
+    step = max(1, _BAND // picture.width)
+    for top in range(0, picture.height, step):
+        rows = slice(top, top + step)
+        luminance[:, :, rows] = luminance_planes(net, _floats(picture, rows))
+    return net.encode(luminance, reference, working_size=working_size, tile=tile, progress=progress)
+
+
+def _floats(picture: Picture, rows: slice) -> Tensor:
+    part = torch.from_numpy(picture.rgb[rows]).permute(2, 0, 1)[None]
+    return part if part.is_floating_point() else part.float().div_(255)
+
+
+@contextlib.contextmanager
+def memory_explained(what: str) -> Iterator[None]:
+    """Running out of memory is no bug: CommandError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        raise CommandError(f"{what}: there is not enough memory for this") from error
+
+
+def _is_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text
+
+
+def with_smaller_tiles(work: Callable[[int], Tensor]) -> Tensor:
+    """work(tile), again with half the tile while the device has too little memory for it."""
+    tile = TILE
+    while True:
+        try:
+            return work(tile)
+        except RuntimeError as error:
+            if not _is_memory(error) or tile <= _SMALLEST_TILE:
+                raise
+        tile //= 2
+
+
+class Bar:
+    """A progress bar over the tiles of one picture; silent where stderr is no terminal."""
+
+    def __init__(self, name: str, quiet: bool, unit: str = "tile") -> None:
+        self.bar = tqdm(
+            desc=name,
+            unit=unit,
+            unit_scale=unit == "B",
+            leave=False,
+            disable=True if quiet else None,
+        )
+
+    def phase(self) -> Callable[[int, int], None]:
+        """A callback for (done, total), counted from 0 again."""
+
+        def progress(done: int, total: int) -> None:
+            if total != self.bar.total or done < self.bar.n:
+                self.bar.reset(total)
+            self.bar.update(done - self.bar.n)
+
+        return progress
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()

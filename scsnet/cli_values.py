@@ -1,0 +1,85 @@
+"""Values of the command line's options: text in, checked value out, ArgumentTypeError otherwise."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+MAX_SIDE = 100_000  # as scsnet.pipeline, which refuses more than 1.5 gigapixels besides
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def scale(text: str) -> float:
+    """A magnification, above 0."""
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def strength(text: str) -> float:
+    """A factor on the chroma, 0 or more."""
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
+    return value
+
+
+def side(text: str) -> int:
+    """A number of pixels, 1 to MAX_SIDE."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of pixels") from None
+    if not 1 <= value <= MAX_SIDE:
+        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_SIDE} pixels, got {text}")
+    return value
+
+
+def working_size(text: str) -> int:
+    """What bounds the colour branch; it sees features at a quarter of that."""
+    value = side(text)
+    if not 4 <= value <= 4096:
+        raise argparse.ArgumentTypeError(f"must be 4 to 4096 pixels, got {text}")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """ "1920x1080" -> (height, width) = (1080, 1920)."""
+    parts = text.lower().replace("\N{MULTIPLICATION SIGN}", "x").split("x")
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(f"must be like 1920x1080 (width x height), got {text!r}")
+    width, height = side(parts[0]), side(parts[1])
+    return height, width
+
+
+def point(text: str) -> tuple[float, float]:
+    """ "x,y" in pixels of the input."""
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(f"must be like 120,80 (x,y in pixels), got {text!r}")
+    return _number(parts[0]), _number(parts[1])
+
+
+def area(text: str) -> tuple[int, int, int, int]:
+    """ "x,y,w,h" in pixels of the input, not empty."""
+    try:
+        x, y, w, h = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be like 840,310,200,200 (x,y,width,height in pixels), got {text!r}"
+        ) from None
+    if x < 0 or y < 0 or w < 1 or h < 1:
+        raise argparse.ArgumentTypeError(
+            f"must start at 0,0 or more and be 1 x 1 or more, got {text}"
+        )
+    return x, y, w, h

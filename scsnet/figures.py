@@ -1,0 +1,225 @@
+"""Pictures of attention and valves, like the paper's Fig. 8. Plain numpy and Pillow.
+
+A figure is a table: one row per looked-at point (or valve), the source on the left, then one column per level of
+the pyramid. Pictures are (H, W, 1 or 3), uint8 or float 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+CELL = (320, 256)  # largest width and height of a picture in the table
+_GAP = 10
+_TEXT = 15
+
+# Colours at even steps from 0 to 1, from the tables of matplotlib (CC0); in between they are interpolated.
+_MAPS = {
+    "viridis": "440154 482475 414487 355f8d 2a788e 21918c 22a884 44bf70 7ad151 bddf26 fde725",
+    "inferno": "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4",
+}
+_POINT_COLORS = [
+    "#ff3b30",
+    "#34c759",
+    "#0a84ff",
+    "#ffcc00",
+    "#bf5af2",
+    "#ff9f0a",
+    "#64d2ff",
+    "#ff6482",
+]
+
+
+class Heat(NamedTuple):
+    """A map over a picture."""
+
+    values: np.ndarray
+    """(h, w), any non-negative numbers"""
+    coverage: tuple[float, float] = (1.0, 1.0)
+    """share of the map's height and width that lies on the picture; the rest is padding"""
+
+
+def color_map(values: np.ndarray, name: str = "inferno") -> np.ndarray:
+    """Numbers 0..1 (clipped) -> RGB (..., 3) uint8, by "viridis" or "inferno"."""
+    table = np.array(
+        [list(bytes.fromhex(color)) for color in _MAPS[name].split()], dtype=np.float64
+    )
+    at = np.linspace(0, 1, len(table))
+    channels = [np.interp(np.clip(values, 0, 1), at, table[:, c]) for c in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def heat_over(
+    picture: np.ndarray, heat: Heat, peak: float, colors: str = "inferno", opacity: float = 1.0
+) -> Image.Image:
+    """The picture, darkened, with the map glowing over it; `peak` is the value of full glow."""
+    base = _shown(picture)
+    strength = _spread(heat, base.size) / peak if peak > 0 else np.zeros(base.size[::-1])
+    strength = np.clip(strength, 0, 1)[..., None] ** 0.5  # faint places stay visible
+    gray = np.asarray(base.convert("L"), dtype=np.float64)[..., None] * 0.55
+    glow = color_map(strength[..., 0], colors)
+    strength = strength * opacity
+    return Image.fromarray((gray * (1 - strength) + glow * strength).round().astype(np.uint8))
+
+
+def attention_figure(
+    source: np.ndarray,
+    references: Sequence[np.ndarray],
+    points: Sequence[tuple[float, float]],
+    maps: Sequence[Sequence[Sequence[Heat]]],
+    levels: Sequence[int],
+    colors: str = "inferno",
+    opacity: float = 1.0,
+) -> np.ndarray:
+    """Where points (x, y in pixels) of the source look: maps[level][point][reference] -> RGB (H, W, 3) uint8.
+
+    Colours are scaled to each map's own maximum over all references; with several references the share of the
+    weight that each one got is written under it.
+    """
+    header = ["source", *(f"attention, level {level}" for level in levels)]
+    rows = []
+    for p in range(len(points)):
+        row = [
+            _captioned(
+                _marked(source, points, p), f"point {p + 1}: {points[p][0]:g}, {points[p][1]:g}"
+            )
+        ]
+        for level in maps:
+            heats = level[p]
+            peak = max(float(heat.values.max()) for heat in heats)
+            total = sum(float(heat.values.sum()) for heat in heats)
+            cells = []
+            for picture, heat in zip(references, heats, strict=True):
+                share = float(heat.values.sum()) / total if total > 0 else 0.0
+                caption = f"weight {share:.0%}" if len(references) > 1 else ""
+                cells.append(_captioned(heat_over(picture, heat, peak, colors, opacity), caption))
+            row.append(_beside(cells))
+        rows.append(row)
+    return _table(header, rows)
+
+
+def valve_figure(
+    source: np.ndarray,
+    valves: Sequence[tuple[Heat, Heat]],
+    levels: Sequence[int],
+    colors: str = "viridis",
+) -> np.ndarray:
+    """V1 and V2 of each level, 0..1 from dark to bright -> RGB (H, W, 3) uint8."""
+    header = ["source", *(f"valves, level {level}" for level in levels)]
+    rows = []
+    for number, what in enumerate(
+        ("V1: of the picture's own features", "V2: of the references' features")
+    ):
+        row = [_captioned(_shown(source), what)]
+        for pair in valves:
+            heat = pair[number]
+            size = _shown(source).size
+            picture = Image.fromarray(color_map(_spread(heat, size), colors))
+            row.append(_captioned(picture, f"mean {heat.values.mean():.2f} (dark 0, bright 1)"))
+        rows.append(row)
+    return _table(header, rows)
+
+
+def stacked(figures: Sequence[np.ndarray]) -> np.ndarray:
+    """Figures one below the other on white -> RGB (H, W, 3) uint8."""
+    width = max(figure.shape[1] for figure in figures)
+    padded = [
+        np.pad(f, ((0, 0), (0, width - f.shape[1]), (0, 0)), constant_values=255) for f in figures
+    ]
+    return np.concatenate(padded)
+
+
+def _shown(picture: np.ndarray) -> Image.Image:
+    """Any picture as RGB, brought to the size of a cell."""
+    if picture.dtype != np.uint8:
+        picture = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+    height, width = picture.shape[:2]
+    factor = min(CELL[0] / width, CELL[1] / height)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+    return image.resize(size, Image.Resampling.BICUBIC).convert("RGB")
+
+
+def _spread(heat: Heat, size: tuple[int, int]) -> np.ndarray:
+    """The map over a cell of (width, height) pixels, without its padding -> float64 (height, width)."""
+    height, width = heat.values.shape
+    box = (0.0, 0.0, width * min(1.0, heat.coverage[1]), height * min(1.0, heat.coverage[0]))
+    image = Image.fromarray(heat.values.astype(np.float32))
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box), dtype=np.float64)
+
+
+def _marked(
+    source: np.ndarray, points: Sequence[tuple[float, float]], looked_at: int
+) -> Image.Image:
+    """The source with all points numbered; the one this row is about is larger."""
+    image = _shown(source)
+    draw = ImageDraw.Draw(image)
+    factor = image.width / source.shape[1], image.height / source.shape[0]
+    for number, (x, y) in enumerate(points):
+        color = _POINT_COLORS[number % len(_POINT_COLORS)]
+        centre = (x + 0.5) * factor[0], (y + 0.5) * factor[1]
+        radius = 11 if number == looked_at else 8
+        for grown, fill in ((2, "black"), (1, "white"), (-1, color)):
+            r = radius + grown
+            draw.ellipse((centre[0] - r, centre[1] - r, centre[0] + r, centre[1] + r), fill=fill)
+        draw.text(
+            centre,
+            str(number + 1),
+            anchor="mm",
+            font=_font(12),
+            fill="white",
+            stroke_width=1,
+            stroke_fill="black",
+        )
+    return image
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _captioned(image: Image.Image, text: str) -> Image.Image:
+    """An empty text leaves the picture as it is."""
+    if not text:
+        return image
+    width = max(image.width, int(_font(_TEXT).getlength(text)) + 1)
+    result = Image.new("RGB", (width, image.height + _TEXT + 6), "white")
+    result.paste(image)
+    ImageDraw.Draw(result).text((0, image.height + 2), text, font=_font(_TEXT), fill="black")
+    return result
+
+
+def _beside(images: Sequence[Image.Image]) -> Image.Image:
+    result = Image.new(
+        "RGB",
+        (sum(i.width for i in images) + _GAP * (len(images) - 1), max(i.height for i in images)),
+        "white",
+    )
+    x = 0
+    for image in images:
+        result.paste(image, (x, 0))
+        x += image.width + _GAP
+    return result
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> np.ndarray:
+    """Cells of any size in columns and rows on white -> RGB (H, W, 3) uint8."""
+    titles = [int(_font(_TEXT).getlength(text)) + 1 for text in header]
+    widths = [max([title, *(row[c].width for row in rows)]) for c, title in enumerate(titles)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    top = _TEXT + 2 * _GAP
+    size = sum(widths) + _GAP * (len(widths) + 1), top + sum(heights) + _GAP * len(heights)
+    table = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(table)
+    x = _GAP
+    for c, text in enumerate(header):
+        draw.text((x, _GAP), text, font=_font(_TEXT), fill="black")
+        y = top
+        for row, height in zip(rows, heights, strict=True):
+            table.paste(row[c], (x, y))
+            y += height + _GAP
+        x += widths[c] + _GAP
+    return np.asarray(table)
