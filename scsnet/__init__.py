@@ -1,9 +1,19 @@
-"""SCSNet: colorization and continuous super-resolution of gray pictures in one pass (AAAI 2022)."""
+"""SCSNet: colorization and continuous super-resolution of gray pictures in one pass (AAAI 2022).
 
-from .config import SCSNetConfig
-from .features import Features, ReferenceFeatures
-from .model import SCSNet
-from .pipeline import encode_picture, encode_references, output_size, render
+The names below are imported when they are first used: the command line refuses a wrong argument, and
+prints its help, without waiting for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import SCSNetConfig
+    from .features import Features, ReferenceFeatures
+    from .model import SCSNet
+    from .pipeline import encode_picture, encode_references, output_size, render
 
 __version__ = "0.1.0"
 
@@ -17,3 +27,16 @@ __all__ = [
     "output_size",
     "render",
 ]
+
+_HOME = {
+    "SCSNetConfig": "config",
+    "SCSNet": "model",
+    "Features": "features",
+    "ReferenceFeatures": "features",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME.get(name, 'pipeline')}", __name__), name)
