@@ -118,4 +118,6 @@ def load(name: str, hub_id: str, dtype: str) -> Model:
     chosen = host.network_dtype(dtype)
     path = find(name, hub_id)
     net = checkpoint.load(path, dtype=chosen)
+    if net.config.head != "cpm":
+        raise ValueError(f"{path} holds the fixed x4 network of an ablation; the nodes need one for all sizes (head 'cpm')")
     return Model(host.patched(net), hub_id.strip() or name)

@@ -104,8 +104,8 @@ class CPM(nn.Module):
         vertical = rows.taps.matrix(height, dtype)  # (n, H)
         horizontal = columns.taps.matrix(width, dtype)  # (m, W)
         x = vertical @ hidden.reshape(batch, height, width * channels)
-        x = x.view(batch, -1, width, channels) + down[:, None, :]
-        x = torch.matmul(horizontal, x) + across  # (B, n, m, 256)
+        x = x.view(batch, -1, width, channels).add_(down[:, None, :])
+        x = torch.matmul(horizontal, x).add_(across)  # (B, n, m, 256)
         for linear in self.linears[1:]:
-            x = linear(F.relu(x))
+            x = linear(F.relu_(x))
         return x.float()

@@ -29,7 +29,7 @@ from .texture import TILE, TextureEncoder, texture_whole, texture_window
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each tile; what it raises ends the work."""
 
-BLOCK = (64, 512)  # output pixels that CPM maps at a time
+BLOCK = (64, 256)  # output pixels that CPM maps at a time: 8 MiB of hidden features in bfloat16
 KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex that encode keeps; beyond, decode makes it in tiles
 
 

@@ -346,7 +346,7 @@ def test_an_interruption_stops_wherever_it_comes(nodes, model, photo, host):
 
 
 def test_less_memory_means_smaller_tiles(nodes, model, photo, host):
-    lab, whole = auto(nodes, model, photo)
+    _, whole = auto(nodes, model, photo)
     net, sides = model.patcher.model, []
     decode = type(net).decode_tiles
 
@@ -370,7 +370,7 @@ def test_too_little_memory_is_one_clear_error(nodes, model, photo, host):
         raise MemoryExhaustedError("CUDA out of memory")
 
     type(net).decode_tiles = scarce
-    with pytest.raises(MemoryExhaustedError, match="even with tiles of 64 pixels.*--lowvram") as caught:
+    with pytest.raises(MemoryExhaustedError, match=r"even with tiles of 64 pixels.*--lowvram") as caught:
         upscaled(nodes, lab, scale=2.0)
     assert caught.value.__context__ is None
 

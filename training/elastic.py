@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,10 +13,29 @@ DISPLACEMENT = (4 / 128, 6 / 128)  # standard deviation, in sides of the picture
 _COARSE = 32  # the field is smooth: it is made at this size and enlarged
 
 
-def smooth_noise(batch: int, generator: torch.Generator) -> Tensor:
-    """Gaussian-smoothed unit noise (B, 2, 32, 32), sigma `SIGMA` of the side."""
+class Distortion(NamedTuple):
+    """The random part of elastic copies of B pictures."""
+
+    noise: Tensor
+    """(B, 2, 64, 64), standard normal."""
+    strength: Tensor
+    """(B,): standard deviation of the displacement, in sides of the picture."""
+    flip: Tensor
+    """(B,): -1 where the copy is mirrored, else 1."""
+
+
+def draw(batch: int, generator: torch.Generator) -> Distortion:
+    """A random distortion of `batch` pictures."""
+    low, high = DISPLACEMENT
+    strength = low + (high - low) * torch.rand(batch, generator=generator)
     noise = torch.randn(batch, 2, 2 * _COARSE, 2 * _COARSE, generator=generator)
-    x = torch.arange(-_COARSE // 2, _COARSE // 2 + 1, dtype=torch.float32)
+    flip = torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0)
+    return Distortion(noise, strength, flip)
+
+
+def smooth(noise: Tensor) -> Tensor:
+    """Noise (B, 2, 64, 64) -> Gaussian-smoothed, unit deviation (B, 2, 32, 32), sigma `SIGMA` of the side."""
+    x = torch.arange(-_COARSE // 2, _COARSE // 2 + 1, dtype=torch.float32, device=noise.device)
     kernel = torch.exp(-0.5 * (x / (SIGMA * _COARSE)) ** 2)
     kernel = (kernel / kernel.square().sum().sqrt()).expand(2, 1, -1)
     noise = F.conv2d(noise, kernel[:, :, :, None], groups=2)
@@ -23,17 +44,20 @@ def smooth_noise(batch: int, generator: torch.Generator) -> Tensor:
     return noise[..., start : start + _COARSE, start : start + _COARSE]
 
 
-def elastic_copy(planes: Tensor, generator: torch.Generator) -> Tensor:
-    """Planes (B, C, H, W), each flipped with probability 1/2 and distorted, the same shape."""
+def warp(planes: Tensor, distortion: Distortion) -> Tensor:
+    """Planes (B, C, H, W), each mirrored or not and distorted, the same shape."""
     batch, _, height, width = planes.shape
-    low, high = DISPLACEMENT
-    strength = low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator)
-    field = smooth_noise(batch, generator) * strength * 2  # grid_sample counts -1..1 across a side
+    strength = distortion.strength.view(-1, 1, 1, 1)
+    field = smooth(distortion.noise) * strength * 2  # grid_sample counts -1..1 across a side
     field = F.interpolate(field, (height, width), mode="bicubic").permute(0, 2, 3, 1)
-    flip = torch.where(torch.rand(batch, 1, 1, generator=generator) < 0.5, -1.0, 1.0)
-    zero = torch.zeros_like(flip)
-    theta = torch.cat(
-        [torch.cat([flip, zero, zero], 2), torch.cat([zero, zero + 1, zero], 2)], dim=1
-    )  # (B, 2, 3)
+    theta = torch.zeros(batch, 2, 3, device=planes.device)
+    theta[:, 0, 0], theta[:, 1, 1] = distortion.flip, 1.0
     grid = F.affine_grid(theta, [batch, 1, height, width], align_corners=False) + field
-    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return F.grid_sample(
+        planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+
+
+def elastic_copy(planes: Tensor, generator: torch.Generator) -> Tensor:
+    """A random elastic copy of each of the planes (B, C, H, W)."""
+    return warp(planes, draw(planes.shape[0], generator))

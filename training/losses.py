@@ -1,12 +1,26 @@
-"""Losses: predicted and true planes in, one number out."""
+"""Losses: what the network made and the truth in, one number out. No logging, no weights of terms.
+
+`mean` in an adversarial loss is the mean over all processes (training.processes); anything else is a
+mean over this process's pictures, which the averaging of gradients turns into one over all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .config import Adversarial
 
-def content_loss(predicted: Tensor, truth: Tensor, rebalance: float = 0.0) -> Tensor:
+Mean = Callable[[Tensor], Tensor]
+PERCEPTUAL = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # of relu{1..5}_1
+
+
+def content_loss(
+    predicted: Tensor, truth: Tensor, rebalance: float = 0.0, mean: Mean = torch.mean
+) -> Tensor:
     """Eq. 5: L1 between LAB planes (B, 3, H, W) in CIE units, divided by 110.
 
     `rebalance` makes a pixel weigh 1 + rebalance * chroma / 20, mean 1: rare strong colours then pull
@@ -15,7 +29,42 @@ def content_loss(predicted: Tensor, truth: Tensor, rebalance: float = 0.0) -> Te
     difference = (predicted - truth).abs() / 110
     if rebalance > 0:
         weight = 1 + rebalance * truth[:, 1:].square().sum(1, keepdim=True).sqrt() / 20
-        difference = torch.cat(
-            [difference[:, :1], difference[:, 1:] * (weight / weight.mean())], dim=1
-        )
+        chroma = difference[:, 1:] * (weight / mean(weight))
+        difference = torch.cat([difference[:, :1], chroma], dim=1)
     return difference.mean()
+
+
+def perceptual_loss(predicted: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+    """Eq. 6 between the features of both pictures, layer by layer, each (B, C, h, w)."""
+    terms = zip(PERCEPTUAL, predicted, truth, strict=False)  # a file may have fewer layers
+    return torch.stack([w * F.l1_loss(p.float(), t.float()) for w, p, t in terms]).sum()
+
+
+def discriminator_loss(
+    real: Tensor, fake: Tensor, form: Adversarial, mean: Mean = torch.mean
+) -> Tensor:
+    """Eq. 7, the discriminator's side. real, fake: its outputs for both, (B, 1, h, w).
+
+    "ralsgan" (Jolicoeur-Martineau 2018): real above the mean fake by 1, fake below the mean real by 1.
+    "paper": as printed, which is a consistent game of the opposite sign: fake above the mean real by 1.
+    """
+    if form == "paper":
+        return (fake - mean(real) - 1).square().mean()
+    above, below = (real - mean(fake) - 1).square(), (fake - mean(real) + 1).square()
+    return 0.5 * (above.mean() + below.mean())
+
+
+def generator_loss(
+    real: Tensor, fake: Tensor, form: Adversarial, mean: Mean = torch.mean
+) -> Tensor:
+    """Eq. 7, the generator's side; see `discriminator_loss`. Both sides must have one form."""
+    if form == "paper":
+        return (real - mean(fake) - 1).square().mean() + (fake - mean(real)).square().mean()
+    above, below = (fake - mean(real) - 1).square(), (real - mean(fake) + 1).square()
+    return 0.5 * (above.mean() + below.mean())
+
+
+def cosine_distance(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine along the channels, both (B, C, h, w), `predicted` brought to the target's h x w."""
+    pooled = F.adaptive_avg_pool2d(predicted.float(), tuple(target.shape[2:]))
+    return 1 - F.cosine_similarity(pooled, target.float(), dim=1).mean()

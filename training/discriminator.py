@@ -1,0 +1,33 @@
+"""The discriminator: 70x70 PatchGAN of pix2pix with spectral norm. The paper does not give its own."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+SMALLEST = 32  # pixels: below that nothing is left after three strides and two more convolutions
+
+
+class Discriminator(nn.Module):
+    """Normalised LAB -> one number per patch of 70 x 70 pixels. LeakyReLU 0.2."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        plan = [(3, width, 2), (width, 2 * width, 2), (2 * width, 4 * width, 2)]
+        plan += [(4 * width, 8 * width, 1), (8 * width, 1, 1)]
+        self.convs = nn.ModuleList(
+            spectral_norm(nn.Conv2d(inputs, outputs, 4, stride, 1))
+            for inputs, outputs, stride in plan
+        )
+
+    def forward(self, lab: Tensor) -> Tensor:
+        """(B, 3, H, W), at least 32 x 32 -> (B, 1, about H/8, about W/8), float32."""
+        if min(lab.shape[2:]) < SMALLEST:
+            raise ValueError(
+                f"expected at least {SMALLEST} x {SMALLEST} pixels, got {tuple(lab.shape[2:])}"
+            )
+        x = lab
+        for conv in self.convs[:-1]:
+            x = F.leaky_relu(conv(x), 0.2)
+        return self.convs[-1](x).float()

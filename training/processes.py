@@ -1,0 +1,36 @@
+"""One process or many: the few places where a loss has to know."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over all processes, all with as many values; gradients pass through.
+
+    Its gradient counts every process's use of the mean, so that averaging gradients over processes, as
+    DistributedDataParallel does, gives what one process with all pictures would get.
+    """
+    local = values.mean()
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return local
+    total: Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
+    return total / dist.get_world_size()
+
+
+def first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def gathered(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, without gradients."""
+    with torch.no_grad():
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+            values /= dist.get_world_size()
+    return values
