@@ -76,6 +76,25 @@ def test_everything_is_explained(nodes):
         assert all(item.values["tooltip"] for item in [*schema.inputs, *schema.outputs])
 
 
+def test_translations_cover_every_word(nodes, root):
+    import asyncio
+    import json
+
+    english, chinese = (json.loads((root / "locales" / name / "nodeDefs.json").read_text("utf-8")) for name in ("en", "zh"))
+    for node in asyncio.run(nodes.SCSNetExtension().get_node_list()):
+        schema = node.define_schema()
+        words = english[schema.node_id]
+        assert (words["display_name"], words["description"]) == (schema.display_name, schema.description)
+        assert {name: item["tooltip"] for name, item in words["inputs"].items()} == {
+            item.id: item.values["tooltip"] for item in schema.inputs
+        }
+        assert [item["tooltip"] for item in words["outputs"].values()] == [o.values["tooltip"] for o in schema.outputs]
+        for part in ("inputs", "outputs"):
+            assert chinese[schema.node_id][part].keys() == words[part].keys()
+            assert all(item["name"] and item["tooltip"] for item in chinese[schema.node_id][part].values())
+    assert english.keys() == chinese.keys()
+
+
 def test_the_image_keeps_size_and_luminance(nodes, model, photo):
     lab, image = auto(nodes, model, photo)
     assert image.shape == photo.shape
