@@ -1,0 +1,88 @@
+"""How the pack lives in a real ComfyUI: memory over many runs, command line flags, model folders, the schema as seen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import PACK, ROOT, TINY
+from prompts import Prompt
+from server import Server
+
+SNAPSHOT = Path(__file__).with_name("object_info.json")
+OURS = ("LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz")
+
+
+def essence(info):
+    """What saved workflows depend on: names, order, types, defaults and bounds."""
+    return {
+        name: {
+            "inputs": {
+                item: [kind if isinstance(kind, str) else "COMBO", {k: v for k, v in (rest[0] if rest else {}).items() if k in ("default", "min", "max")}]
+                for part in ("required", "optional")
+                for item, (kind, *rest) in node["input"].get(part, {}).items()
+            },
+            "required": list(node["input"]["required"]),
+            "outputs": list(zip(node["output"], node["output_name"], strict=True)),
+            "category": node["category"],
+        }
+        for name, node in info.items()
+    }  # fmt: skip
+
+
+def test_the_schema_is_what_saved_workflows_expect(comfy):
+    """After a deliberate change write the new snapshot: it is the left side of the failing comparison."""
+    info = comfy.get("/object_info")
+    now = json.loads(json.dumps(essence({name: info[name] for name in OURS})))
+    assert now == json.loads(SNAPSHOT.read_text())
+
+
+def test_memory_stays_where_it_is(comfy):
+    """Ten different results of one picture and its reference, each thrown away by the next."""
+    used = []
+    for i in range(10):
+        p = Prompt()
+        node = p.reference(p.load(TINY), p.image("scsnet_stall_1909.jpg"), p.image("scsnet_lake.jpg"), strength=0.5 + i / 100)
+        p.preview(p.upscale((node, 0), 2.0))
+        p.preview((p.viz((node, 1), f"0.{i + 1}, 0.5"), 0))
+        comfy.run(p)
+        used.append(comfy.resident())
+    # One run holds about 60 MB of features and pictures: ten that were kept would be 600.
+    assert used[-1] - used[2] < 80, used
+
+
+@pytest.mark.parametrize(
+    "flags", [["--lowvram", "--force-fp32"], ["--novram", "--disable-smart-memory", "--cache-none"]], ids=" ".join
+)
+def test_flags_of_the_command_line(base, tmp_path, flags):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(base / "models" / "scsnet" / TINY, elsewhere / "other_name.safetensors")
+    paths = tmp_path / "extra.yaml"
+    paths.write_text(f"mine:\n  base_path: {tmp_path}\n  scsnet: elsewhere\n")
+    with Server(tmp_path / "base", {PACK: ROOT}, arguments=flags, extra_model_paths=paths) as server:
+        shutil.copy(base / "input" / "scsnet_lake.jpg", server.base / "input")
+        assert server.get("/models/scsnet") == ["other_name.safetensors"]
+        p = Prompt()
+        node = p.auto(p.load("other_name.safetensors"), p.image("scsnet_lake.jpg"))
+        shown = p.preview(p.upscale((node, 0), 1.5))
+        assert server.run(p)[shown]["images"]
+
+
+@pytest.mark.slow
+def test_a_large_picture(comfy):
+    """4096 x 4096 in, a window of 16 times its size out; memory is the pictures' own and little more."""
+    from PIL import Image
+
+    Image.effect_noise((4096, 4096), 50).save(comfy.base / "input" / "huge.png")
+    p = Prompt()
+    node = p.auto(p.load(TINY), p.image("huge.png"))
+    window = {"window_x": 0.5, "window_y": 0.5, "window_width": 0.005, "window_height": 0.005}
+    shown = p.preview(p.upscale((node, 0), 16.0, **window))
+    before = comfy.resident()
+    (image,) = comfy.run(p, timeout=600)[shown]["images"]
+    assert Image.open(__import__("io").BytesIO(comfy.view(image))).size == (328, 328)
+    assert comfy.resident() - before < 2048
+    comfy.forget()
