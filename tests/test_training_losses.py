@@ -18,7 +18,7 @@ def test_content_points_towards_the_truth():
     predicted = torch.zeros(1, 3, 2, 2, requires_grad=True)
     truth = torch.full((1, 3, 2, 2), 11.0)
     loss = losses.content_loss(predicted, truth)
-    assert float(loss) == pytest.approx(0.1)
+    assert loss.item() == pytest.approx(0.1)
     loss.backward()
     assert (predicted.grad < 0).all()
 

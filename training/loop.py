@@ -1,180 +1,216 @@
-"""One function, `train(config)`: data, steps, checkpoints, figures."""
+"""One function, `train(config)`: data, steps, checkpoints, figures, weights at the end."""
 
 from __future__ import annotations
 
+import errno
 import json
-import math
-import time
-from dataclasses import asdict, replace
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from accelerate.accelerator import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
 
-from scsnet import Features, SCSNet, SCSNetConfig
-from scsnet.color import denormalize_lab, normalize_lab, rgb_to_lab
-from scsnet.sizes import fit
-
+from . import checkpoints
+from .checkpoints import RunError
 from .config import TrainConfig
-from .data import Batch, Photos
-from .elastic import elastic_copy
-from .losses import content_loss
-from .supervision import Supervision, colored, siamese_start
-from .validate import validate
+from .data import Pairs, loader
+from .export import export
+from .monitor import LOG, Monitor, cut_log
+from .photos import find
+from .plan import Plan
+from .report import save_text
+from .trainer import Trainer
+from .validate import Validation
+
+CONFIG = "config.json"
+WEIGHTS = "weights.safetensors"
+CHECKPOINTS = "checkpoints"
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine down to `final_fraction`."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    part = (step - config.warmup) / max(1, config.steps - config.warmup)
-    low = config.final_fraction
-    return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * part)))
+def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
+    """Devices and processes as `accelerate launch` or torchrun set them up; CPU with gloo works too."""
+    known = {str(member) for member in LoggerType if str(member) != "all"}
+    installed = {str(name) for name in get_available_trackers()}
+    for name in config.trackers if trackers else ():
+        if name not in known:
+            raise ValueError(
+                f"there is no tracker {name!r}, accelerate has {', '.join(sorted(known))}"
+            )
+        if name not in installed:
+            raise ValueError(
+                f"the tracker {name!r} is not installed: pip install {name}, or --trackers without it"
+            )
+    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="no",  # autocast is ours: losses stay float32
+        log_with=list(config.trackers) if trackers and config.trackers else None,
+        project_dir=config.output or None,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+        ],
+    )
+    for stage in config.stages:
+        if stage.batch % (stage.accumulate * accelerator.num_processes):
+            raise ValueError(
+                f"batch must be a multiple of accumulate x processes, got {stage.batch}, "
+                f"{stage.accumulate} and {accelerator.num_processes}"
+            )
+    return accelerator
 
 
-class Trainer:
-    """Everything that a checkpoint holds."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        torch.manual_seed(config.seed)
-        self.rng = np.random.default_rng(config.seed)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.net = SCSNet(SCSNetConfig(working_size=config.size))
-        self.heads = Supervision(4 * self.net.config.width)
-        if config.init:
-            state = torch.load(config.init, weights_only=True)
-            self.net.load_state_dict(state["ema"])
-            self.heads.load_state_dict(state["heads"])
-        else:
-            siamese_start(self.net)
-        self.net.to(memory_format=torch.channels_last)
-        if not config.texture:
-            self.net.texture_encoder.requires_grad_(False)
-        self.averaged = torch.optim.swa_utils.AveragedModel(
-            self.net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
-        )
-        parameters = [p for m in (self.net, self.heads) for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(parameters, lr=0.0, betas=config.betas)
-        self.step = 0
-
-    def losses(self, batch: Batch, automatic: bool) -> dict[str, Tensor]:
-        """Forward pass: the named terms of the loss."""
-        net, config = self.net, self.config
-        truth = rgb_to_lab(batch.high)
-        low = normalize_lab(rgb_to_lab(batch.low), net.config)
-        working = int(self.rng.choice(config.working_sizes)) if config.working_sizes else config.size
-        small = fit(low, working)
-        reference = None if automatic else elastic_copy(small, self.generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-            source = net.color_branch.source_encoder(net.initial(small[:, :1]))
-            color, kept, deep = colored(net, self.heads, source, reference, small[:, 1:])
-            texture = net.initial(low[:, :1])
-            if config.texture:
-                texture = net.texture_encoder(texture)
-            features = Features(low[:, :1], color, source, texture, kept)
-            planes = net.decode(features, batch.size, batch.window)
-        lab = denormalize_lab(planes, net.config)
-        rebalance = config.rebalance if automatic else 0.0
-        fade = max(0.0, 1 - self.step / (0.5 * config.steps)) * config.supervision
-        return {"content": content_loss(lab, truth, rebalance), "deep": fade * deep}
-
-    def advance(self, photos: Photos) -> dict[str, float]:
-        """One step of the optimizer."""
-        config = self.config
-        low, high = config.magnification
-        magnification = low * (high / low) ** self.rng.random()
-        batch = photos.sample(self.rng, config.batch, config.size, magnification, config.window)
-        automatic = self.step % config.automatic_every == 0
-        terms = self.losses(batch, automatic)
-        total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"loss is not finite at step {self.step}: {terms}")
-        self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, config)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        parameters = self.optimizer.param_groups[0]["params"]
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-        self.optimizer.step()
-        self.averaged.update_parameters(self.net)
-        self.step += 1
-        named = {name: float(term.detach()) for name, term in terms.items()}
-        return {("auto_" if automatic else "ref_") + "content": named["content"]} | {
-            "deep": named["deep"],
-            "norm": float(norm),
-        }
-
-    def state(self) -> dict[str, Any]:
-        """For `torch.save`."""
-        return {
-            "net": self.net.state_dict(),
-            "ema": self.averaged.module.state_dict(),
-            "heads": self.heads.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "averaged": int(self.averaged.n_averaged),
-            "step": self.step,
-            "config": asdict(self.config),
-            "rng": json.dumps(self.rng.bit_generator.state),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
-        self.net.load_state_dict(state["net"])
-        self.averaged.module.load_state_dict(state["ema"])
-        self.averaged.n_averaged.fill_(state["averaged"])
-        self.heads.load_state_dict(state["heads"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        self.rng.bit_generator.state = json.loads(state["rng"])
-        self.generator.set_state(state["generator"])
-
-    def save(self, path: Path) -> None:
-        """Write whole or not at all."""
-        temporary = path.with_suffix(".tmp")
-        torch.save(self.state(), temporary)
-        temporary.replace(path)
+def read_config(output: Path) -> TrainConfig:
+    """The config of a run that was started before. Errors: RunError."""
+    path = output / CONFIG
+    try:
+        return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise RunError(f"there is no run in {output}: {path} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} cannot be used: {error}") from error
 
 
-def train(config: TrainConfig, resume: bool = False) -> Path:
-    """Run to the end; returns the last checkpoint."""
+def prepare_folder(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
+    """Make the folder and write the config; the state to go on from, or None. Errors: RunError."""
     output = Path(config.output)
+    newest = checkpoints.last(output / CHECKPOINTS)
+    if newest is not None and not resume:
+        raise RunError(
+            f"{output} holds a run already ({newest.name}): --resume goes on with it, or name another folder"
+        )
+    state = checkpoints.load(newest) if newest is not None else None
+    if state is not None:
+        before = TrainConfig.from_dict(state["config"])
+        for field in fields(config):
+            old, new = getattr(before, field.name), getattr(config, field.name)
+            if old != new:
+                if field.name in ("seed", "network"):
+                    raise RunError(
+                        f"{field.name} cannot change in the middle of a run: it was {old}, now {new}"
+                    )
+                print(f"changed since the checkpoint: {field.name}")
     output.mkdir(parents=True, exist_ok=True)
-    (output / "config.json").write_text(json.dumps(asdict(config), indent=2))
-    trainer = Trainer(config)
-    checkpoint = output / "last.pt"
-    if resume and checkpoint.exists():
-        trainer.load_state(torch.load(checkpoint, weights_only=True))
-        trainer.config = replace(config)
-    photos = Photos(config.data)
-    print(f"{len(photos.photos)} photos, {len(photos.skipped)} unreadable")
-    means: dict[str, float] = {}
-    began = time.monotonic()
-    with (
-        (output / "log.jsonl").open("a") as log,
-        tqdm(total=config.steps, initial=trainer.step, mininterval=5) as bar,
-    ):
-        while trainer.step < config.steps:
-            for name, value in trainer.advance(photos).items():
-                means[name] = 0.98 * means.get(name, value) + 0.02 * value
-            bar.update()
-            if trainer.step % 20 == 0:
-                bar.set_postfix({k: f"{v:.4f}" for k, v in means.items()}, refresh=False)
-                row = {"step": trainer.step, "seconds": time.monotonic() - began} | means
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-            if trainer.step % config.save_every == 0 or trainer.step == config.steps:
-                trainer.save(checkpoint)
-            if config.validation and (
-                trainer.step % config.validate_every == 0 or trainer.step == config.steps
-            ):
-                net = trainer.averaged.module
-                assert isinstance(net, SCSNet)
-                figures = validate(net, Path(config.validation), config.size, output / "pictures")
-                log.write(json.dumps({"step": trainer.step} | figures) + "\n")
-                log.flush()
-                bar.write(f"{trainer.step}: " + json.dumps(figures))
-    return checkpoint
+    save_text(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
+    cut_log(output / LOG, state["step"] if state else 0)
+    return state
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, on_step: Callable[[int], Any] | None = None
+) -> Path:
+    """Run to the end; returns the weights. `on_step` is called after each step.
+
+    Errors: RunError, with the last good checkpoint kept; ValueError and OSError before the first step.
+    """
+    try:
+        return _train(config, resume, on_step)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        folder = Path(config.output, CHECKPOINTS)
+        raise RunError(f"the disk is full: {error}; {checkpoints.left(folder)}") from error
+
+
+def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | None) -> Path:
+    accelerator = make_accelerator(config)
+    main = accelerator.is_main_process
+    output = Path(config.output)
+    entries = find(config.data)
+    plan = Plan(config, len(entries))
+    newest = checkpoints.last(output / CHECKPOINTS)
+    state = prepare_folder(config, resume) if main else None
+    accelerator.wait_for_everyone()
+    if not main and resume and newest is not None:
+        state = checkpoints.load(newest)
+    trainer = Trainer(config, plan, accelerator)
+    if state is not None:
+        trainer.load_state(state)
+        if main and state["photos"] != plan.photos:
+            print(
+                f"the checkpoint saw {state['photos']} photos, now there are {plan.photos}: another order from here on"
+            )
+    accelerator.init_trackers(
+        "tensorboard",
+        init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {},
+    )
+    validation = None
+    if config.validation and main:
+        validation = Validation(
+            find(config.validation), config.validation_count, config.precision == "bf16"
+        )
+    if main:
+        print(
+            f"{len(entries)} photos, {plan.total} steps, {accelerator.num_processes} process(es) on {accelerator.device}"
+        )
+    pairs = Pairs(entries, plan, accelerator.process_index, accelerator.num_processes)
+    monitor = Monitor(output, accelerator, plan.total, trainer.step)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        figures = _steps(config, trainer, pairs, monitor, validation, on_step)
+    except KeyboardInterrupt as error:
+        if main:
+            path = checkpoints.save(
+                output / CHECKPOINTS, trainer.step, trainer.state(), config.keep
+            )
+            raise RunError(
+                f"stopped at step {trainer.step}; --resume goes on from {path}"
+            ) from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        monitor.close()
+        accelerator.end_training()
+    weights = output / WEIGHTS
+    if main:
+        export(trainer.result, weights, config, trainer.step, plan.photos, figures)
+    return weights
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _steps(
+    config: TrainConfig,
+    trainer: Trainer,
+    pairs: Pairs,
+    monitor: Monitor,
+    validation: Validation | None,
+    on_step: Callable[[int], Any] | None,
+) -> dict[str, float]:
+    """From the trainer's step to the last one; the figures of the last validation."""
+    plan, output = trainer.plan, Path(config.output)
+    main = trainer.accelerator.is_main_process
+    parts = loader(pairs, trainer.step)
+    figures: dict[str, float] = {}
+    while trainer.step < plan.total:
+        place = plan.place(trainer.step)
+        terms, skipped = trainer.advance(parts)
+        step = trainer.step
+        end_of_stage = place.step + 1 == place.steps
+        saves = end_of_stage or step % config.save_every == 0
+        validates = end_of_stage or step % config.validate_every == 0
+        monitor.add(step, terms, place.stage.batch, skipped)
+        if saves or validates or step % config.log_every == 0:
+            monitor.flush({"stage": place.number, "learning_rate": place.learning_rate})
+        if saves and main:
+            checkpoints.save(output / CHECKPOINTS, step, trainer.state(), config.keep)
+        if validates and validation is not None:
+            picture = output / "pictures" / f"step-{step:08}.png"
+            figures = validation.figures(trainer.result, place, picture)
+            shutil.copyfile(picture, output / "validation.png")
+            monitor.record({"step": step, **figures})
+            monitor.show(picture, step)
+            monitor.bar.write(
+                f"step {step}: " + ", ".join(f"{k} {v:g}" for k, v in figures.items())
+            )
+        if on_step is not None:
+            on_step(step)
+    return figures

@@ -66,5 +66,5 @@ def generator_loss(
 
 def cosine_distance(predicted: Tensor, target: Tensor) -> Tensor:
     """1 - cosine along the channels, both (B, C, h, w), `predicted` brought to the target's h x w."""
-    pooled = F.adaptive_avg_pool2d(predicted.float(), tuple(target.shape[2:]))
+    pooled = F.adaptive_avg_pool2d(predicted.float(), (target.shape[2], target.shape[3]))
     return 1 - F.cosine_similarity(pooled, target.float(), dim=1).mean()

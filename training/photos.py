@@ -99,9 +99,10 @@ def read(entry: Entry) -> np.ndarray:
             data = file.read(entry.size)
         with Image.open(io.BytesIO(data)) as image:
             photo = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise BadPhotoError(f"{entry.name}: no picture of a known format") from error
     except (
         OSError,
-        UnidentifiedImageError,
         SyntaxError,
         ValueError,
         Image.DecompressionBombError,

@@ -17,7 +17,7 @@ def mean(values: Tensor) -> Tensor:
     local = values.mean()
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return local
-    total: Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
+    total: Tensor = all_reduce(local)
     return total / dist.get_world_size()
 
 

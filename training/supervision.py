@@ -41,7 +41,7 @@ class Supervision(nn.Module):
 
     def loss(self, name: str, features: Tensor, ab: Tensor) -> Tensor:
         """L1 between the prediction from `features` (B, 256, h, w) and `ab` (B, 2, H, W), pooled."""
-        truth = F.adaptive_avg_pool2d(ab, features.shape[2:])
+        truth = F.adaptive_avg_pool2d(ab, (features.shape[2], features.shape[3]))
         return F.l1_loss(self.heads[name](features).float(), truth)
 
 

@@ -1,37 +1,95 @@
-"""Train SCSNet: `python training/train.py --data FOLDER --output RUN`."""
+"""Train SCSNet: `python training/train.py --data PHOTOS --output RUN [--preset laptop] [--FIELD VALUE ...]`.
+
+Goes on with a run: `python training/train.py --output RUN --resume`.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
+try:
+    import accelerate  # noqa: F401
+    import tqdm  # noqa: F401
+except ImportError as error:
+    sys.exit(f"train.py: {error}; pip install -r training/requirements.txt")
+
+from training.checkpoints import RunError
 from training.config import TrainConfig
-from training.loop import train
+from training.estimate import describe_data, measure, without_files
+from training.loop import read_config, train
+from training.options import Parser
+from training.overrides import config_parser, described, overridden
+from training.presets import PRESETS
+from training.processes import first
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Turn options into a config and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resume", action="store_true")
-    for field in fields(TrainConfig):
-        default = field.default
-        if isinstance(default, tuple):
-            kind = type(default[0]) if default else int
-            parser.add_argument(f"--{field.name}", nargs="*", type=kind, default=default)
-        elif isinstance(default, bool):
-            parser.add_argument(
-                f"--{field.name}", action=argparse.BooleanOptionalAction, default=default
-            )
+def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bool]:
+    """Options -> config, resume, dry run. Ends the program where they make no sense."""
+    words = [Parser.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    parser = Parser(prog="train.py", description=__doc__, epilog=presets_help())
+    parser.option(
+        parser,
+        "--preset",
+        choices=tuple(PRESETS),
+        help="the config to start from; laptop unless named",
+    )
+    parser.option(parser, "--resume", action="store_true", help="go on with the run in --output")
+    parser.option(
+        parser,
+        "--dry-run",
+        action="store_true",
+        help="look at the data, tell time and memory, and stop",
+    )
+    # How many stages there are decides which options there are.
+    peek = Parser(add_help=False)
+    for name in ("--preset", "--output"):
+        peek.option(peek, name, default="")
+    peeked, _ = peek.parse_known_args(words)
+    try:
+        if "--resume" in words and peeked.output:
+            config = read_config(Path(peeked.output))
         else:
-            parser.add_argument(f"--{field.name}", type=type(default), default=default)
-    values = vars(parser.parse_args(arguments))
-    resume = values.pop("resume")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    train(TrainConfig(**values), resume)
+            config = PRESETS.get(peeked.preset, PRESETS["laptop"])()
+        config_parser(parser, words, len(config.stages))
+        options = parser.parse(words)
+        config = overridden(config, vars(options))
+    except (ValueError, RunError) as error:
+        parser.error(str(error))
+    if not config.data:
+        parser.error("--data is missing: the photos to train on")
+    if not config.output and not options.dry_run:
+        parser.error("--output is missing: the folder of the run")
+    return config, options.resume, options.dry_run
+
+
+def presets_help() -> str:
+    """The presets, each with its first sentence."""
+    lines = [
+        f"  {name:10}{(function.__doc__ or '').splitlines()[0]}"
+        for name, function in PRESETS.items()
+    ]
+    return "\n".join(["presets:", *lines])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Options -> config -> print -> save -> one call."""
+    config, resume, dry_run = read_options(arguments)
+    try:
+        if first():
+            print("\n".join(described(config)))
+        if dry_run:
+            for line in describe_data(config):
+                print(line)
+            for line in measure(without_files(config)):
+                print(line, flush=True)
+        else:
+            print(f"weights: {train(config, resume=resume)}")
+    except (RunError, ValueError, OSError) as error:
+        sys.exit(f"train.py: {error}")
 
 
 if __name__ == "__main__":

@@ -1,65 +1,111 @@
-"""Figures and a picture of the validation photos during a run."""
+"""Figures and a picture of the validation photos during a run. Fast, not the last word: see evaluate.py."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from scsnet import SCSNet
 from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 
-from .data import find_photos, planes, read_photo
+from .data import BICUBIC, planes
 from .elastic import elastic_copy
+from .photos import Entry
+from .plan import Place
+from .score import squares
+
+SHOWN = 8  # photos in the picture
+AT_ONCE = 8
 
 
-def centre_squares(folder: Path, size: int, count: int) -> torch.Tensor:
-    """The first `count` photos, centre square, bicubic (N, 3, size, size) in 0..1."""
-    squares = []
-    for path in find_photos(folder)[:count]:
-        photo = read_photo(path)
-        assert photo is not None
-        height, width = photo.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        crop = Image.fromarray(photo[top : top + side, left : left + side])
-        squares.append(np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC)))
-    return planes(squares)
+class Validation:
+    """Photos read once, then `figures` as often as you like."""
 
-
-@torch.no_grad()
-def validate(net: SCSNet, folder: Path, size: int, pictures: Path, count: int = 60) -> dict[str, float]:
-    """Mean |ab error| (CIE units) with the own elastic reference and without, at x1, and chroma."""
-    was_training = net.training
-    net.eval()
-    rgb = centre_squares(folder, size, count)
-    lab = rgb_to_lab(rgb)
-    low = normalize_lab(lab, net.config)
-    references = elastic_copy(low, torch.Generator().manual_seed(1))
-    results: dict[str, list[torch.Tensor]] = {"own": [], "swap": [], "auto": []}
-    with torch.autocast("cpu", torch.bfloat16):
-        for start in range(0, len(low), 20):
-            part = slice(start, start + 20)
-            own = references[part]
-            for name, reference in (("own", own), ("swap", own.roll(1, 0)), ("auto", None)):
-                memory = None if reference is None else net.encode_reference([reference], size)
-                features = net.encode(low[part, :1], memory, working_size=size)
-                results[name].append(denormalize_lab(net.decode(features, (size, size)), net.config))
-    figures = {"gray": float(lab[:, 1:].abs().mean())}
-    sheet = [lab_to_rgb(lab * torch.tensor([1.0, 0, 0])[:, None, None], clip=True)[:12]]
-    for name, parts in results.items():
-        predicted = torch.cat(parts)
-        figures[name] = float((predicted[:, 1:] - lab[:, 1:]).abs().mean())
-        figures[f"{name}_chroma"] = float(
-            predicted[:, 1:].norm(dim=1).mean() / lab[:, 1:].norm(dim=1).mean()
+    def __init__(self, entries: Sequence[Entry], count: int, bf16: bool) -> None:
+        self.bf16 = bf16
+        self.skipped: list[str] = []
+        spread = (
+            [entries[i * len(entries) // count] for i in range(count)]
+            if count < len(entries)
+            else entries
         )
-        sheet.append(lab_to_rgb(predicted, clip=True)[:12])
-    sheet.append(rgb[:12])
-    pictures.mkdir(exist_ok=True, parents=True)
-    rows = torch.cat([torch.cat(list(row), dim=2) for row in sheet], dim=1)
-    image = Image.fromarray((rows.permute(1, 2, 0) * 255).round().byte().numpy())
-    image.resize((image.width * 2, image.height * 2)).save(pictures / "validation.png")
-    net.train(was_training)
-    return {name: round(value, 3) for name, value in figures.items()}
+        self.squares = [square for _, square in squares(spread, 512, self.skipped)]
+        if not self.squares:
+            raise ValueError(f"none of the validation photos can be read: {self.skipped[0]}")
+
+    @torch.no_grad()
+    def figures(self, net: SCSNet, place: Place, picture: Path) -> dict[str, float]:
+        """Figures at the size and the largest magnification of the stage; writes the picture.
+
+        Own reference (elastic), another photo's ("swap") and none ("auto"): PSNR of sRGB, mean |ab|
+        error, chroma as a share of the truth's; the same of the gray picture.
+        """
+        was_training = net.training
+        net.eval()
+        size, target = place.stage.size, place.stage.largest_output
+        truth = planes([np.asarray(s.resize((target, target), BICUBIC)) for s in self.squares])
+        low = planes(
+            [
+                np.asarray(s.resize((target, target), BICUBIC).resize((size, size), BICUBIC))
+                for s in self.squares
+            ]
+        )
+        references = elastic_copy(low, torch.Generator().manual_seed(1)).clamp(0, 1)
+        lab = rgb_to_lab(truth)
+        gray = torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], dim=1)
+        made = {
+            "gray": gray,
+            "auto": self._made(net, low, None, target, place),
+            "own": self._made(net, low, references, target, place),
+            "swap": self._made(net, low, references.roll(1, 0), target, place),
+        }
+        figures = {}
+        for name, result in made.items():
+            rgb = (lab_to_rgb(result, clip=True) * 255).round() / 255
+            error = (rgb - truth).square().mean((1, 2, 3)).clamp_min(1e-10)
+            figures[f"{name}_psnr"] = float((-10 * error.log10()).mean())
+            figures[f"{name}_ab"] = float((result - lab)[:, 1:].abs().mean())
+            figures[f"{name}_chroma"] = float(
+                result[:, 1:].norm(dim=1).mean() / lab[:, 1:].norm(dim=1).mean().clamp_min(1e-6)
+            )
+        sheet = [lab_to_rgb(made[n], clip=True) for n in ("gray", "auto")]
+        sheet += [torch.nn.functional.interpolate(references, (target, target), mode="nearest")]
+        sheet += [lab_to_rgb(made["own"], clip=True), truth]
+        write_sheet([rows[:SHOWN] for rows in sheet], picture)
+        net.train(was_training)
+        return {name: round(value, 4) for name, value in figures.items()}
+
+    def _made(
+        self, net: SCSNet, low: Tensor, references: Tensor | None, target: int, place: Place
+    ) -> Tensor:
+        """RGB (N, 3, h, w) -> LAB (N, 3, target, target) on the CPU."""
+        device, size = next(net.parameters()).device, place.stage.size
+        parts = []
+        for start in range(0, len(low), AT_ONCE):
+            batch = slice(start, start + AT_ONCE)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                luminance = normalize_lab(rgb_to_lab(low[batch].to(device))[:, :1], net.config)
+                memory = None
+                if references is not None:
+                    lab = normalize_lab(rgb_to_lab(references[batch].to(device)), net.config)
+                    memory = net.encode_reference([lab], size)
+                features = net.encode(luminance, memory, working_size=size)
+                parts.append(
+                    denormalize_lab(net.decode(features, (target, target)), net.config).cpu()
+                )
+        return torch.cat(parts)
+
+
+def write_sheet(rows: Sequence[Tensor], path: Path) -> None:
+    """Rows of pictures (N, 3, H, W) in 0..1 -> one PNG: a photo per column."""
+    grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    image = Image.fromarray((grid.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    image.save(temporary, "PNG")
+    temporary.replace(path)

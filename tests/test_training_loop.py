@@ -1,0 +1,224 @@
+"""Runs: from start to weights, interrupted and resumed, in one process and in two."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_run import losses, make_photos, tiny_config
+
+pytest.importorskip("accelerate")
+pytest.importorskip("skimage")
+
+from scsnet import checkpoint
+from training import checkpoints
+from training.checkpoints import RunError
+from training.loop import read_config, train
+
+SCRIPT = Path(__file__).with_name("training_run.py")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos")
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(step):
+    def on_step(done):
+        if done == step:
+            raise StopError
+
+    return on_step
+
+
+def test_a_whole_run(photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"this is no photo")
+    config = tiny_config(photos, tmp_path / "run", validation=(str(photos),), keep=2)
+    weights = train(config)
+    net = checkpoint.load(weights)
+    assert net.config.working_size == 16
+    assert checkpoint.read_info(weights).dtype == "F16"
+    card = checkpoint.read_info(weights).card
+    assert card["steps"] == 8
+    assert card["training"]["data"] == ["photos"]
+    assert str(tmp_path) not in json.dumps(card)
+    readme = (tmp_path / "run" / "README.md").read_text()
+    assert "8 steps on 13 photos" in readme
+    assert (tmp_path / "run" / "validation.png").exists()
+    assert [p.name for p in checkpoints.listed(tmp_path / "run" / "checkpoints")] == [
+        "step-00000006.pt",
+        "step-00000008.pt",
+    ]
+    rows = losses(tmp_path / "run")
+    assert list(rows) == list(range(1, 9))
+    assert {"auto_content", "supervision"} <= set(rows[1])
+    assert {"ref_content", "adversarial", "discriminator"} <= set(rows[6])
+    assert rows[8]["skipped_photos"] == 1
+    assert read_config(tmp_path / "run") == config
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+def test_a_resumed_run_is_bit_for_bit_the_same(photos, tmp_path, stop):
+    train(tiny_config(photos, tmp_path / "whole"))
+    config = tiny_config(photos, tmp_path / "cut")
+    with pytest.raises(StopError):
+        train(config, on_step=stop_at(stop))
+    train(config, resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    whole = checkpoints.load(tmp_path / "whole" / "checkpoints" / "step-00000008.pt")
+    cut = checkpoints.load(tmp_path / "cut" / "checkpoints" / "step-00000008.pt")
+    for name in ("generator", "averaged", "discriminator"):
+        for key, tensor in whole[name].items():
+            assert torch.equal(tensor, cut[name][key]), f"{name} {key}"
+
+
+def test_accumulated_parts_give_the_same_step(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "a")
+    config = replace(config, stages=config.stages[:1])
+    parts = replace(
+        config,
+        output=str(tmp_path / "b"),
+        stages=(replace(config.stages[0], accumulate=2, rebalance=0.0),),
+    )
+    config = replace(config, stages=(replace(config.stages[0], rebalance=0.0),))
+    train(config)
+    train(parts)
+    for a, b in zip(losses(tmp_path / "a").values(), losses(tmp_path / "b").values(), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_workers_change_nothing(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "a")
+    config = replace(config, stages=config.stages[:1])
+    train(config)
+    train(replace(config, output=str(tmp_path / "b"), workers=2))
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_a_run_is_not_overwritten(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "run")
+    with pytest.raises(StopError):
+        train(config, on_step=stop_at(2))
+    with pytest.raises(RunError, match="--resume"):
+        train(config)
+    with pytest.raises(RunError, match="seed cannot change"):
+        train(replace(config, seed=5), resume=True)
+
+
+def test_an_unreadable_checkpoint_ends_the_run_and_names_the_older_one(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "run")
+    with pytest.raises(StopError):
+        train(config, on_step=stop_at(4))
+    newest = tmp_path / "run" / "checkpoints" / "step-00000004.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"step-00000004.*remove it to go on from .*step-00000002"):
+        train(config, resume=True)
+    newest.unlink()
+    train(config, resume=True)
+
+
+def test_nan_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path, monkeypatch):
+    from training import losses as module
+
+    real, calls = module.content_loss, []
+
+    def broken(*arguments):
+        calls.append(1)
+        return real(*arguments) * (math.nan if len(calls) == 5 else 1)
+
+    monkeypatch.setattr(module, "content_loss", broken)
+    config = tiny_config(photos, tmp_path / "run", log_every=100)
+    with pytest.raises(
+        RunError, match=r"content is nan at step 5; the last good checkpoint is .*step-00000004"
+    ):
+        train(config)
+    assert checkpoints.last(tmp_path / "run" / "checkpoints").name == "step-00000004.pt"
+
+
+def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path, monkeypatch):
+    real, calls = torch.save, []
+
+    def full(state, file):
+        calls.append(1)
+        if len(calls) == 2:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        real(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        RunError, match=r"No space left on device; the last good checkpoint is .*step-00000002"
+    ):
+        train(tiny_config(photos, tmp_path / "run"))
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002.pt"]
+
+
+def start(config, folder, *extra, processes=1):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "given.json"
+    path.write_text(json.dumps(config.to_dict()))
+    command = [sys.executable, str(SCRIPT), str(path), *extra]
+    if processes > 1:
+        command[1:1] = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+        ]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process):
+    """Wait for the end; its output where it fails."""
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "whole", save_every=1)
+    config = replace(config, stages=(replace(config.stages[1], steps=24),))
+    finish(start(config, tmp_path / "a"))
+    cut = replace(config, output=str(tmp_path / "cut"))
+    for moment in (1, 7, 16):
+        process = start(cut, tmp_path / "b", "--resume")
+        deadline = time.monotonic() + 60
+        while len(losses_or_nothing(tmp_path / "cut")) < moment and time.monotonic() < deadline:
+            time.sleep(0.003)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(start(cut, tmp_path / "b", "--resume"))
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def losses_or_nothing(output):
+    try:
+        return losses(output)
+    except (OSError, ValueError):
+        return {}
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "one")
+    finish(start(config, tmp_path / "a"))
+    finish(start(replace(config, output=str(tmp_path / "two")), tmp_path / "b", processes=2))
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 8
+    for step, row in one.items():
+        assert row == pytest.approx(two[step], rel=1e-3, abs=1e-5), step

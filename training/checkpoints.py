@@ -1,0 +1,71 @@
+"""Checkpoints: written whole or not at all, the last few kept, read with care."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = re.compile(r"step-(\d{8})\.pt$")
+
+
+class RunError(RuntimeError):
+    """A run cannot go on; the message says why, and what is left. For people, without a traceback."""
+
+
+def listed(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.search(path.name))
+
+
+def last(folder: Path) -> Path | None:
+    """The newest checkpoint, or None."""
+    return next(iter(reversed(listed(folder))), None)
+
+
+def left(folder: Path) -> str:
+    """A sentence about what is there, for the end of a message."""
+    path = last(folder)
+    return f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write the checkpoint of a step, then remove all but the `keep` newest.
+
+    Errors: RunError where it cannot be written; the older checkpoints stay.
+    """
+    path = folder / f"step-{step:08}.pt"
+    temporary = path.with_suffix(".tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written: {error}; {left(folder)}") from error
+    for old in listed(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    for rest in folder.glob("step-*.tmp"):  # of a process that was killed
+        rest.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU. Errors: RunError for a file that is not one."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        older = [p for p in listed(path.parent) if p != path]
+        advice = f"; remove it to go on from {older[-1]}" if older else ""
+        raise RunError(f"{path} cannot be read: {reason}{advice}") from error
+    if not isinstance(state, dict) or state.get("format") != "scsnet-training-1":
+        raise RunError(f"{path} is no checkpoint of this trainer")
+    return state

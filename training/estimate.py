@@ -1,0 +1,97 @@
+"""What a run will need, by looking at the data and trying a few steps of each stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import torch
+
+from .config import TrainConfig
+from .data import Pairs
+from .loop import make_accelerator
+from .photos import BadPhotoError, find, read
+from .plan import Plan
+from .trainer import Trainer
+
+LOOKED_AT = 50  # photos
+TRIED = 2  # steps of each stage after a first one
+
+
+def describe_data(config: TrainConfig) -> Iterator[str]:
+    """Lines about the photos: how many, how large, which of some are bad. Errors: those of `find`."""
+    for name, sources in (("data", config.data), ("validation", config.validation)):
+        if not sources:
+            continue
+        entries = find(sources)
+        spread = entries[:: max(1, len(entries) // LOOKED_AT)][:LOOKED_AT]
+        sides, bad = [], []
+        for entry in spread:
+            try:
+                sides.append(min(read(entry).shape[:2]))
+            except BadPhotoError as error:
+                bad.append(str(error))
+        yield f"{name}: {len(entries)} photos; of {len(spread)} looked at {len(bad)} are bad"
+        yield from (f"  {reason}" for reason in bad[:5])
+        if sides:
+            yield f"  short sides {min(sides)} to {max(sides)} px, half of them {int(np.median(sides))} or more"
+            needed = max(stage.largest_output for stage in config.stages)
+            small = sum(side < needed for side in sides)
+            if name == "data" and small:
+                yield f"  {small / len(sides):.0%} are smaller than the largest output ({needed} px) and will be enlarged"
+
+
+def memory(device: torch.device) -> float:
+    """GB in use: the most on a GPU since the start, of this process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return float(psutil.Process().memory_info().rss) / 1e9
+
+
+def measure(config: TrainConfig) -> Iterator[str]:
+    """Lines about time and memory, from a few steps of each stage on the real data."""
+    accelerator = make_accelerator(config, trackers=False)
+    entries = find(config.data)
+    plan = Plan(config, len(entries))
+    trainer = Trainer(config, plan, accelerator)
+    total, before = 0.0, 0
+    for number, steps in enumerate(plan.steps, 1):
+        # Both kinds of batch: the first step of a stage is automatic, the next are not.
+        tried = min(TRIED + 1, steps)
+        pairs = Pairs(entries, plan)
+        seconds = []
+        trainer.step = before
+        for step in range(before, before + tried):
+            place = plan.place(step)
+            began = time.perf_counter()
+            keys = [(step, part) for part in range(place.stage.accumulate)]
+            trainer.advance(iter([pairs[key] for key in keys]))
+            if accelerator.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+        each = float(np.mean(seconds[1:] or seconds))
+        total += each * steps
+        before += steps
+        size = f"{place.stage.size} px, batch {place.stage.batch}"
+        yield f"stage {number}: {steps} steps of {each:.2f} s ({size}), {shown(each * steps)}; {memory(accelerator.device):.1f} GB so far"
+    checkpoint = (
+        sum(p.numel() for p in trainer.generator.parameters())
+        * 4
+        * (3 + (trainer.averaged is not None))
+    )
+    yield f"in all {shown(total)} on {accelerator.device}, checkpoints of {checkpoint / 1e6:.0f} MB, {config.keep} kept"
+
+
+def shown(seconds: float) -> str:
+    """For people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def without_files(config: TrainConfig) -> TrainConfig:
+    """A config that writes nothing."""
+    return replace(config, output="", trackers=())

@@ -1,0 +1,146 @@
+"""Weights out of a run: a file that the nodes and the command line open, and a model card."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
+
+import torch
+
+from scsnet import SCSNet, SCSNetConfig, checkpoint
+from training import checkpoints
+from training.config import TrainConfig
+from training.options import Parser
+
+
+def averaged_network(state: Mapping[str, Any]) -> SCSNet:
+    """The network in a checkpoint's state: the moving average where there is one."""
+    net = SCSNet(SCSNetConfig.from_dict(state["network"]))
+    if state["averaged"] is not None:
+        weights = {
+            k.removeprefix("module."): v for k, v in state["averaged"].items() if k != "n_averaged"
+        }
+    else:
+        prefix = "net."
+        weights = {
+            k.removeprefix(prefix): v for k, v in state["generator"].items() if k.startswith(prefix)
+        }
+    net.load_state_dict(weights)
+    return net.eval()
+
+
+def facts(
+    config: TrainConfig, step: int, photos: int, figures: Mapping[str, float]
+) -> dict[str, Any]:
+    """What the weights file says about its training. Paths are cut down to their last part."""
+    values = config.to_dict()
+    for name in ("data", "validation"):
+        values[name] = [Path(source).name for source in values[name]]
+    for name in ("output", "perceptual_weights", "distillation_weights", "init"):
+        source = str(values[name])
+        values[name] = source if source.startswith("hf:") else Path(source).name
+    return {
+        "trained": date.today().isoformat(),
+        "steps": step,
+        "photos": photos,
+        "figures": dict(figures),
+        "training": values,
+    }
+
+
+def export(
+    net: SCSNet,
+    path: Path,
+    config: TrainConfig,
+    step: int,
+    photos: int,
+    figures: Mapping[str, float] | None = None,
+) -> Path:
+    """Write weights (float16) and, beside them, README.md, the model card. Errors: ValueError, OSError."""
+    card = facts(config, step, photos, figures or {})
+    checkpoint.save(path, net, dtype=torch.float16, card=card)
+    text = model_card(net, card, path.name)
+    readme = path.parent / "README.md"
+    temporary = readme.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(readme)
+    return path
+
+
+def model_card(net: SCSNet, card: Mapping[str, Any], file: str) -> str:
+    """Markdown with the front matter that the Hub reads."""
+    training = card["training"]
+    lines = [
+        "---",
+        "library_name: scsnet",
+        "pipeline_tag: image-to-image",
+        "tags:",
+        "- colorization",
+        "- super-resolution",
+        "- scsnet",
+        "---",
+        "",
+        "# SCSNet weights",
+        "",
+        "Colorization and continuous super-resolution of gray photos in one pass, automatic or by reference "
+        "([SCSNet, AAAI 2022](https://arxiv.org/abs/2201.04364)).",
+        "",
+        f"Trained {card['trained']} for {card['steps']} steps on {card['photos']} photos "
+        f"({', '.join(training['data'])}); colour branch at {net.config.working_size} px.",
+        "",
+        "## Use",
+        "",
+        "In ComfyUI: put the file into `models/scsnet` and pick it in *Load SCSNet*. On the command line:",
+        "",
+        f"    scsnet colorize --weights {file} photo.jpg -o colour.png",
+        "",
+        "## Figures during training",
+        "",
+    ]
+    if card["figures"]:
+        lines += [
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value:g} |" for name, value in card["figures"].items()),
+        ]
+        lines += ["", "![validation](validation.png)"]
+    else:
+        lines.append("None: the run had no validation photos.")
+    lines += ["", "## Network", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in net.config.to_dict().items()]
+    for number, stage in enumerate(training["stages"], 1):
+        lines += ["", f"## Stage {number}", "", "| | |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in stage.items()]
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "Colours are plausible, not historical: the network cannot know what was there.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python training/export.py CHECKPOINT WEIGHTS`: weights of any checkpoint of a run."""
+    parser = Parser(prog="export.py", description=main.__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("weights", type=Path)
+    options = parser.parse(arguments)
+    try:
+        state = checkpoints.load(options.checkpoint)
+        config = TrainConfig.from_dict(state["config"])
+        print(
+            export(averaged_network(state), options.weights, config, state["step"], state["photos"])
+        )
+    except (checkpoints.RunError, ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

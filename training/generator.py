@@ -1,0 +1,79 @@
+"""What is trained of the generator: SCSNet and the 1x1 heads that only training needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scsnet import Features, SCSNet, checkpoint
+from scsnet.color import normalize_lab, rgb_to_lab
+from scsnet.sizes import fit
+
+from .backbones import MobileNet
+from .config import TrainConfig
+from .data import Batch
+from .elastic import warp
+from .supervision import Supervision, colored, siamese_start
+
+
+class Made(NamedTuple):
+    """What the forward pass gives to the losses."""
+
+    planes: Tensor
+    """Normalised LAB of the window (B, 3, h, w), float32."""
+    deep: Tensor
+    """Loss of the deep supervision."""
+    semantics: Tensor
+    """What F_s says about the picture (B, 512, h, w); empty without distillation."""
+
+
+class Generator(nn.Module):
+    """SCSNet with its heads; the forward pass goes step by step to reach the features inside."""
+
+    def __init__(self, net: SCSNet, config: TrainConfig) -> None:
+        super().__init__()
+        self.net = net
+        channels = 4 * net.config.width
+        self.supervision = Supervision(channels)
+        distills = any(stage.distillation for stage in config.stages)
+        self.semantics = nn.Conv2d(channels, MobileNet.CHANNELS, 1) if distills else None
+        self.bf16 = config.precision == "bf16"
+
+    def forward(self, batch: Batch, automatic: bool, texture: bool) -> Made:
+        """One batch, automatic or with its elastic references."""
+        net = self.net
+        luminance = normalize_lab(rgb_to_lab(batch.seen)[:, :1], net.config)
+        small = fit(normalize_lab(rgb_to_lab(batch.low), net.config), batch.working_size)
+        reference = None if automatic else warp(small, batch.distortion)
+        with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
+            source = net.color_branch.source_encoder(
+                net.initial(fit(luminance, batch.working_size))
+            )
+            color, kept, deep = colored(net, self.supervision, source, reference, small[:, 1:])
+            initial = net.initial(luminance)
+            textured = net.texture_encoder(initial) if texture else initial
+            features = Features(luminance, color, source, textured, kept)
+            planes = net.decode(features, batch.size, batch.window)
+            semantics = source.new_zeros(0) if self.semantics is None else self.semantics(source)
+        return Made(planes.float(), deep, semantics)
+
+
+def starting_network(config: TrainConfig) -> SCSNet:
+    """The network that a run starts from: of a weights file, or untrained.
+
+    It remembers the largest working size of the last stage, or that of the file where it is larger.
+    """
+    stage = config.stages[-1]
+    trained_at = max(stage.working_sizes or (stage.size,))
+    if config.init:
+        net = checkpoint.load(config.init, dtype=torch.float32)
+        trained_at = max(trained_at, net.config.working_size)
+    else:
+        net = SCSNet(config.network)
+        if config.siamese:
+            siamese_start(net)
+    net.config = replace(net.config, working_size=trained_at)
+    return net.train().requires_grad_(True)
