@@ -44,15 +44,10 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(params=["canvas", "vue"])
-def renderer(request):
-    """How nodes are drawn: on the canvas, or as elements ("Nodes 2.0" of newer frontends)."""
-    return request.param
-
-
-@pytest.fixture
-def page(browser, comfy, renderer, request):
-    vue = renderer == "vue"
+@pytest.fixture(scope="module", params=["canvas", "vue"])
+def tab(browser, comfy, request):
+    """The frontend, ready; nodes drawn on the canvas, or as elements ("Nodes 2.0" of newer frontends)."""
+    vue = request.param == "vue"
     comfy.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Locale": "en", "Comfy.VueNodes.Enabled": vue})
     context = browser.new_context(viewport={"width": 1600, "height": 950}, locale="en-US", service_workers="block")
     context.route(
@@ -65,15 +60,24 @@ def page(browser, comfy, renderer, request):
     tab.goto(comfy.url, wait_until="domcontentloaded")
     tab.wait_for_function(READY, timeout=60000)
     tab.wait_for_timeout(1500)
-    if vue and not tab.evaluate("() => 'VueNodes' in (LiteGraph.constructor ?? {}) || LiteGraph.vueNodesMode === true"):
+    if vue and not tab.evaluate("() => LiteGraph.vueNodesMode === true"):
         context.close()
         pytest.skip("this frontend draws on the canvas only")
     tab.evaluate(FOLLOW)
     yield tab
+    context.close()
+
+
+@pytest.fixture
+def page(tab, request):
+    """The same page for all tests: each opens its own workflow."""
+    tab.set_default_timeout(15000)
+    yield tab
     if SHOTS:
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
         tab.screenshot(path=str(Path(SHOTS, request.node.name.replace("/", "_") + ".png")))
-    context.close()
+    for _ in range(2):  # dialogs and menus that a failed test has left open
+        tab.keyboard.press("Escape")
 
 
 def _own_templates(route):
@@ -86,7 +90,7 @@ def _own_templates(route):
 
 def open_workflow(page, name):
     page.evaluate("w => app.loadGraphData(w)", read(name))
-    page.wait_for_timeout(1000)
+    page.wait_for_timeout(500)
     small_weights(page)
 
 
