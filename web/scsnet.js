@@ -10,7 +10,7 @@ const HEIGHT = 240;
 
 /** Address of the source picture: what the loader upstream has chosen, else what the last run has used. */
 function sourceUrl(node) {
-  const loader = feeder(feeder(node, "attention") ?? {}, "image");
+  const loader = feeder(feeder(node, "attention"), "image");
   const query = chosenPicture(loader) ?? (node.scsnetSource && new URLSearchParams(node.scsnetSource));
   if (query) return api.apiURL(`/view?${query}`);
   return loader?.imgs?.[0]?.src ?? null;
@@ -40,7 +40,6 @@ function addPicker(node) {
   };
   // Links, loaders and the text change in many ways, each with its own event in each frontend; looking is cheap.
   const timer = setInterval(update, 300);
-  update();
   const removed = node.onRemoved;
   node.onRemoved = function (...rest) {
     clearInterval(timer);

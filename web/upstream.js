@@ -2,7 +2,8 @@
 
 /** The node that feeds the input of this name, through reroute nodes; null where there is none. */
 export function feeder(node, input) {
-  let slot = node.inputs?.findIndex(({ name }) => name === input) ?? -1;
+  if (!node?.graph) return null; // not placed yet: newer frontends throw when it is asked for its links
+  const slot = node.inputs?.findIndex(({ name }) => name === input) ?? -1;
   let origin = slot < 0 ? null : node.getInputNode(slot);
   for (let hops = 0; origin?.type === "Reroute" && hops < 100; hops++) origin = origin.getInputNode(0);
   return origin ?? null;
