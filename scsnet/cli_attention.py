@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,7 @@ def attention(options: argparse.Namespace) -> int:
             )
     references = [read_picture(path) for path in options.references]
 
-    from .cli_session import Bar, encode, encode_all, load_network, memory_explained, say
+    from .cli_session import Bar, encode, encode_all, load_network, memory_explained, say, tell
     from .figures import stacked
 
     for picture in [source, *references]:
@@ -53,9 +52,7 @@ def attention(options: argparse.Namespace) -> int:
         if options.what != "attention":
             figures.append(_valves(net, features, source, levels, options))
     write_picture(target, stacked(figures), overwrite=options.force)
-    if not options.quiet:
-        with contextlib.suppress(BrokenPipeError):
-            print(target, flush=True)
+    tell(str(target), options.quiet)
     return 0
 
 

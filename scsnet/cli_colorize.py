@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -79,7 +78,7 @@ def _one(
     reference: ReferenceFeatures | None,
     options: argparse.Namespace,
 ) -> None:
-    from .cli_session import Bar, memory_explained, say
+    from .cli_session import Bar, memory_explained, say, tell
 
     place = geometry(picture, options)
     _, _, height, width = place.window
@@ -101,9 +100,7 @@ def _one(
         )
     for note in [*picture.notes, *_shape_note(place), *notes]:
         say(f"{task.source}: {note}", options.quiet)
-    if not options.quiet:
-        with contextlib.suppress(BrokenPipeError):
-            print(f"{task.target}: {width} x {height}", flush=True)
+    tell(f"{task.target}: {width} x {height}", options.quiet)
 
 
 def geometry(picture: Picture, options: argparse.Namespace) -> Geometry:

@@ -32,6 +32,13 @@ def say(line: str, quiet: bool = False) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
+def tell(line: str, quiet: bool = False) -> None:
+    """One line on stdout that leaves the progress bars whole; that nobody reads it stops no work."""
+    if not quiet:
+        with contextlib.suppress(BrokenPipeError):
+            tqdm.write(line, file=sys.stdout)
+
+
 def load_network(options: argparse.Namespace) -> SCSNet:
     """The network that --weights, --device and --dtype ask for; CommandError where there is none."""
     try:
@@ -134,6 +141,7 @@ class Bar:
             unit=unit,
             unit_scale=unit == "B",
             leave=False,
+            delay=0.5,
             disable=True if quiet else None,
         )
 

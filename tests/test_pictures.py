@@ -21,6 +21,12 @@ RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)  # 6 wide, 4 high
 PHOTO = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=-1)
 
 
+def needs(ending):
+    Image.init()
+    if Image.registered_extensions().get(f".{ending}") not in Image.SAVE:
+        pytest.skip("this Pillow does not write it")
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -89,6 +95,7 @@ def srgb_encode(y):
     ],
 )  # fmt: skip
 def test_every_mode_looks_as_pillow_shows_it(tmp_path, mode, ending, planes):
+    needs(ending)
     smooth = Image.linear_gradient("L").resize((24, 32))
     colour = Image.merge("RGB", [smooth, ImageOps.flip(smooth), smooth.rotate(180)])
     if mode in ("I;16", "I;16B", "I"):
@@ -306,6 +313,7 @@ def test_not_a_picture(tmp_path):
     "ending", ["png", "jpg", "tif", "webp", "gif", "bmp", "tga", "ppm", "jp2", "avif", "ico"]
 )
 def test_damaged_files_are_one_clear_error_or_read(tmp_path, ending, monkeypatch):
+    needs(ending)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1_000_000)  # damaged sizes: no gigabytes for a test
     random = np.random.default_rng(0)
     path = tmp_path / f"x.{ending}"
@@ -419,7 +427,7 @@ def test_write_and_read_again(tmp_path, ending):
 def test_metadata_of_any_format_goes_into_any_format(tmp_path, source, ending):
     exif = Image.Exif()
     exif[BASE.Make], exif[BASE.Orientation] = "Camera", 6
-    exif.get_ifd(ExifTags.IFD.Exif)[BASE.UserComment] = b"ASCII\0\0\0hello"
+    exif[ExifTags.IFD.Exif] = {int(BASE.UserComment): b"ASCII\0\0\0hello"}
     path = tmp_path / f"in.{source}"
     Image.fromarray(PHOTO).save(path, exif=exif.tobytes(), dpi=(300, 300))
     picture = read_picture(path)
