@@ -16,7 +16,13 @@ class SCSNetExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Called once, when ComfyUI starts."""
-        return [LoadSCSNet, SCSColorizeAuto, SCSColorizeReference, SCSContinuousUpscale, AttentionMapViz]
+        return [
+            LoadSCSNet,
+            SCSColorizeAuto,
+            SCSColorizeReference,
+            SCSContinuousUpscale,
+            AttentionMapViz,
+        ]
 
 
 async def comfy_entrypoint() -> ComfyExtension:

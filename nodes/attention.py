@@ -22,7 +22,9 @@ from .types import Attention, SCSAttention, checked
 ATTENTION, VALVES, BOTH = "attention", "valves", "both"
 ALL_LEVELS = "all"
 COLORS = ["inferno", "viridis"]
-MEMORY = 2**28  # rows of the asked points and one level's valves: little beside the host's own reserve
+MEMORY = (
+    2**28
+)  # rows of the asked points and one level's valves: little beside the host's own reserve
 _PAIR = re.compile(r"([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)")
 
 
@@ -38,12 +40,18 @@ def parse_points(text: str) -> list[tuple[float, float]]:
         except ValueError:
             x = y = None
         if x is None or y is None:
-            raise ValueError(f"points: cannot read {part.strip()!r}; write them as 'x, y; x, y', for example 0.25, 0.4; 0.7, 0.5")
+            raise ValueError(
+                f"points: cannot read {part.strip()!r}; write them as 'x, y; x, y', for example 0.25, 0.4; 0.7, 0.5"
+            )
         if not (0 <= x <= 1 and 0 <= y <= 1):
-            raise ValueError(f"points: ({x:g}, {y:g}) is outside of the picture; x and y go from 0 to 1, left to right, top to bottom")
+            raise ValueError(
+                f"points: ({x:g}, {y:g}) is outside of the picture; x and y go from 0 to 1, left to right, top to bottom"
+            )
         points.append((x, y))
     if not points:
-        raise ValueError("points: none given; click into the picture on the node, or write for example 0.5, 0.5")
+        raise ValueError(
+            "points: none given; click into the picture on the node, or write for example 0.5, 0.5"
+        )
     return points
 
 
@@ -58,7 +66,10 @@ class Maps(NamedTuple):
 
 def asked_levels(net: SCSNet, level: str) -> list[int]:
     """Pyramid levels counted from 0. Errors: ValueError for one that this network lacks."""
-    have = [f"D{factor}" for factor in LEVELS[: len(getattr(net.color_branch.cross_attention, "levels", ()))]]
+    have = [
+        f"D{factor}"
+        for factor in LEVELS[: len(getattr(net.color_branch.cross_attention, "levels", ()))]
+    ]
     if not have:
         raise ValueError('this network has attention="none": there are no attention maps')
     if level == ALL_LEVELS:
@@ -78,10 +89,15 @@ def picture_maps(
     for level in levels:
         cell = STRIDE * LEVELS[level]
         if what != VALVES:
-            rows = [r.cpu().numpy() for r in net.attention(features, points, level)]  # per reference (b, P, h, w)
+            rows = [
+                r.cpu().numpy() for r in net.attention(features, points, level)
+            ]  # per reference (b, P, h, w)
             for b, maps in enumerate(result):
                 maps.attention.append(
-                    [[_heat(r[b, p], reference_shape, cell) for r in rows] for p in range(len(points))]
+                    [
+                        [_heat(r[b, p], reference_shape, cell) for r in rows]
+                        for p in range(len(points))
+                    ]
                 )
         if what != ATTENTION:
             v1, v2 = (v.float().cpu().numpy() for v in net.valves(features, level))  # (b, 1, h, w)
@@ -104,9 +120,14 @@ def figure(
     factors = [LEVELS[level] for level in levels]
     parts = []
     if maps.attention:
-        places = [(round(x * picture.shape[1] - 0.5, 1), round(y * picture.shape[0] - 0.5, 1)) for x, y in points]
+        places = [
+            (round(x * picture.shape[1] - 0.5, 1), round(y * picture.shape[0] - 0.5, 1))
+            for x, y in points
+        ]
         near = [_array(r) for r in references]
-        parts.append(attention_figure(picture, near, places, maps.attention, factors, colors, opacity))
+        parts.append(
+            attention_figure(picture, near, places, maps.attention, factors, colors, opacity)
+        )
     if maps.valves:
         parts.append(valve_figure(picture, maps.valves, factors, colors))
     return torch.from_numpy(stacked(parts)).float() / 255
@@ -127,7 +148,10 @@ def combined(maps: Maps, source: Tensor, references: list[Tensor]) -> list[Tenso
     for r, reference in enumerate(references):
         levels = []
         for by_point in maps.attention:
-            rows = [_resized(h[r], reference) / max(1e-12, max(float(o.values.max()) for o in h)) for h in by_point]
+            rows = [
+                _resized(h[r], reference) / max(1e-12, max(float(o.values.max()) for o in h))
+                for h in by_point
+            ]
             levels.append(torch.stack(rows).amax(0))
         result.append(torch.stack(levels).mean(0).clamp(0, 1))
     return result
@@ -191,15 +215,24 @@ class AttentionMapViz(io.ComfyNode):
         """Errors: ValueError for wrong wiring, points that cannot be read or lie outside, levels that are not there."""
         bundle = checked(attention, Attention, "attention")
         if what not in (ATTENTION, VALVES, BOTH) or color_map not in COLORS:
-            raise ValueError(f"what must be {ATTENTION}, {VALVES} or {BOTH}, color_map one of {COLORS}, got {what!r}, {color_map!r}")
+            raise ValueError(
+                f"what must be {ATTENTION}, {VALVES} or {BOTH}, color_map one of {COLORS}, got {what!r}, {color_map!r}"
+            )
         figures, heats = draw(bundle, parse_points(points), level, what, color_map, overlay)
         source = bundle.sources[:1].movedim(1, 3).float().cpu()
         preview = ui.PreviewImage(source, cls=None).as_dict()["images"]
-        return io.NodeOutput(figures, colored(heats, color_map), heats, ui={"scsnet_source": preview})
+        return io.NodeOutput(
+            figures, colored(heats, color_map), heats, ui={"scsnet_source": preview}
+        )
 
 
 def draw(
-    bundle: Attention, points: list[tuple[float, float]], level: str, what: str, colors: str, opacity: float
+    bundle: Attention,
+    points: list[tuple[float, float]],
+    level: str,
+    what: str,
+    colors: str,
+    opacity: float,
 ) -> tuple[Tensor, Tensor]:
     """Figures IMAGE (B, H, W, 3) and heat MASK (B x references, h, w)."""
     figures, heats, b = [], [], 0

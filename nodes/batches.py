@@ -30,7 +30,9 @@ def chunks(count: int, size: tuple[int, int]) -> list[slice]:
 class References:
     """The references of a batch of pictures, encoded once where they serve every picture."""
 
-    def __init__(self, net: SCSNet, picture: Picture | None, one_per_picture: bool, working_size: int | None) -> None:
+    def __init__(
+        self, net: SCSNet, picture: Picture | None, one_per_picture: bool, working_size: int | None
+    ) -> None:
         self.net, self.picture, self.working_size = net, picture, working_size
         self.one_per_picture = one_per_picture
         self.shared: ReferenceFeatures | None = None
@@ -57,7 +59,9 @@ def _encode(
     report: host.Report,
 ) -> Features:  # fmt: skip
     return tiles.run(
-        lambda tile: encode_picture(net, rgb, near, working_size=working_size, tile=tile, progress=report)
+        lambda tile: encode_picture(
+            net, rgb, near, working_size=working_size, tile=tile, progress=report
+        )
     )
 
 
@@ -65,7 +69,9 @@ def _render(
     net: SCSNet, tiles: host.Tiles, features: Features, size: tuple[int, int], window: Window | None, report: host.Report,
     **options: Any,
 ) -> None:  # fmt: skip
-    tiles.run(lambda tile: render(net, features, size, window, tile=tile, progress=report, **options))
+    tiles.run(
+        lambda tile: render(net, features, size, window, tile=tile, progress=report, **options)
+    )
 
 
 def colorize(
@@ -81,13 +87,22 @@ def colorize(
     image = new_image(count, size, picture.alpha is not None)
     progress, tiles = host.Progress(count), host.Tiles()
     features, labs, place, keep_texture = [], [], device, True
-    estimate = memory.colorize_bytes(model, size, working_size or model.config.working_size, parts[0].stop)
+    estimate = memory.colorize_bytes(
+        model, size, working_size or model.config.working_size, parts[0].stop
+    )
     with host.on_device(model, estimate) as net:
         references = References(net, reference, one_per_picture, working_size)
         for part in parts:
             middle = (part.start + part.stop) / 2
             rgb = to_float(picture.rgb[part], device)
-            encoded = _encode(net, tiles, rgb, references.of(part), working_size, progress.between(part.start, middle))
+            encoded = _encode(
+                net,
+                tiles,
+                rgb,
+                references.of(part),
+                working_size,
+                progress.between(part.start, middle),
+            )
             lab = torch.empty((part.stop - part.start, 3, *size), device=device)
             _render(
                 net, tiles, encoded, size, None, progress.between(middle, part.stop), strength=strength,
@@ -96,7 +111,9 @@ def colorize(
             seen(encoded)
             if part.start == 0:  # the others will be as large
                 place, keep_texture = host.place((encoded.nbytes + lab.nbytes) * count / part.stop)
-            kept = replace(encoded, reference=None, texture=encoded.texture if keep_texture else None)
+            kept = replace(
+                encoded, reference=None, texture=encoded.texture if keep_texture else None
+            )
             features.append(kept.to(place))
             labs.append(lab.to(place))
     if picture.alpha is not None:
@@ -135,4 +152,6 @@ def new_image(count: int, size: tuple[int, int], alpha: bool) -> Tensor:
     """An IMAGE to be filled. Errors: ValueError where there is no room for it."""
     what = f"The result ({count} x {size[1]} x {size[0]} pixels)"
     host.check_room(memory.image_bytes(count, size, alpha), what)
-    return torch.empty((count, *size, 4 if alpha else 3), device=host.image_device(), dtype=host.image_dtype())
+    return torch.empty(
+        (count, *size, 4 if alpha else 3), device=host.image_device(), dtype=host.image_dtype()
+    )

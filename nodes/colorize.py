@@ -45,11 +45,15 @@ def _strength() -> io.Input:
 
 
 def _lab_output() -> io.Output:
-    return SCSLab.Output("lab", display_name="lab", tooltip="For Continuous Upscale: any size from here, at once.")
+    return SCSLab.Output(
+        "lab", display_name="lab", tooltip="For Continuous Upscale: any size from here, at once."
+    )
 
 
 def _image_output() -> io.Output:
-    return io.Image.Output("colorized", display_name="image", tooltip="The colour photo at its own size.")
+    return io.Image.Output(
+        "colorized", display_name="image", tooltip="The colour photo at its own size."
+    )
 
 
 class SCSColorizeAuto(io.ComfyNode):
@@ -64,14 +68,23 @@ class SCSColorizeAuto(io.ComfyNode):
             category="SCSNet",
             description="Colorizes gray photos. The image keeps the photo's size and luminance; the lab output can be "
             "rendered at any size by SCS Continuous Upscale.",
-            search_aliases=["colorize", "colourize", "colorization", "black and white to color", "old photo", "restore"],
+            search_aliases=[
+                "colorize",
+                "colourize",
+                "colorization",
+                "black and white to color",
+                "old photo",
+                "restore",
+            ],
             inputs=[_MODEL, _IMAGE, _working_size(), _strength()],
             advanced=["working_size"],
             outputs=[_lab_output(), _image_output()],
         )
 
     @classmethod
-    def execute(cls, model: object, image: object, working_size: int = 0, strength: float = 1.0) -> io.NodeOutput:
+    def execute(
+        cls, model: object, image: object, working_size: int = 0, strength: float = 1.0
+    ) -> io.NodeOutput:
         """Errors: ValueError for wrong wiring, shapes or numbers; the host's out-of-memory error."""
         lab, colored = colorize(
             checked(model, Model, "model"), to_planes(image, "image"), None,
@@ -92,7 +105,12 @@ class SCSColorizeReference(io.ComfyNode):
             category="SCSNet",
             description="Colorizes gray photos with the colours of reference photos of similar things. Where the "
             "network looked can be seen with SCS Attention Map.",
-            search_aliases=["colorize by example", "reference colorization", "exemplar colorize", "color transfer"],
+            search_aliases=[
+                "colorize by example",
+                "reference colorization",
+                "exemplar colorize",
+                "color transfer",
+            ],
             inputs=[
                 _MODEL,
                 _IMAGE,
@@ -114,7 +132,9 @@ class SCSColorizeReference(io.ComfyNode):
             advanced=["working_size"],
             outputs=[
                 _lab_output(),
-                SCSAttention.Output("attention", display_name="attention", tooltip="For SCS Attention Map."),
+                SCSAttention.Output(
+                    "attention", display_name="attention", tooltip="For SCS Attention Map."
+                ),
                 _image_output(),
             ],
         )
@@ -128,7 +148,9 @@ class SCSColorizeReference(io.ComfyNode):
         network = checked(model, Model, "model")
         picture, near = to_planes(image, "image"), to_planes(reference, "reference")
         if reference_batch not in (ALL, ONE_EACH):
-            raise ValueError(f"reference_batch must be {ALL!r} or {ONE_EACH!r}, got {reference_batch!r}")
+            raise ValueError(
+                f"reference_batch must be {ALL!r} or {ONE_EACH!r}, got {reference_batch!r}"
+            )
         one_each = reference_batch == ONE_EACH
         if one_each and near.count != picture.count:
             raise ValueError(
@@ -146,7 +168,12 @@ class SCSColorizeReference(io.ComfyNode):
 
 
 def attention(
-    model: Model, features: Sequence[Features], picture: Picture, reference: Picture, one_each: bool, working_size: int
+    model: Model,
+    features: Sequence[Features],
+    picture: Picture,
+    reference: Picture,
+    one_each: bool,
+    working_size: int,
 ) -> Attention:
     """What the attention pictures need, in few bytes, at the place that suits its size."""
     device, _ = host.place(sum(chunk.nbytes for chunk in features))
@@ -160,5 +187,8 @@ def attention(
 def small(picture: Picture) -> Tensor:
     """The pictures (B, 3, h, w) as figures show them."""
     device = host.image_device()
-    parts = [fit(to_float(rgb, device), FIGURE_SIDE).expand(-1, 3, -1, -1) for rgb in picture.rgb.split(1)]
+    parts = [
+        fit(to_float(rgb, device), FIGURE_SIDE).expand(-1, 3, -1, -1)
+        for rgb in picture.rgb.split(1)
+    ]
     return torch.cat(parts)

@@ -38,7 +38,10 @@ def register_folder() -> None:
     own = os.path.join(folder_paths.models_dir, FOLDER)  # noqa: PTH118  as ComfyUI spells its paths
     folder_paths.add_model_folder_path(FOLDER, own)
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, {ENDING})  # ComfyUI lists every file otherwise
+    folder_paths.folder_names_and_paths[FOLDER] = (
+        paths,
+        {ENDING},
+    )  # ComfyUI lists every file otherwise
 
 
 def weights_files() -> list[str]:

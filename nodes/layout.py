@@ -42,14 +42,18 @@ def to_planes(image: object, name: str) -> Picture:
             "different sizes cannot share a batch: bring them to one size (ImageScale) and join them (ImageBatch)."
         )
     if not isinstance(image, Tensor):
-        raise ValueError(f"{name}: expected an IMAGE, got {type(image).__name__}. Connect a node that gives an IMAGE.")
+        raise ValueError(
+            f"{name}: expected an IMAGE, got {type(image).__name__}. Connect a node that gives an IMAGE."
+        )
     if image.ndim != 4 or image.shape[3] not in COLOURS:
         raise ValueError(
             f"{name}: expected an IMAGE of shape (pictures, height, width, channels) with {sorted(COLOURS)} channels, "
             f"got {tuple(image.shape)}."
         )
     if 0 in image.shape:
-        raise ValueError(f"{name}: the batch is empty, its shape is {tuple(image.shape)}. Give at least one picture.")
+        raise ValueError(
+            f"{name}: the batch is empty, its shape is {tuple(image.shape)}. Give at least one picture."
+        )
     planes = image.movedim(3, 1)  # (B, H, W, C) -> (B, C, H, W)
     return Picture(planes[:, :3], planes[:, 3:]) if planes.shape[1] == 4 else Picture(planes, None)
 

@@ -68,7 +68,12 @@ class LoadSCSNet(io.ComfyNode):
             display_name="Load SCSNet",
             category="SCSNet",
             description="Loads the network that colorizes and enlarges gray pictures. The bundled weights need no download.",
-            search_aliases=["colorize model", "colorization checkpoint", "scsnet loader", "old photo model"],
+            search_aliases=[
+                "colorize model",
+                "colorization checkpoint",
+                "scsnet loader",
+                "old photo model",
+            ],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
@@ -94,18 +99,28 @@ class LoadSCSNet(io.ComfyNode):
                 ),
             ],
             advanced=["hub_id", "dtype"],
-            outputs=[SCSNetModel.Output("model", display_name="model", tooltip="For the colorize nodes.")],
+            outputs=[
+                SCSNetModel.Output("model", display_name="model", tooltip="For the colorize nodes.")
+            ],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, hub_id: str = "", dtype: str = "auto") -> list[str | float]:
+    def fingerprint_inputs(
+        cls, checkpoint: str, hub_id: str = "", dtype: str = "auto"
+    ) -> list[str | float]:
         """Load again when the file has changed, or another one is asked for."""
         try:
             path = local_path(checkpoint, hub_id)
             stat = path.stat() if path else None
         except (ValueError, OSError):  # the same will be said, loudly, when the node runs
             stat = None
-        return [checkpoint, hub_id, dtype, stat.st_mtime if stat else 0.0, stat.st_size if stat else 0]
+        return [
+            checkpoint,
+            hub_id,
+            dtype,
+            stat.st_mtime if stat else 0.0,
+            stat.st_size if stat else 0,
+        ]
 
     @classmethod
     def execute(cls, checkpoint: str, hub_id: str = "", dtype: str = "auto") -> io.NodeOutput:
@@ -119,5 +134,7 @@ def load(name: str, hub_id: str, dtype: str) -> Model:
     path = find(name, hub_id)
     net = checkpoint.load(path, dtype=chosen)
     if net.config.head != "cpm":
-        raise ValueError(f"{path} holds the fixed x4 network of an ablation; the nodes need one for all sizes (head 'cpm')")
+        raise ValueError(
+            f"{path} holds the fixed x4 network of an ablation; the nodes need one for all sizes (head 'cpm')"
+        )
     return Model(host.patched(net), hub_id.strip() or name)

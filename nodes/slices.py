@@ -25,7 +25,11 @@ class Interruptible(TorchFunctionMode):
         self.ask = ask
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         self.ask()
         kwargs = kwargs or {}
@@ -55,13 +59,20 @@ def conv2d(
     rows = (x.shape[2] + 2 * above - taps) // down + 1
     columns = (x.shape[3] + 2 * beside - weight.shape[3]) // across + 1
     band = max(1, rows * LIMIT // cost)
-    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    layout = (
+        torch.channels_last
+        if x.is_contiguous(memory_format=torch.channels_last)
+        else torch.contiguous_format
+    )
     shape = (x.shape[0], weight.shape[0], rows, columns)
     result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
     for top in range(0, rows, band):
         ask()
         bottom = min(rows, top + band)
-        first, last = top * down - above, (bottom - 1) * down - above + taps  # input rows that these outputs see
+        first, last = (
+            top * down - above,
+            (bottom - 1) * down - above + taps,
+        )  # input rows that these outputs see
         part = x[:, :, max(0, first) : min(x.shape[2], last)]
         missing = (max(0, -first), max(0, last - x.shape[2]))
         if any(missing):
@@ -70,7 +81,9 @@ def conv2d(
     return result
 
 
-def attention(ask: Callable[[], None], query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+def attention(
+    ask: Callable[[], None], query: Tensor, key: Tensor, value: Tensor, **options: Any
+) -> Tensor:
     """F.scaled_dot_product_attention of (..., N, D), a few of the queries at a time where it is big."""
     cost = query[..., 0].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
     if cost <= LIMIT or options.keys() - {"scale"}:
@@ -79,5 +92,9 @@ def attention(ask: Callable[[], None], query: Tensor, key: Tensor, value: Tensor
     parts = []
     for start in range(0, query.shape[-2], count):
         ask()
-        parts.append(F.scaled_dot_product_attention(query[..., start : start + count, :], key, value, **options))
+        parts.append(
+            F.scaled_dot_product_attention(
+                query[..., start : start + count, :], key, value, **options
+            )
+        )
     return torch.cat(parts, dim=-2)

@@ -93,4 +93,6 @@ def checked(value: object, kind: type[T], name: str) -> T:
     if isinstance(value, kind):
         return value
     link, maker = _MAKERS[kind]
-    raise ValueError(f"{name}: expected an {link} of {maker}, got {type(value).__name__}. Connect it to that node.")
+    raise ValueError(
+        f"{name}: expected an {link} of {maker}, got {type(value).__name__}. Connect it to that node."
+    )

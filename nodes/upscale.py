@@ -31,7 +31,9 @@ def target_size(
     if by != SIZE:
         raise ValueError(f"size_by must be {SCALE!r}, {SIZE!r} or {MEGAPIXELS!r}, got {by!r}")
     if width < 1 and height < 1:
-        raise ValueError("width and height are both 0: give at least one of them, the other follows the photo's shape")
+        raise ValueError(
+            "width and height are both 0: give at least one of them, the other follows the photo's shape"
+        )
     if width < 1:
         width = max(1, round(size[1] * height / size[0]))
     if height < 1:
@@ -41,7 +43,14 @@ def target_size(
 
 def pixel_window(size: tuple[int, int], x: float, y: float, width: float, height: float) -> Window:
     """A window in fractions of the picture -> output pixels. Errors: ValueError for one that is not inside."""
-    if not (0 <= x < 1 and 0 <= y < 1 and width > 0 and height > 0 and x + width <= 1 + 1e-6 and y + height <= 1 + 1e-6):
+    if not (
+        0 <= x < 1
+        and 0 <= y < 1
+        and width > 0
+        and height > 0
+        and x + width <= 1 + 1e-6
+        and y + height <= 1 + 1e-6
+    ):
         raise ValueError(
             f"the window must lie inside the picture, 0..1: got x {x}, y {y}, width {width}, height {height}, which "
             f"reaches from ({x}, {y}) to ({x + width:.3f}, {y + height:.3f})"
@@ -74,7 +83,9 @@ class SCSContinuousUpscale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """See docs/SCSContinuousUpscale.md."""
-        window = "Part of the picture to render, in fractions of its {}. Costs by its own pixels only."
+        window = (
+            "Part of the picture to render, in fractions of its {}. Costs by its own pixels only."
+        )
         return schema(
             node_id="SCSContinuousUpscale",
             display_name="SCS Continuous Upscale",
@@ -134,10 +145,19 @@ class SCSContinuousUpscale(io.ComfyNode):
         bundle = checked(lab, Lab, "lab")
         size = target_size(bundle.size, size_by, scale, width, height, megapixels)
         window = pixel_window(size, window_x, window_y, window_width, window_height)
-        return io.NodeOutput(upscale(bundle, size, window, luminance_of(bundle, keep_luminance, luminance_image)))
+        return io.NodeOutput(
+            upscale(bundle, size, window, luminance_of(bundle, keep_luminance, luminance_image))
+        )
 
 
 def _fraction(name: str, default: float, tooltip: str) -> io.Input:
     return io.Float.Input(
-        name, default=default, min=0.0, max=1.0, step=0.01, round=0.00001, optional=True, tooltip=tooltip
+        name,
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        round=0.00001,
+        optional=True,
+        tooltip=tooltip,
     )

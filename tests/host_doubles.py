@@ -102,11 +102,19 @@ def _folders(host):
 
     def add(name, path, is_default=False):
         paths, endings = module.folder_names_and_paths.get(name, ([], set()))
-        module.folder_names_and_paths[name] = ([*paths, *([] if path in paths else [path])], endings)
+        module.folder_names_and_paths[name] = (
+            [*paths, *([] if path in paths else [path])],
+            endings,
+        )
 
     def names(name):
         paths, endings = module.folder_names_and_paths[name]
-        found = (p for folder in paths for p in Path(folder).rglob("*") if p.is_file() and (not endings or p.suffix in endings))
+        found = (
+            p
+            for folder in paths
+            for p in Path(folder).rglob("*")
+            if p.is_file() and (not endings or p.suffix in endings)
+        )
         return sorted({str(p.relative_to(f)) for p in found for f in paths if p.is_relative_to(f)})
 
     def full(name, file):
@@ -167,7 +175,12 @@ def _api():
             self.images = image
 
         def as_dict(self):
-            return {"images": [{"filename": f"{i}.png", "subfolder": "", "type": "temp"} for i in range(len(self.images))]}
+            return {
+                "images": [
+                    {"filename": f"{i}.png", "subfolder": "", "type": "temp"}
+                    for i in range(len(self.images))
+                ]
+            }
 
     ui.PreviewImage = PreviewImage
     latest.io, latest.ui, latest.ComfyExtension = io, ui, type("ComfyExtension", (), {})
@@ -191,12 +204,16 @@ def pack(host, version="0.3.64"):
     before = dict(sys.modules)
     sys.modules.update(doubles)
     try:
-        spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        spec = importlib.util.spec_from_file_location(
+            PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+        )
         module = importlib.util.module_from_spec(spec)
         sys.modules[PACK] = module
         spec.loader.exec_module(module)
         yield module
     finally:
-        for name in [n for n in sys.modules if n == PACK or n.startswith(f"{PACK}.") or n in doubles]:
+        for name in [
+            n for n in sys.modules if n == PACK or n.startswith(f"{PACK}.") or n in doubles
+        ]:
             del sys.modules[name]
         sys.modules.update({name: before[name] for name in doubles if name in before})

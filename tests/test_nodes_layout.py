@@ -34,7 +34,10 @@ def test_planes_are_views_with_the_colours_first(layout, channels, rgb, alpha):
         (torch.rand(1, 0, 4, 3), "photo: the batch is empty"),
         ({"samples": torch.rand(1, 4, 4, 4)}, "photo: expected an IMAGE, got dict"),
         (None, "photo: expected an IMAGE, got NoneType"),
-        ([torch.rand(1, 4, 4, 3), torch.rand(1, 5, 6, 3)], r"photo.*\[\(4, 4\), \(5, 6\)\].*ImageScale"),
+        (
+            [torch.rand(1, 4, 4, 3), torch.rand(1, 5, 6, 3)],
+            r"photo.*\[\(4, 4\), \(5, 6\)\].*ImageScale",
+        ),
     ],
 )
 def test_wrong_images_are_named(layout, image, message):
@@ -43,5 +46,14 @@ def test_wrong_images_are_named(layout, image, message):
 
 
 def test_numbers_the_network_cannot_take(layout):
-    planes = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.5, 1.5, 0.25]).view(1, 1, 1, 6)
-    assert layout.to_float(planes.half(), torch.device("cpu")).flatten().tolist() == [0, 1, 0, 0, 1, 0.25]
+    planes = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.5, 1.5, 0.25]).view(
+        1, 1, 1, 6
+    )
+    assert layout.to_float(planes.half(), torch.device("cpu")).flatten().tolist() == [
+        0,
+        1,
+        0,
+        0,
+        1,
+        0.25,
+    ]

@@ -84,16 +84,25 @@ def test_loading(nodes, folder, weights, tiny_net):
 
 def test_a_file_that_is_gone(nodes, folder, weights):
     shutil.copy(weights, folder / "mine.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"'gone.safetensors' is not in .*scsnet \(there: mine.safetensors\).*'bundled'"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"'gone.safetensors' is not in .*scsnet \(there: mine.safetensors\).*'bundled'",
+    ):
         load(nodes, "gone.safetensors")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "empty or truncated"), (b"\x80\x04" + 200 * b"x", "safetensors"), (None, "truncated|shorter|bytes")],
+    [
+        (b"", "empty or truncated"),
+        (b"\x80\x04" + 200 * b"x", "safetensors"),
+        (None, "truncated|shorter|bytes"),
+    ],
 )
 def test_a_damaged_file_is_named(nodes, folder, weights, content, message):
-    (folder / "bad.safetensors").write_bytes(weights.read_bytes()[:5000] if content is None else content)
+    (folder / "bad.safetensors").write_bytes(
+        weights.read_bytes()[:5000] if content is None else content
+    )
     with pytest.raises(ValueError, match=f"bad.safetensors.*({message})"):
         load(nodes, "bad.safetensors")
 
@@ -101,7 +110,11 @@ def test_a_damaged_file_is_named(nodes, folder, weights, content, message):
 def test_the_ablation_head_is_refused(nodes, folder, tmp_path):
     from scsnet import SCSNet, SCSNetConfig
 
-    save(folder / "x4.safetensors", SCSNet(SCSNetConfig(width=8, depth=2, head="pixel_shuffle")), card={})
+    save(
+        folder / "x4.safetensors",
+        SCSNet(SCSNetConfig(width=8, depth=2, head="pixel_shuffle")),
+        card={},
+    )
     with pytest.raises(ValueError, match=r"x4.safetensors.*fixed x4"):
         load(nodes, "x4.safetensors")
 
@@ -147,13 +160,17 @@ def test_the_same_file_is_never_fetched_twice(nodes, folder, downloads, host):
     assert host.progress == [(1, 2)]
     assert options(nodes) == ["bundled", str(Path("someone--scsnet/weights.safetensors"))]
     load(nodes, hub_id="hf:someone/scsnet/large.safetensors@v2")
-    assert downloads[1:] == [("hf:someone/scsnet/large.safetensors@v2", folder / "someone--scsnet@v2")]
+    assert downloads[1:] == [
+        ("hf:someone/scsnet/large.safetensors@v2", folder / "someone--scsnet@v2")
+    ]
     assert (folder / "someone--scsnet@v2" / "large.safetensors").is_file()
 
 
-@pytest.mark.parametrize("hub_id", ["scsnet", "a/b/c.pth", "../../etc/passwd", "a/../b.safetensors", "https://x.org/y"])
+@pytest.mark.parametrize(
+    "hub_id", ["scsnet", "a/b/c.pth", "../../etc/passwd", "a/../b.safetensors", "https://x.org/y"]
+)
 def test_malformed_hub_ids_never_reach_the_network(nodes, downloads, hub_id):
-    with pytest.raises(ValueError, match="expected hf:owner/repo|only .safetensors"):
+    with pytest.raises(ValueError, match=r"expected hf:owner/repo|only \.safetensors"):
         load(nodes, hub_id=hub_id)
     assert downloads == []
 

@@ -38,7 +38,9 @@ def model(nodes, tiny_config):
 def photo():
     torch.manual_seed(1)
     coarse = torch.rand(1, 3, 6, 8)
-    return torch.nn.functional.interpolate(coarse, (24, 32), mode="bicubic").clamp(0, 1).movedim(1, 3)
+    return (
+        torch.nn.functional.interpolate(coarse, (24, 32), mode="bicubic").clamp(0, 1).movedim(1, 3)
+    )
 
 
 def lightness(nodes, image):
@@ -80,18 +82,28 @@ def test_translations_cover_every_word(nodes, root):
     import asyncio
     import json
 
-    english, chinese = (json.loads((root / "locales" / name / "nodeDefs.json").read_text("utf-8")) for name in ("en", "zh"))
+    english, chinese = (
+        json.loads((root / "locales" / name / "nodeDefs.json").read_text("utf-8"))
+        for name in ("en", "zh")
+    )
     for node in asyncio.run(nodes.SCSNetExtension().get_node_list()):
         schema = node.define_schema()
         words = english[schema.node_id]
-        assert (words["display_name"], words["description"]) == (schema.display_name, schema.description)
+        assert (words["display_name"], words["description"]) == (
+            schema.display_name,
+            schema.description,
+        )
         assert {name: item["tooltip"] for name, item in words["inputs"].items()} == {
             item.id: item.values["tooltip"] for item in schema.inputs
         }
-        assert [item["tooltip"] for item in words["outputs"].values()] == [o.values["tooltip"] for o in schema.outputs]
+        assert [item["tooltip"] for item in words["outputs"].values()] == [
+            o.values["tooltip"] for o in schema.outputs
+        ]
         for part in ("inputs", "outputs"):
             assert chinese[schema.node_id][part].keys() == words[part].keys()
-            assert all(item["name"] and item["tooltip"] for item in chinese[schema.node_id][part].values())
+            assert all(
+                item["name"] and item["tooltip"] for item in chinese[schema.node_id][part].values()
+            )
     assert english.keys() == chinese.keys()
 
 
@@ -121,7 +133,9 @@ def test_the_input_is_not_written_to(nodes, model, photo):
 
 def test_gray_and_colour_inputs_of_the_same_luminance_agree(nodes, model):
     gray = torch.rand(1, 16, 16, 1)
-    assert torch.allclose(auto(nodes, model, gray)[1], auto(nodes, model, gray.expand(-1, -1, -1, 3))[1], atol=1e-4)
+    assert torch.allclose(
+        auto(nodes, model, gray)[1], auto(nodes, model, gray.expand(-1, -1, -1, 3))[1], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +157,9 @@ def test_sizes(nodes, model, photo, options, shape):
 def test_a_window_is_a_part_of_the_whole(nodes, model, photo):
     lab, _ = auto(nodes, model, photo)
     whole = upscaled(nodes, lab, scale=2.5)  # 60 x 80
-    part = upscaled(nodes, lab, scale=2.5, window_x=0.25, window_y=0.5, window_width=0.5, window_height=0.3)
+    part = upscaled(
+        nodes, lab, scale=2.5, window_x=0.25, window_y=0.5, window_width=0.5, window_height=0.3
+    )
     assert part.shape == (1, 18, 40, 3)
     assert torch.allclose(part, whole[:, 30:48, 20:60], atol=1e-5)
 
@@ -159,7 +175,10 @@ def test_a_window_is_a_part_of_the_whole(nodes, model, photo):
         ({"window_x": 0.9, "window_width": 0.5}, "must lie inside the picture.*1.400"),
         ({"window_height": 0.0}, "must lie inside the picture"),
         ({"size_by": "megapixels", "megapixels": 1500.0}, "would take .* GiB, but only"),
-        ({"luminance_image": torch.rand(3, 8, 8, 3)}, r"luminance_image: expected 1 picture or as many .*\(1\), got 3"),
+        (
+            {"luminance_image": torch.rand(3, 8, 8, 3)},
+            r"luminance_image: expected 1 picture or as many .*\(1\), got 3",
+        ),
     ],
 )
 def test_wrong_sizes_say_what_to_do(nodes, model, photo, options, message):
@@ -246,13 +265,34 @@ def test_one_reference_per_picture_needs_equal_numbers(nodes, model, photo):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda n, m, p: n.SCSColorizeAuto.execute("weights.pt", p), "model: expected an SCSNET_MODEL of LoadSCSNet, got str"),
-        (lambda n, m, p: n.SCSColorizeAuto.execute(m, None), "image: expected an IMAGE, got NoneType"),
-        (lambda n, m, p: n.SCSColorizeReference.execute(m, p, {"samples": p}), "reference: expected an IMAGE, got dict"),
-        (lambda n, m, p: n.SCSContinuousUpscale.execute(p), "lab: expected an SCS_LAB of SCSColorizeAuto or .*got Tensor"),
-        (lambda n, m, p: n.AttentionMapViz.execute(m, "0.5, 0.5"), "attention: expected an SCS_ATTENTION of .*got Model"),
-        (lambda n, m, p: n.SCSColorizeAuto.execute(m, p, strength=-1.0), "strength must be 0 or more"),
-        (lambda n, m, p: n.SCSColorizeAuto.execute(m, p, working_size=2), "working size must be at least 4"),
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute("weights.pt", p),
+            "model: expected an SCSNET_MODEL of LoadSCSNet, got str",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute(m, None),
+            "image: expected an IMAGE, got NoneType",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeReference.execute(m, p, {"samples": p}),
+            "reference: expected an IMAGE, got dict",
+        ),
+        (
+            lambda n, m, p: n.SCSContinuousUpscale.execute(p),
+            "lab: expected an SCS_LAB of SCSColorizeAuto or .*got Tensor",
+        ),
+        (
+            lambda n, m, p: n.AttentionMapViz.execute(m, "0.5, 0.5"),
+            "attention: expected an SCS_ATTENTION of .*got Model",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute(m, p, strength=-1.0),
+            "strength must be 0 or more",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute(m, p, working_size=2),
+            "working size must be at least 4",
+        ),
     ],
 )
 def test_wrong_wiring_says_what_to_connect(nodes, model, photo, call, message):
@@ -301,7 +341,9 @@ def test_attention_outputs(nodes, model, photo):
     assert output.ui["scsnet_source"][0]["type"] == "temp"
     valves = nodes.AttentionMapViz.execute(attention, "0.5, 0.5", level="D2", what="valves").args
     assert valves[2].shape == (2, 24, 32)
-    both = nodes.AttentionMapViz.execute(attention, "0.5, 0.5", level="D2", what="both", color_map="viridis").args
+    both = nodes.AttentionMapViz.execute(
+        attention, "0.5, 0.5", level="D2", what="both", color_map="viridis"
+    ).args
     assert both[0].shape[1] > valves[0].shape[1]
 
 
@@ -389,7 +431,9 @@ def test_too_little_memory_is_one_clear_error(nodes, model, photo, host):
         raise MemoryExhaustedError("CUDA out of memory")
 
     type(net).decode_tiles = scarce
-    with pytest.raises(MemoryExhaustedError, match=r"even with tiles of 64 pixels.*--lowvram") as caught:
+    with pytest.raises(
+        MemoryExhaustedError, match=r"even with tiles of 64 pixels.*--lowvram"
+    ) as caught:
         upscaled(nodes, lab, scale=2.0)
     assert caught.value.__context__ is None
 

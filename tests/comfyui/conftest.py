@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,35 @@ SAMPLES = ROOT / "web" / "samples"
 TINY = "tiny.safetensors"
 
 
+HERE = Path(__file__).parent
+MISSING = not (comfy_path() / "main.py").is_file()
+
+
 def pytest_collection_modifyitems(items):
     """Every test here needs a ComfyUI."""
-    here = [item for item in items if Path(item.fspath).parent == Path(__file__).parent]
-    missing = not (comfy_path() / "main.py").is_file()
-    if here and missing:
-        warnings.warn(
-            f"{len(here)} tests of the nodes are SKIPPED: no ComfyUI at {comfy_path()}. Set COMFYUI_PATH.", stacklevel=1
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.comfy)
+            item.add_marker(pytest.mark.slow)
+            if MISSING:
+                item.add_marker(
+                    pytest.mark.skip(reason=f"no ComfyUI at {comfy_path()}; set COMFYUI_PATH")
+                )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Nobody shall take skipped for passed."""
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if "tests/comfyui" in report.nodeid
+    ]
+    if skipped:
+        terminalreporter.section("NOT TESTED ON A REAL COMFYUI", red=True, bold=True)
+        where = f"There is none at {comfy_path()}: set COMFYUI_PATH. " if MISSING else ""
+        terminalreporter.write_line(
+            f"{len(skipped)} tests in tests/comfyui were skipped. {where}Reasons: pytest -rs."
         )
-    for item in here:
-        item.add_marker(pytest.mark.comfy)
-        item.add_marker(pytest.mark.slow)
-        if missing:
-            item.add_marker(pytest.mark.skip(reason=f"no ComfyUI at {comfy_path()}; set COMFYUI_PATH"))
 
 
 def random_weights(path: Path, config: SCSNetConfig) -> None:
@@ -41,7 +56,9 @@ def random_weights(path: Path, config: SCSNetConfig) -> None:
     for block in net.texture_encoder.blocks:
         torch.nn.init.normal_(block.conv2.weight, std=0.05)
     with torch.no_grad():
-        net.color_branch.cross_attention.post.weight *= 10  # an untrained network hardly heeds the references
+        net.color_branch.cross_attention.post.weight *= (
+            10  # an untrained network hardly heeds the references
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     save(path, net, card={})
 
@@ -50,7 +67,9 @@ def random_weights(path: Path, config: SCSNetConfig) -> None:
 def base(tmp_path_factory) -> Path:
     """A base directory for ComfyUI with small weights and the sample pictures."""
     folder = tmp_path_factory.mktemp("comfy")
-    random_weights(folder / "models" / "scsnet" / TINY, SCSNetConfig(width=8, depth=2, working_size=32))
+    random_weights(
+        folder / "models" / "scsnet" / TINY, SCSNetConfig(width=8, depth=2, working_size=32)
+    )
     (folder / "input").mkdir()
     for sample in SAMPLES.iterdir():
         shutil.copy(sample, folder / "input")

@@ -15,12 +15,17 @@ class Prompt(dict):
     def add(self, kind: str, **inputs: Any) -> str:
         """A node; inputs are values or (id, output number)."""
         name = str(len(self) + 1)
-        self[name] = {"class_type": kind, "inputs": {k: list(v) if isinstance(v, tuple) else v for k, v in inputs.items()}}
+        self[name] = {
+            "class_type": kind,
+            "inputs": {k: list(v) if isinstance(v, tuple) else v for k, v in inputs.items()},
+        }
         return name
 
     def load(self, checkpoint: str, **inputs: Any) -> tuple[str, int]:
         """LoadSCSNet."""
-        return self.add("LoadSCSNet", **{"checkpoint": checkpoint, "hub_id": "", "dtype": "auto", **inputs}), 0
+        return self.add(
+            "LoadSCSNet", **{"checkpoint": checkpoint, "hub_id": "", "dtype": "auto", **inputs}
+        ), 0
 
     def image(self, name: str) -> tuple[str, int]:
         """LoadImage."""
@@ -28,16 +33,40 @@ class Prompt(dict):
 
     def auto(self, model: tuple[str, int], image: tuple[str, int], **inputs: Any) -> str:
         """SCSColorizeAuto."""
-        return self.add("SCSColorizeAuto", model=model, image=image, **{"working_size": 0, "strength": 1.0, **inputs})
+        return self.add(
+            "SCSColorizeAuto",
+            model=model,
+            image=image,
+            **{"working_size": 0, "strength": 1.0, **inputs},
+        )
 
-    def reference(self, model: tuple[str, int], image: tuple[str, int], reference: tuple[str, int], **inputs: Any) -> str:
+    def reference(
+        self,
+        model: tuple[str, int],
+        image: tuple[str, int],
+        reference: tuple[str, int],
+        **inputs: Any,
+    ) -> str:
         """SCSColorizeReference."""
-        values = {"reference_batch": "all for every picture", "working_size": 0, "strength": 1.0, **inputs}
-        return self.add("SCSColorizeReference", model=model, image=image, reference=reference, **values)
+        values = {
+            "reference_batch": "all for every picture",
+            "working_size": 0,
+            "strength": 1.0,
+            **inputs,
+        }
+        return self.add(
+            "SCSColorizeReference", model=model, image=image, reference=reference, **values
+        )
 
     def upscale(self, lab: tuple[str, int], scale: float = 2.0, **inputs: Any) -> tuple[str, int]:
         """SCSContinuousUpscale."""
-        return self.add("SCSContinuousUpscale", lab=lab, size_by=inputs.pop("size_by", "scale"), scale=scale, **inputs), 0
+        return self.add(
+            "SCSContinuousUpscale",
+            lab=lab,
+            size_by=inputs.pop("size_by", "scale"),
+            scale=scale,
+            **inputs,
+        ), 0
 
     def viz(self, attention: tuple[str, int], points: str = "0.5, 0.5", **inputs: Any) -> str:
         """AttentionMapViz."""
@@ -51,4 +80,6 @@ class Prompt(dict):
 
 def pictures(server: Any, outputs: dict[str, Any], node: str) -> list[np.ndarray]:
     """What a preview node shows, each (H, W, C) float 0..1."""
-    return [np.asarray(Image.open(io.BytesIO(server.view(i)))) / 255 for i in outputs[node]["images"]]
+    return [
+        np.asarray(Image.open(io.BytesIO(server.view(i)))) / 255 for i in outputs[node]["images"]
+    ]

@@ -56,7 +56,9 @@ class Server:
     ) -> None:  # fmt: skip
         self.base, self.comfy = base, comfy_path()
         self.arguments = [*arguments]
-        if os.environ.get("COMFYUI_FRONTEND"):  # another frontend than the installed one: the folder of its index.html
+        if os.environ.get(
+            "COMFYUI_FRONTEND"
+        ):  # another frontend than the installed one: the folder of its index.html
             self.arguments = ["--front-end-root", os.environ["COMFYUI_FRONTEND"], *self.arguments]
         if extra_model_paths:
             self.arguments = ["--extra-model-paths-config", str(extra_model_paths), *self.arguments]
@@ -105,7 +107,9 @@ class Server:
         start = time.monotonic()
         while time.monotonic() < start + 180:
             if self.process.poll() is not None:
-                raise RuntimeError(f"ComfyUI exited with {self.process.returncode}\n{self.log()[-8000:]}")
+                raise RuntimeError(
+                    f"ComfyUI exited with {self.process.returncode}\n{self.log()[-8000:]}"
+                )
             try:
                 arguments = self.get("/system_stats", timeout=2)["system"].get("argv", [])
             except (OSError, StatusError):
@@ -143,11 +147,15 @@ class Server:
     def resident(self) -> float:
         """Memory in use, MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+        return next(
+            int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:")
+        )
 
     # --- HTTP ---
 
-    def raw(self, path: str, data: object = None, timeout: float = 60, method: str | None = None) -> bytes:
+    def raw(
+        self, path: str, data: object = None, timeout: float = 60, method: str | None = None
+    ) -> bytes:
         """Body of the answer to GET, or to POST where there is data."""
         body = None if data is None else json.dumps(data).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
@@ -199,7 +207,10 @@ class Server:
 
     def view(self, image: dict[str, str]) -> bytes:
         """A file that an output names."""
-        return self.raw("/view?" + urllib.parse.urlencode({k: image[k] for k in ("filename", "subfolder", "type")}))
+        return self.raw(
+            "/view?"
+            + urllib.parse.urlencode({k: image[k] for k in ("filename", "subfolder", "type")})
+        )
 
     def forget(self) -> None:
         """Empty ComfyUI's caches: everything runs again."""
@@ -209,7 +220,9 @@ class Server:
 
 def failure(history: dict[str, Any]) -> dict[str, Any] | None:
     """The data of the execution_error message; None where there is none."""
-    return next((data for kind, data in history["status"]["messages"] if kind == "execution_error"), None)
+    return next(
+        (data for kind, data in history["status"]["messages"] if kind == "execution_error"), None
+    )
 
 
 def messages(history: dict[str, Any]) -> list[str]:
@@ -219,7 +232,12 @@ def messages(history: dict[str, Any]) -> list[str]:
 
 def cached(history: dict[str, Any]) -> set[str]:
     """Nodes whose results came from the cache."""
-    return {node for kind, data in history["status"]["messages"] if kind == "execution_cached" for node in data["nodes"]}
+    return {
+        node
+        for kind, data in history["status"]["messages"]
+        if kind == "execution_cached"
+        for node in data["nodes"]
+    }
 
 
 def _listen_to_interrupts() -> None:

@@ -21,7 +21,9 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
 READY = "() => window.app?.graph && window.app?.extensionManager"
-MISSING = "() => app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
+MISSING = (
+    "() => app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
+)
 # Ids are numbers in older frontends and strings in newer ones; the events say how a run ends in all of them.
 FOLLOW = """() => { window.seen = []; window.over = null;
   app.api.addEventListener('progress', e => window.seen.push(e.detail.value / e.detail.max));
@@ -48,10 +50,18 @@ def browser():
 def tab(browser, comfy, request):
     """The frontend, ready; nodes drawn on the canvas, or as elements ("Nodes 2.0" of newer frontends)."""
     vue = request.param == "vue"
-    comfy.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Locale": "en", "Comfy.VueNodes.Enabled": vue})
-    context = browser.new_context(viewport={"width": 1600, "height": 950}, locale="en-US", service_workers="block")
+    comfy.post(
+        "/settings",
+        {"Comfy.TutorialCompleted": True, "Comfy.Locale": "en", "Comfy.VueNodes.Enabled": vue},
+    )
+    context = browser.new_context(
+        viewport={"width": 1600, "height": 950}, locale="en-US", service_workers="block"
+    )
     context.route(
-        lambda url: urllib.parse.urlsplit(url).hostname not in ("127.0.0.1", "localhost") and url.startswith("http"),
+        lambda url: (
+            urllib.parse.urlsplit(url).hostname not in ("127.0.0.1", "localhost")
+            and url.startswith("http")
+        ),
         lambda route: route.abort(),
     )
     # Without the optional package of ComfyUI's own templates the dialog never finishes loading in older frontends.
@@ -98,7 +108,8 @@ def small_weights(page):
     """Where no weights ship yet, the workflows run with random ones."""
     if not BUNDLED.is_file():
         page.evaluate(
-            "name => app.graph._nodes.filter(n => n.type === 'LoadSCSNet').forEach(n => n.widgets[0].value = name)", TINY
+            "name => app.graph._nodes.filter(n => n.type === 'LoadSCSNet').forEach(n => n.widgets[0].value = name)",
+            TINY,
         )
 
 
@@ -113,7 +124,9 @@ def run(page, seconds=120):
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     for sample in SAMPLES.iterdir():
-        (comfy.base / "input" / sample.name).unlink(missing_ok=True)  # as on the user's machine: they must be brought
+        (comfy.base / "input" / sample.name).unlink(
+            missing_ok=True
+        )  # as on the user's machine: they must be brought
     comfy.forget()
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text(PACK, exact=True).last.click(timeout=15000)
@@ -124,8 +137,14 @@ def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
         page.screenshot(path=str(Path(SHOTS, f"dialog-{name}.png")))
     card.click()
     first = read(name)["nodes"][0]
-    page.wait_for_function("t => app.graph._nodes[0]?.type === t && app.graph._nodes.length > 0", arg=first["type"], timeout=15000)
-    page.wait_for_function("count => app.graph._nodes.length === count", arg=len(read(name)["nodes"]), timeout=15000)
+    page.wait_for_function(
+        "t => app.graph._nodes[0]?.type === t && app.graph._nodes.length > 0",
+        arg=first["type"],
+        timeout=15000,
+    )
+    page.wait_for_function(
+        "count => app.graph._nodes.length === count", arg=len(read(name)["nodes"]), timeout=15000
+    )
     page.wait_for_timeout(1000)
     assert page.evaluate(MISSING) == []
     small_weights(page)
@@ -134,7 +153,9 @@ def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     previews = sum(node["type"] == "PreviewImage" for node in read(name)["nodes"])
     page.wait_for_function(f"({SHOWN})() === {previews}", timeout=15000)
     api = page.evaluate("async () => (await app.graphToPrompt()).output")
-    assert not any("picker" in key for node in api.values() for key in node["inputs"]), "the picker is no input"
+    assert not any("picker" in key for node in api.values() for key in node["inputs"]), (
+        "the picker is no input"
+    )
 
 
 def test_thumbnails_are_shown_in_the_dialog(page):
@@ -153,18 +174,26 @@ def test_thumbnails_are_shown_in_the_dialog(page):
 def picker(page):
     """The attention study with its picker in view; a function from fractions to places on the screen."""
     open_workflow(page, "scsnet_attention_study")
-    page.evaluate(f"() => {{ const n = ({PICK})(); app.canvas.centerOnNode(n); app.canvas.setDirty(true, true) }}")
+    page.evaluate(
+        f"() => {{ const n = ({PICK})(); app.canvas.centerOnNode(n); app.canvas.setDirty(true, true) }}"
+    )
     stage = page.locator(".scsnet-points-stage").first
     stage.wait_for(timeout=10000)
-    page.wait_for_function("() => document.querySelector('.scsnet-points-stage img')?.naturalWidth", timeout=10000)
+    page.wait_for_function(
+        "() => document.querySelector('.scsnet-points-stage img')?.naturalWidth", timeout=10000
+    )
     page.wait_for_timeout(600)
 
     def place(x, y):
         box = stage.bounding_box()
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
-    place.text = lambda: page.evaluate(f"() => ({PICK})().widgets.find(w => w.name === 'points').value")
-    place.set = lambda text: page.evaluate(f"t => ({PICK})().widgets.find(w => w.name === 'points').value = t", text)
+    place.text = lambda: page.evaluate(
+        f"() => ({PICK})().widgets.find(w => w.name === 'points').value"
+    )
+    place.set = lambda text: page.evaluate(
+        f"t => ({PICK})().widgets.find(w => w.name === 'points').value = t", text
+    )
     place.marks = lambda: page.locator(".scsnet-points-mark").count()
     return place
 
@@ -209,9 +238,13 @@ def test_a_drag_beyond_the_border_stays_inside(page, picker):
 
 def test_the_text_and_the_marks_stay_in_step(page, picker):
     picker.set("0.1, 0.1; 0.2, 0.2; 0.3, 0.3; 0.4, 0.4")
-    page.wait_for_function("() => document.querySelectorAll('.scsnet-points-mark').length === 4", timeout=3000)
+    page.wait_for_function(
+        "() => document.querySelectorAll('.scsnet-points-mark').length === 4", timeout=3000
+    )
     picker.set("")
-    page.wait_for_function("() => document.querySelectorAll('.scsnet-points-mark').length === 0", timeout=3000)
+    page.wait_for_function(
+        "() => document.querySelectorAll('.scsnet-points-mark').length === 0", timeout=3000
+    )
     page.mouse.click(*picker(0.25, 0.75))
     assert near(points(picker.text())[0], (0.25, 0.75))
 
@@ -234,7 +267,9 @@ def test_picked_points_reach_the_node_and_the_file(page, picker, comfy):
 def test_the_picker_follows_the_loader_and_the_last_run(page, picker):
     source = "() => document.querySelector('.scsnet-points-stage img').src"
     assert "scsnet_alps.jpg" in page.evaluate(source)
-    page.evaluate("() => { app.graph._nodes.find(n => n.widgets?.[0]?.value === 'scsnet_alps.jpg').widgets[0].value = 'scsnet_autumn.jpg' }")
+    page.evaluate(
+        "() => { app.graph._nodes.find(n => n.widgets?.[0]?.value === 'scsnet_alps.jpg').widgets[0].value = 'scsnet_autumn.jpg' }"
+    )
     page.wait_for_function(f"() => ({source})().includes('scsnet_autumn.jpg')", timeout=3000)
     # Behind another node there is no loader to read: the picture of the last run is shown.
     page.evaluate("""() => { const g = app.graph, find = t => g._nodes.find(n => n.type === t);
@@ -243,19 +278,37 @@ def test_the_picker_follows_the_loader_and_the_last_run(page, picker):
       load.connect(0, flip, 0); flip.connect(0, find('SCSColorizeReference'), 1); }""")
     run(page)
     page.wait_for_function(f"() => ({source})().includes('type=temp')", timeout=5000)
-    page.wait_for_function("() => document.querySelector('.scsnet-points-stage img').naturalWidth === 360", timeout=5000)
+    page.wait_for_function(
+        "() => document.querySelector('.scsnet-points-stage img').naturalWidth === 360",
+        timeout=5000,
+    )
 
 
-@pytest.mark.parametrize("node", ["LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz"])
+@pytest.mark.parametrize(
+    "node",
+    [
+        "LoadSCSNet",
+        "SCSColorizeAuto",
+        "SCSColorizeReference",
+        "SCSContinuousUpscale",
+        "AttentionMapViz",
+    ],
+)
 def test_the_help_page_opens(page, node):
-    workflow = "scsnet_attention_study" if node in ("AttentionMapViz", "SCSColorizeReference") else "scsnet_auto_x4"
+    workflow = (
+        "scsnet_attention_study"
+        if node in ("AttentionMapViz", "SCSColorizeReference")
+        else "scsnet_auto_x4"
+    )
     open_workflow(page, workflow)
     page.evaluate(
         "t => { const n = app.graph._nodes.find(x => x.type === t); app.canvas.centerOnNode(n); app.canvas.selectNode(n); app.canvas.setDirty(true, true) }",
         node,
     )
     page.wait_for_timeout(500)
-    page.locator('.selection-toolbox button:has(i[class*="info"]), [data-testid="info-button"]').first.click(timeout=8000)
+    page.locator(
+        '.selection-toolbox button:has(i[class*="info"]), [data-testid="info-button"]'
+    ).first.click(timeout=8000)
     page.get_by_text("When to use it").first.wait_for(timeout=8000)
     if SHOTS:
         page.screenshot(path=str(Path(SHOTS, f"help-{node}.png")))

@@ -12,7 +12,13 @@ from prompts import Prompt
 from server import Server
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
-OURS = ("LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz")
+OURS = (
+    "LoadSCSNet",
+    "SCSColorizeAuto",
+    "SCSColorizeReference",
+    "SCSContinuousUpscale",
+    "AttentionMapViz",
+)
 
 
 def essence(info):
@@ -44,7 +50,12 @@ def test_memory_stays_where_it_is(comfy):
     used = []
     for i in range(10):
         p = Prompt()
-        node = p.reference(p.load(TINY), p.image("scsnet_stall_1909.jpg"), p.image("scsnet_lake.jpg"), strength=0.5 + i / 100)
+        node = p.reference(
+            p.load(TINY),
+            p.image("scsnet_stall_1909.jpg"),
+            p.image("scsnet_lake.jpg"),
+            strength=0.5 + i / 100,
+        )
         p.preview(p.upscale((node, 0), 2.0))
         p.preview((p.viz((node, 1), f"0.{i + 1}, 0.5"), 0))
         comfy.run(p)
@@ -54,7 +65,9 @@ def test_memory_stays_where_it_is(comfy):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--lowvram", "--force-fp32"], ["--novram", "--disable-smart-memory", "--cache-none"]], ids=" ".join
+    "flags",
+    [["--lowvram", "--force-fp32"], ["--novram", "--disable-smart-memory", "--cache-none"]],
+    ids=" ".join,
 )
 def test_flags_of_the_command_line(base, tmp_path, flags):
     elsewhere = tmp_path / "elsewhere"
@@ -62,7 +75,9 @@ def test_flags_of_the_command_line(base, tmp_path, flags):
     shutil.copy(base / "models" / "scsnet" / TINY, elsewhere / "other_name.safetensors")
     paths = tmp_path / "extra.yaml"
     paths.write_text(f"mine:\n  base_path: {tmp_path}\n  scsnet: elsewhere\n")
-    with Server(tmp_path / "base", {PACK: ROOT}, arguments=flags, extra_model_paths=paths) as server:
+    with Server(
+        tmp_path / "base", {PACK: ROOT}, arguments=flags, extra_model_paths=paths
+    ) as server:
         shutil.copy(base / "input" / "scsnet_lake.jpg", server.base / "input")
         assert server.get("/models/scsnet") == ["other_name.safetensors"]
         p = Prompt()

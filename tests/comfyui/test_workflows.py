@@ -7,7 +7,13 @@ from conftest import PACK, SAMPLES, TINY
 from prompts import pictures
 from workflows import FOLDER, NOTES, ROOT, WORKFLOWS, read, to_prompt
 
-OURS = {"LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz"}
+OURS = {
+    "LoadSCSNet",
+    "SCSColorizeAuto",
+    "SCSColorizeReference",
+    "SCSContinuousUpscale",
+    "AttentionMapViz",
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,9 @@ def test_it_runs_over_http(comfy, infos, name):
     prompt = to_prompt(read(name), infos)
     for node in prompt.values():
         if node["class_type"] == "LoadSCSNet":
-            node["inputs"]["checkpoint"] = TINY  # for speed; the browser runs them with the weights that ship
+            node["inputs"]["checkpoint"] = (
+                TINY  # for speed; the browser runs them with the weights that ship
+            )
     outputs = comfy.run(prompt)
     for number, node in prompt.items():
         if node["class_type"] == "PreviewImage":

@@ -52,7 +52,9 @@ def to_prompt(workflow: dict[str, Any], infos: dict[str, Any]) -> dict[str, Any]
             number, source, output, target, target_slot, kind = links[item["link"]]
             assert (target, target_slot) == (node["id"], slot)
             made = infos[nodes[source]["type"]]["output"][output]
-            takes = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[item["name"]][0]
+            takes = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[
+                item["name"]
+            ][0]
             assert kind == made == takes, (node["type"], item["name"], kind, made, takes)
             assert number in nodes[source]["outputs"][output]["links"]
             inputs[item["name"]] = [str(source), output]
