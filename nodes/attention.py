@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..scsnet import Features, SCSNet
 from ..scsnet.attention import LEVELS
-from ..scsnet.figures import Heat, attention_figure, color_map, stacked, valve_figure
-from ..scsnet.resample import bicubic
-from ..scsnet.sizes import STRIDE
+from ..scsnet.figures import color_map
 from . import host
+from .maps import (
+    ALL_LEVELS,
+    ATTENTION,
+    BOTH,
+    VALVES,
+    asked_levels,
+    combined,
+    figure,
+    picture_maps,
+)
 from .schema import schema
 from .types import Attention, SCSAttention, checked
 
-ATTENTION, VALVES, BOTH = "attention", "valves", "both"
-ALL_LEVELS = "all"
 COLORS = ["inferno", "viridis"]
-MEMORY = (
-    2**28
-)  # rows of the asked points and one level's valves: little beside the host's own reserve
-_PAIR = re.compile(r"([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)")
+# Bytes for the rows of the asked points and one level's valves; little beside the host's own reserve.
+MEMORY = 2**28
+_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+))"
+_PAIR = re.compile(rf"{_NUMBER}\s*,\s*{_NUMBER}")
 
 
 def parse_points(text: str) -> list[tuple[float, float]]:
@@ -35,14 +38,11 @@ def parse_points(text: str) -> list[tuple[float, float]]:
         if not part.strip():
             continue
         match = _PAIR.fullmatch(part.strip())
-        try:
-            x, y = (float(number) for number in match.groups()) if match else (None, None)
-        except ValueError:
-            x = y = None
-        if x is None or y is None:
+        if match is None:
             raise ValueError(
                 f"points: cannot read {part.strip()!r}; write them as 'x, y; x, y', for example 0.25, 0.4; 0.7, 0.5"
             )
+        x, y = float(match[1]), float(match[2])
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise ValueError(
                 f"points: ({x:g}, {y:g}) is outside of the picture; x and y go from 0 to 1, left to right, top to bottom"
@@ -53,115 +53,6 @@ def parse_points(text: str) -> list[tuple[float, float]]:
             "points: none given; click into the picture on the node, or write for example 0.5, 0.5"
         )
     return points
-
-
-class Maps(NamedTuple):
-    """Of one picture."""
-
-    attention: list[list[list[Heat]]]
-    """[level][point][reference]; empty where it was not asked for."""
-    valves: list[tuple[Heat, Heat]]
-    """[level]; empty where it was not asked for."""
-
-
-def asked_levels(net: SCSNet, level: str) -> list[int]:
-    """Pyramid levels counted from 0. Errors: ValueError for one that this network lacks."""
-    have = [
-        f"D{factor}"
-        for factor in LEVELS[: len(getattr(net.color_branch.cross_attention, "levels", ()))]
-    ]
-    if not have:
-        raise ValueError('this network has attention="none": there are no attention maps')
-    if level == ALL_LEVELS:
-        return list(range(len(have)))
-    if level not in have:
-        raise ValueError(f"level: this network has {', '.join(have)}, got {level!r}")
-    return [have.index(level)]
-
-
-def picture_maps(
-    net: SCSNet, features: Features, reference_shape: tuple[int, int], points: list[tuple[float, float]],
-    levels: list[int], what: str,
-) -> list[Maps]:  # fmt: skip
-    """Attention and valves of every picture of a chunk."""
-    count, shape = features.color.shape[0], (features.color.shape[2], features.color.shape[3])
-    result = [Maps([], []) for _ in range(count)]
-    for level in levels:
-        cell = STRIDE * LEVELS[level]
-        if what != VALVES:
-            rows = [
-                r.cpu().numpy() for r in net.attention(features, points, level)
-            ]  # per reference (b, P, h, w)
-            for b, maps in enumerate(result):
-                maps.attention.append(
-                    [
-                        [_heat(r[b, p], reference_shape, cell) for r in rows]
-                        for p in range(len(points))
-                    ]
-                )
-        if what != ATTENTION:
-            v1, v2 = (v.float().cpu().numpy() for v in net.valves(features, level))  # (b, 1, h, w)
-            for b, maps in enumerate(result):
-                maps.valves.append((_heat(v1[b, 0], shape, cell), _heat(v2[b, 0], shape, cell)))
-    return result
-
-
-def _heat(values: np.ndarray, shape: tuple[int, int], cell: int) -> Heat:
-    """A map of cells of `cell` pixels over a picture of `shape`, which was padded to whole cells."""
-    return Heat(values, (shape[0] / (values.shape[0] * cell), shape[1] / (values.shape[1] * cell)))
-
-
-def figure(
-    source: Tensor, references: list[Tensor], points: list[tuple[float, float]], maps: Maps, levels: list[int],
-    colors: str, opacity: float,
-) -> Tensor:  # fmt: skip
-    """Fig. 8 for one picture (3, h, w) and its references -> IMAGE (H, W, 3)."""
-    picture = _array(source)
-    factors = [LEVELS[level] for level in levels]
-    parts = []
-    if maps.attention:
-        places = [
-            (round(x * picture.shape[1] - 0.5, 1), round(y * picture.shape[0] - 0.5, 1))
-            for x, y in points
-        ]
-        near = [_array(r) for r in references]
-        parts.append(
-            attention_figure(picture, near, places, maps.attention, factors, colors, opacity)
-        )
-    if maps.valves:
-        parts.append(valve_figure(picture, maps.valves, factors, colors))
-    return torch.from_numpy(stacked(parts)).float() / 255
-
-
-def _array(planes: Tensor) -> np.ndarray:
-    return planes.float().movedim(0, -1).cpu().numpy()  # (3, h, w) -> (h, w, 3)
-
-
-def combined(maps: Maps, source: Tensor, references: list[Tensor]) -> list[Tensor]:
-    """One map (h, w) in 0..1 per reference: the strongest point at each place, mean over the levels.
-
-    Without attention: how much of the reference passes (V2), over the source.
-    """
-    if not maps.attention:
-        return [torch.stack([_resized(v2, source) for _, v2 in maps.valves]).mean(0)]
-    result = []
-    for r, reference in enumerate(references):
-        levels = []
-        for by_point in maps.attention:
-            rows = [
-                _resized(h[r], reference) / max(1e-12, max(float(o.values.max()) for o in h))
-                for h in by_point
-            ]
-            levels.append(torch.stack(rows).amax(0))
-        result.append(torch.stack(levels).mean(0).clamp(0, 1))
-    return result
-
-
-def _resized(heat: Heat, picture: Tensor) -> Tensor:
-    """A map brought to the picture's size, without its padding."""
-    values, (height, width) = torch.from_numpy(heat.values).float(), picture.shape[1:]
-    whole = (round(height / heat.coverage[0]), round(width / heat.coverage[1]))
-    return bicubic(values[None, None], whole, (0, 0, height, width))[0, 0].clamp_min(0)
 
 
 class AttentionMapViz(io.ComfyNode):
