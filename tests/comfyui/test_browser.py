@@ -31,6 +31,8 @@ FOLLOW = """() => { window.seen = []; window.over = null;
   app.api.addEventListener('execution_error', e => window.over = e.detail.exception_message);
   app.api.addEventListener('execution_interrupted', () => window.over = 'interrupted'); }"""
 SHOWN = """() => app.graph._nodes.filter(n => n.type === 'PreviewImage' && n.imgs?.length && n.imgs[0].naturalWidth).length"""
+# The button itself in newer frontends, a group of buttons around it in older ones.
+RUN = 'button[data-testid="queue-button"], [data-testid="queue-button"] button[aria-label="Run"]'
 PICK = "() => app.graph._nodes.find(n => n.type === 'AttentionMapViz')"
 
 pytestmark = pytest.mark.browser
@@ -116,7 +118,7 @@ def small_weights(page):
 def run(page, seconds=120):
     """Press the Run button and wait for the end."""
     page.evaluate("() => { window.over = null; window.seen = [] }")
-    page.get_by_test_id("queue-button").get_by_role("button", name="Run", exact=True).first.click()
+    page.locator(RUN).first.click()
     page.wait_for_function("() => window.over", timeout=seconds * 1000)
     assert page.evaluate("() => window.over") == "success"
 

@@ -66,7 +66,7 @@ def test_memory_stays_where_it_is(comfy):
 
 @pytest.mark.parametrize(
     "flags",
-    [["--lowvram", "--force-fp32"], ["--novram", "--disable-smart-memory", "--cache-none"]],
+    [["--force-fp16", "--disable-smart-memory"], ["--cache-none", "--reserve-vram", "1"]],
     ids=" ".join,
 )
 def test_flags_of_the_command_line(base, tmp_path, flags):
