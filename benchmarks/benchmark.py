@@ -36,7 +36,7 @@ def network(dtype: torch.dtype) -> SCSNet:
     """The full model with random weights: speed does not depend on them."""
     torch.manual_seed(0)
     net = SCSNet().eval().requires_grad_(False)
-    return net.to(dtype).to(memory_format=torch.channels_last)
+    return net.to(dtype)
 
 
 def inputs(side: int, referential: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .attention import AddedReference, BCAttn, Memory, PVCAttn, VCAttn, pool
 from .config import SCSNetConfig
-from .layers import ConvBlock, activate, conv3x3, upsample
+from .layers import ConvBlock, activate, channels_last, conv3x3, upsample
 from .sizes import STRIDE
 
 
@@ -109,7 +109,7 @@ class ColorBranch(nn.Module):
 
     def encode_reference(self, lab: Tensor) -> Tensor:
         """phi_E^r: reference LAB planes (B, 3, Hr, Wr) -> F_r (B, 256, Hr/4, Wr/4)."""
-        return self.reference_encoder(self.reference_initial(lab))
+        return self.reference_encoder(channels_last(self.reference_initial(lab)))
 
     def aggregate(self, source: Tensor, memories: Sequence[Memory] | None) -> Tensor:
         """F_int: PVCAttn(F_s, F_r) with references, F_s itself without (Eq. 2)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,6 +18,11 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The layout in memory that convolutions are fastest in; all that follow keep it."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def activate(x: Tensor, norm: Norm) -> Tensor:

@@ -20,7 +20,7 @@ from .colorization import ColorBranch
 from .config import SCSNetConfig
 from .cpm import CPM, Axis, axis
 from .features import Features, ReferenceFeatures
-from .layers import conv3x3
+from .layers import channels_last, conv3x3
 from .pixel_shuffle import FACTOR, PixelShuffle
 from .resample import linear_taps, pixel_centres, resample
 from .sizes import Window, checked_window, fit, pad
@@ -94,7 +94,8 @@ class SCSNet(nn.Module):
             )
         luminance = luminance.float()
         working = fit(luminance, self.config.working_size if working_size is None else working_size)
-        source = self.color_branch.source_encoder(self.initial(pad(working).to(self.dtype)))
+        initial = channels_last(self.initial(pad(working).to(self.dtype)))
+        source = self.color_branch.source_encoder(initial)
         color = self.color_branch(source, None if reference is None else reference.memories)
         color = color[..., : working.shape[2], : working.shape[3]]
         features = Features(luminance, color, source, None, reference)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .layers import ResidualBlock
+from .layers import ResidualBlock, channels_last
 from .sizes import Window
 
 TILE = 512  # source pixels on the side of a tile: its margin then costs 28 %
@@ -44,7 +44,9 @@ def texture_window(
     bottom, right = min(height, window.bottom + margin), min(width, window.right + margin)
     part = luminance[..., top:bottom, left:right].to(initial.weight.dtype)
     rows = slice(window.top - top, window.bottom - top)
-    return encoder(initial(part))[..., rows, window.left - left : window.right - left]
+    return encoder(channels_last(initial(part)))[
+        ..., rows, window.left - left : window.right - left
+    ]
 
 
 def texture_whole(
