@@ -117,6 +117,20 @@ def test_a_run_is_not_overwritten(photos, tmp_path):
         train(replace(config, seed=5), resume=True)
 
 
+def test_a_signal_ends_the_run_after_its_step_and_resume_is_exact(photos, tmp_path):
+    train(tiny_config(photos, tmp_path / "whole"))
+    config = tiny_config(photos, tmp_path / "cut", save_every=100)
+
+    def interrupt(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RunError, match="stopped at step 3"):
+        train(config, on_step=interrupt)
+    train(config, resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
 def test_an_unreadable_checkpoint_ends_the_run_and_names_the_older_one(photos, tmp_path):
     config = tiny_config(photos, tmp_path / "run")
     with pytest.raises(StopError):

@@ -9,13 +9,16 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
+from training.extras import Extras
+from training.files import save_text
 from training.options import Parser, add_fields, given
 from training.photos import find
-from training.report import Page, as_json, markdown, save_text
+from training.report import Page, as_json, markdown
 from training.score import Colorizer, Protocol, Score, first, parameters, score
 
 
@@ -33,6 +36,10 @@ class Options(Protocol):
     """Use so many of the photos, evenly spread. 0: all."""
     pictures: int = 24
     """Photos on the page of pictures."""
+    inception: str = ""
+    """Weights for FID and KID: pt_inception-2015-12-05-6726825d.pth of torch-fidelity."""
+    lpips: bool = False
+    """LPIPS too; torchvision is needed and AlexNet fetched."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where the network runs."""
 
@@ -42,15 +49,23 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
     entries = first(find(options.data), options.limit)
     page = Page(Path(options.output, "pictures"), options.pictures if options.output else 0)
     colorize = Colorizer(net, options)
+    extras = Extras(options.inception, options.lpips)
+
+    def keep(name: str, pictures: dict[str, np.ndarray]) -> None:
+        page(name, pictures)
+        extras.add(pictures)
+
     with tqdm(total=len(entries), unit="photo", disable=None) as bar:
-        result = score(colorize, entries, options, page, bar.update)
+        result = score(colorize, entries, options, keep, bar.update)
+    for name, figures in extras.rows().items():
+        result.rows[name] |= figures
     device = (
         torch.cuda.get_device_name()
         if options.device.startswith("cuda")
         else f"CPU, {torch.get_num_threads()} threads"
     )
     facts = {"weights": label, "parameters": parameters(net), "device": device}
-    missing: dict[str, str] = {}
+    missing = extras.missing
     text = markdown(result, options, facts, missing)
     if options.output:
         folder = Path(options.output)

@@ -15,6 +15,7 @@ import torch
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from training import checkpoints
 from training.config import TrainConfig
+from training.files import save_text
 from training.options import Parser
 
 
@@ -65,10 +66,7 @@ def export(
     card = facts(config, step, photos, figures or {})
     checkpoint.save(path, net, dtype=torch.float16, card=card)
     text = model_card(net, card, path.name)
-    readme = path.parent / "README.md"
-    temporary = readme.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(readme)
+    save_text(path.parent / "README.md", text)
     return path
 
 

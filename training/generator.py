@@ -16,6 +16,7 @@ from .backbones import MobileNet
 from .config import TrainConfig
 from .data import Batch
 from .elastic import warp
+from .plan import Mode
 from .supervision import Supervision, colored, siamese_start
 
 
@@ -42,22 +43,29 @@ class Generator(nn.Module):
         self.semantics = nn.Conv2d(channels, MobileNet.CHANNELS, 1) if distills else None
         self.bf16 = config.precision == "bf16"
 
-    def forward(self, batch: Batch, automatic: bool, texture: bool) -> Made:
-        """One batch, automatic or with its elastic references."""
+    def forward(self, batch: Batch, mode: Mode) -> Made:
+        """One batch, automatic or with its elastic references.
+
+        Only what the losses use is computed: DistributedDataParallel waits for the gradient of
+        whatever it finds in the output.
+        """
         net = self.net
         luminance = normalize_lab(rgb_to_lab(batch.seen)[:, :1], net.config)
         small = fit(normalize_lab(rgb_to_lab(batch.low), net.config), batch.working_size)
-        reference = None if automatic else warp(small, batch.distortion)
+        reference = None if mode.automatic else warp(small, batch.distortion)
+        heads = self.supervision if mode.supervised else None
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             source = net.color_branch.source_encoder(
                 net.initial(fit(luminance, batch.working_size))
             )
-            color, kept, deep = colored(net, self.supervision, source, reference, small[:, 1:])
+            color, kept, deep = colored(net, heads, source, reference, small[:, 1:])
             initial = net.initial(luminance)
-            textured = net.texture_encoder(initial) if texture else initial
+            textured = net.texture_encoder(initial) if mode.texture else initial
             features = Features(luminance, color, source, textured, kept)
             planes = net.decode(features, batch.size, batch.window)
-            semantics = source.new_zeros(0) if self.semantics is None else self.semantics(source)
+            semantics = source.new_zeros(0)
+            if mode.distilled and self.semantics is not None:
+                semantics = self.semantics(source)
         return Made(planes.float(), deep, semantics)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,10 +20,11 @@ from .checkpoints import RunError
 from .config import TrainConfig
 from .data import Pairs, loader
 from .export import export
+from .files import save_text
 from .monitor import LOG, Monitor, cut_log
 from .photos import find
 from .plan import Plan
-from .report import save_text
+from .stopping import Stopping
 from .trainer import Trainer
 from .validate import Validation
 
@@ -53,9 +52,7 @@ def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
         mixed_precision="no",  # autocast is ours: losses stay float32
         log_with=list(config.trackers) if trackers and config.trackers else None,
         project_dir=config.output or None,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        ],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     for stage in config.stages:
         if stage.batch % (stage.accumulate * accelerator.num_processes):
@@ -151,20 +148,10 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
         )
     pairs = Pairs(entries, plan, accelerator.process_index, accelerator.num_processes)
     monitor = Monitor(output, accelerator, plan.total, trainer.step)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        figures = _steps(config, trainer, pairs, monitor, validation, on_step)
-    except KeyboardInterrupt as error:
-        if main:
-            path = checkpoints.save(
-                output / CHECKPOINTS, trainer.step, trainer.state(), config.keep
-            )
-            raise RunError(
-                f"stopped at step {trainer.step}; --resume goes on from {path}"
-            ) from error
-        raise
+        with Stopping() as stopping:
+            figures = _steps(config, trainer, pairs, monitor, validation, stopping, on_step)
     finally:
-        signal.signal(signal.SIGTERM, previous)
         monitor.close()
         accelerator.end_training()
     weights = output / WEIGHTS
@@ -173,16 +160,13 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
     return weights
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def _steps(
     config: TrainConfig,
     trainer: Trainer,
     pairs: Pairs,
     monitor: Monitor,
     validation: Validation | None,
+    stopping: Stopping,
     on_step: Callable[[int], Any] | None,
 ) -> dict[str, float]:
     """From the trainer's step to the last one; the figures of the last validation."""
@@ -213,4 +197,9 @@ def _steps(
             )
         if on_step is not None:
             on_step(step)
+        if stopping.asked and step < plan.total:
+            monitor.flush({"stage": place.number, "learning_rate": place.learning_rate})
+            if main:
+                checkpoints.save(output / CHECKPOINTS, step, trainer.state(), config.keep)
+            raise RunError(f"stopped at step {step}; --resume goes on from there")
     return figures

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .checkpoints import RunError, left
+from .files import save_text
 from .processes import first, gathered
 
 LOG = "log.jsonl"
@@ -31,9 +32,7 @@ def cut_log(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):  # the line that was being written when the run was killed
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    save_text(path, "".join(kept))
 
 
 class Monitor:

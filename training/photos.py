@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,26 +91,33 @@ def _shard(path: Path) -> list[Entry]:
         raise ValueError(f"{path} is not an uncompressed tar: {error}") from error
 
 
-def read(entry: Entry) -> np.ndarray:
-    """sRGB uint8 (H, W, 3), upright. Errors: BadPhotoError."""
+def data(entry: Entry) -> bytes:
+    """The file as it is. Errors: BadPhotoError."""
     try:
         with Path(entry.path).open("rb") as file:
             file.seek(entry.offset)
-            data = file.read(entry.size)
-        with Image.open(io.BytesIO(data)) as image:
+            return file.read(entry.size)
+    except OSError as error:
+        raise BadPhotoError(f"{entry.name}: {error.strerror}") from error
+
+
+def decoded(name: str, content: bytes) -> np.ndarray:
+    """sRGB uint8 (H, W, 3), upright. Errors: BadPhotoError."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
             photo = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
-        raise BadPhotoError(f"{entry.name}: no picture of a known format") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise BadPhotoError(f"{entry.name}: {error}") from error
+        raise BadPhotoError(f"{name}: no picture of a known format") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadPhotoError(f"{name}: {error}") from error
     if min(photo.shape[:2]) < SMALLEST:
-        raise BadPhotoError(f"{entry.name}: {photo.shape[1]} x {photo.shape[0]} pixels are too few")
+        raise BadPhotoError(f"{name}: {photo.shape[1]} x {photo.shape[0]} pixels are too few")
     return photo
+
+
+def read(entry: Entry) -> np.ndarray:
+    """sRGB uint8 (H, W, 3), upright. Errors: BadPhotoError."""
+    return decoded(entry.name, data(entry))
 
 
 def centre_square(photo: np.ndarray, size: int) -> Image.Image:
@@ -120,6 +127,19 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(photo[top : top + side, left : left + side])
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def squares(
+    entries: Sequence[Entry], size: int, skipped: list[str]
+) -> Iterator[tuple[Entry, Image.Image]]:
+    """Photos as centre squares; bad ones are left out and named in `skipped`."""
+    for entry in entries:
+        try:
+            photo = read(entry)
+        except BadPhotoError as error:
+            skipped.append(str(error))
+            continue
+        yield entry, centre_square(photo, size)
 
 
 class Cache:

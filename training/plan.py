@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,19 @@ import torch
 from .config import Stage, TrainConfig
 
 _ORDER, _STEP, _PICTURE = range(3)  # kinds of randomness
+
+
+class Mode(NamedTuple):
+    """Which parts of the generator a step uses."""
+
+    automatic: bool
+    """No references."""
+    texture: bool
+    """psi_E is used."""
+    supervised: bool
+    """The heads of the deep supervision are used."""
+    distilled: bool
+    """The head of the distillation is used."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,12 @@ class Place:
     def supervision(self) -> float:
         """Weight of the deep supervision: down to 0 in the first half of the stage."""
         return self.stage.supervision * max(0.0, 1 - self.step / (0.5 * self.steps))
+
+    @property
+    def mode(self) -> Mode:
+        """Which parts of the generator are used."""
+        stage = self.stage
+        return Mode(self.automatic, stage.texture, self.supervision > 0, stage.distillation > 0)
 
     @property
     def automatic(self) -> bool:

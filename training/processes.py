@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
 
 
 def mean(values: Tensor) -> Tensor:
@@ -17,7 +34,7 @@ def mean(values: Tensor) -> Tensor:
     local = values.mean()
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return local
-    total: Tensor = all_reduce(local)
+    total: Tensor = _Sum.apply(local)
     return total / dist.get_world_size()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .files import save_text
 from .score import Protocol, Score, picture_name
 
 COLUMNS = {
@@ -43,13 +44,6 @@ PAPER = """\
 CN is ColorNet (Zerman et al. 2019), whose weights are unpublished: `n/a` here; M3, ΔM3 and chroma instead. The paper's \
 SSIM is not the standard one (27.7 dB would be about 0.74), so its two columns cannot be compared with ours.
 """
-
-
-def save_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 
 from . import metrics
 from .elastic import elastic_copy
-from .photos import BadPhotoError, Entry, centre_square, read
+from .photos import Entry, squares
 
 MODES = ("auto", "self", "random")
 BICUBIC = Image.Resampling.BICUBIC
@@ -114,19 +114,6 @@ class Colorizer:
         return result
 
 
-def squares(
-    entries: Sequence[Entry], size: int, skipped: list[str]
-) -> Iterator[tuple[Entry, Image.Image]]:
-    """Photos as centre squares; bad ones are left out and named in `skipped`."""
-    for entry in entries:
-        try:
-            photo = read(entry)
-        except BadPhotoError as error:
-            skipped.append(str(error))
-            continue
-        yield entry, centre_square(photo, size)
-
-
 def distorted(rgb: Tensor, seed: int) -> Tensor:
     """An elastic copy (1, 3, h, w), the same for the same seed."""
     return elastic_copy(rgb, torch.Generator().manual_seed(seed)).clamp(0, 1)
@@ -157,9 +144,10 @@ def score(
         if "self" in protocol.modes:
             pictures["self"] = colorize(low, distorted(low, protocol.seed + index), "self")
         if "random" in protocol.modes:
-            other = list(squares([entries[strangers[index]]], protocol.low, []))
-            if other:
-                reference = distorted(planes(other[0][1]), protocol.seed + index)
+            partners = [entries[i] for i in np.roll(strangers, -index)]
+            others = squares([p for p in partners if p is not entry], protocol.low, [])
+            if (other := next(others, None)) is not None:
+                reference = distorted(planes(other[1]), protocol.seed + index)
                 pictures["random"] = colorize(low, reference, "random")
                 pictures["reference"] = pixels(reference)
                 moved.append(

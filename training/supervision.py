@@ -46,19 +46,25 @@ class Supervision(nn.Module):
 
 
 def colored(
-    net: SCSNet, heads: Supervision, source: Tensor, reference_lab: Tensor | None, ab: Tensor
+    net: SCSNet, heads: Supervision | None, source: Tensor, reference_lab: Tensor | None, ab: Tensor
 ) -> tuple[Tensor, ReferenceFeatures | None, Tensor]:
-    """The colour branch step by step: F_color, what it keeps of the reference, supervision loss."""
+    """The colour branch step by step: F_color, what it keeps of the reference, loss of the heads (or 0)."""
     branch, loss = net.color_branch, source.new_zeros((), dtype=torch.float32)
     memories = None
     if reference_lab is not None:
         encoded = branch.encode_reference(reference_lab)
-        loss = loss + heads.loss("reference", encoded, reference_lab[:, 1:])
+        if heads is not None:
+            loss = loss + heads.loss("reference", encoded, reference_lab[:, 1:])
         memories = branch.cross_attention.remember([encoded])
     joined = branch.aggregate(source, memories)
     extracted = branch.extractor.convolve(joined)
     attended = branch.extractor.attend(extracted)
-    for name, features in (("joined", joined), ("extracted", extracted), ("attended", attended)):
-        loss = loss + heads.loss(name, features, ab)
+    if heads is not None:
+        for name, features in (
+            ("joined", joined),
+            ("extracted", extracted),
+            ("attended", attended),
+        ):
+            loss = loss + heads.loss(name, features, ab)
     kept = None if memories is None else ReferenceFeatures(memories)
     return branch.decoder(attended), kept, loss

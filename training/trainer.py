@@ -132,7 +132,7 @@ class Trainer:
             for name in ("content", "perceptual", "adversarial", "distillation")
         }
         weights["supervision"] = place.supervision
-        made = self.wrapped(batch, place.automatic, place.stage.texture)
+        made = self.wrapped(batch, place.mode)
         terms, truth, planes = self.terms(made, batch, place)
         parts = place.stage.accumulate
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()

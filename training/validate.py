@@ -15,9 +15,8 @@ from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 
 from .data import BICUBIC, planes
 from .elastic import elastic_copy
-from .photos import Entry
+from .photos import Entry, squares
 from .plan import Place
-from .score import squares
 
 SHOWN = 8  # photos in the picture
 AT_ONCE = 8

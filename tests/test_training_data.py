@@ -1,0 +1,163 @@
+"""Photos: where they are found, what is made of them, what happens to bad ones."""
+
+import json
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_run import make_photos, tiny_config
+
+pytest.importorskip("skimage")
+
+from training import prepare
+from training.data import Pairs, loader
+from training.photos import BadPhotoError, find, read
+from training.plan import Plan
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos")
+
+
+def packed(photos, path):
+    with tarfile.open(path, "w") as shard:
+        for photo in sorted(photos.iterdir()):
+            shard.add(photo, photo.name)
+        shard.add(photos / "00.png", "label.cls")
+    return path
+
+
+def test_folder_list_and_shard_hold_the_same_photos(photos, tmp_path):
+    listing = tmp_path / "list.txt"
+    listing.write_text("# some\n" + "".join(f"photos/{p.name}\n" for p in sorted(photos.iterdir())))
+    sources = [photos, listing, packed(photos, tmp_path / "a.tar")]
+    pictures = [[read(entry) for entry in find([source])] for source in sources]
+    assert [len(p) for p in pictures] == [12, 12, 12]
+    for a, b, c in zip(*pictures, strict=True):
+        assert np.array_equal(a, b)
+        assert np.array_equal(a, c)
+    assert len(find(sources)) == 36
+
+
+def test_our_shards_are_webdataset_shards(photos, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    path = packed(photos, tmp_path / "a.tar")
+    samples = list(webdataset.WebDataset(str(path), shardshuffle=False).decode("rgb8"))
+    ours = [read(entry) for entry in find([path])]
+    theirs = [sample["png"] for sample in samples if "png" in sample]
+    assert len(theirs) == len(ours)
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_where_nothing_is_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder, list or shard"):
+        find([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="no photos"):
+        find([tmp_path])
+    (tmp_path / "x.tar").write_bytes(b"nonsense" * 200)
+    with pytest.raises(ValueError, match="not an uncompressed tar"):
+        find([tmp_path / "x.tar"])
+
+
+def test_bad_photos_say_why(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.png").write_text("hello")
+    Image.new("RGB", (200, 4)).save(tmp_path / "thin.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:300])
+    (tmp_path / "whole.jpg").unlink()
+    for entry, reason in zip(
+        find([tmp_path]), ("(?i)trunc|broken|known", "known", "known", "200 x 4"), strict=True
+    ):
+        with pytest.raises(BadPhotoError, match=reason):
+            read(entry)
+
+
+def pairs(photos, **changes):
+    config = tiny_config(photos, "")
+    config = replace(config, stages=(replace(config.stages[1], steps=20, **changes),))
+    entries = find([photos])
+    return Pairs(entries, Plan(config, len(entries)))
+
+
+def test_a_batch(photos):
+    batch = pairs(photos, degrade=0.0)[3, 0]
+    assert batch.low.shape == (4, 3, 16, 16)
+    assert torch.equal(batch.low, batch.seen)
+    assert 32 <= batch.size[0] == batch.size[1] <= 48
+    top, left, height, width = batch.window
+    assert batch.high.shape == (4, 3, height, width) == (4, 3, 32, 32)
+    assert top + 32 <= batch.size[0]
+    assert left + 32 <= batch.size[1]
+    assert batch.working_size in (12, 16)
+    assert batch.distortion.noise.shape == (4, 2, 64, 64)
+
+
+def test_the_window_is_a_part_of_the_picture(photos):
+    """Brought down, the truth of the whole is the input."""
+    batch = pairs(photos, window=0, magnification=(3.0, 3.0), degrade=0.0)[0, 0]
+    whole = Image.fromarray((batch.high[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    low = np.asarray(whole.resize((16, 16), Image.Resampling.BICUBIC))
+    assert np.array_equal(low, (batch.low[0].permute(1, 2, 0) * 255).round().byte().numpy())
+
+
+def test_degraded_inputs_keep_their_truth(photos):
+    clean, degraded = pairs(photos, degrade=0.0)[5, 0], pairs(photos, degrade=1.0)[5, 0]
+    assert torch.equal(clean.high, degraded.high)
+    assert torch.equal(clean.low, degraded.low)
+    assert not torch.equal(clean.seen, degraded.seen)
+
+
+def test_processes_and_parts_share_a_batch(photos):
+    whole = pairs(photos)[2, 0]
+    split = pairs(photos, accumulate=2)
+    for rank in (0, 1):
+        split.rank, split.processes = rank, 2
+        for part in (0, 1):
+            number = part * 2 + rank
+            piece = split[2, part]
+            assert torch.equal(piece.high, whole.high[number : number + 1])
+            assert torch.equal(piece.distortion.noise, whole.distortion.noise[number : number + 1])
+
+
+def test_the_loader_starts_anywhere(photos):
+    batches = list(loader(pairs(photos), 0))
+    later = list(loader(pairs(photos), 17))
+    assert len(batches) == 20
+    assert all(torch.equal(a.high, b.high) for a, b in zip(batches[17:], later, strict=True))
+
+
+def test_bad_photos_are_stood_in_for_and_named(photos):
+    for name in ("00.png", "01.png"):
+        (photos / name).write_bytes(b"")
+    names = {name for batch in loader(pairs(photos), 0) for name in batch.skipped}
+    assert {name.split(":")[0][-6:] for name in names} == {"00.png", "01.png"}
+    for photo in photos.iterdir():
+        photo.write_bytes(b"")
+    with pytest.raises(ValueError, match="12 photos in a row"):
+        next(loader(pairs(photos), 0))
+
+
+def test_prepare_by_the_papers_rule(photos, tmp_path, capsys):
+    Image.new("RGB", (128, 128), (90, 80, 40)).save(photos / "tint.bmp")
+    (photos / "broken.jpg").write_bytes(b"x")
+    (photos / "copy.png").write_bytes((photos / "03.png").read_bytes())
+    out = tmp_path / "out"
+    arguments = ["--data", str(photos), "--output", str(out), "--kilobytes", "0.1", "--side", "32"]
+    prepare.main([*arguments, "--resize", "48", "--shards", "5", "--workers", "1"])
+    report = json.loads((out / "report.json").read_text())
+    assert report["kept"] == 12
+    assert report["gone"] == {"low colour variation": 1, "the same file": 1, "unreadable": 1}
+    assert "tint.bmp: low colour variation 0.0" in (out / "report.md").read_text()
+    assert (out / "contact_sheet.png").exists()
+    assert len(find([out / "kept.txt"])) == 12
+    shards = find([out / "shards"])
+    assert len(shards) == 12
+    assert read(shards[0]).shape == (48, 60, 3)
+    assert len(list((out / "shards").iterdir())) == 3
+    prepare.main([*arguments[:4], "--kilobytes", "1000", "--workers", "1"])
+    assert json.loads((out / "report.json").read_text())["kept"] == 0

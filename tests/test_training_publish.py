@@ -1,0 +1,100 @@
+"""Weights on their way out: evaluation from end to end, export, and the Hub with its real client."""
+
+import json
+
+import pytest
+import torch
+
+from scsnet import checkpoint
+
+pytest.importorskip("skimage")
+pytest.importorskip("accelerate")
+
+from hub_server import HubServer
+from training_run import make_photos
+
+from training import evaluate, export, publish
+from training.config import TrainConfig
+
+
+@pytest.fixture
+def run(tmp_path, tiny_net):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = TrainConfig(data=("/somewhere/private/holiday",), output=str(folder))
+    export.export(tiny_net, folder / "weights.safetensors", config, 7, 12, {"auto_psnr": 21.5})
+    return folder
+
+
+def test_a_card_without_paths(run):
+    card = checkpoint.read_info(run / "weights.safetensors").card
+    assert card["training"]["data"] == ["holiday"]
+    assert card["figures"] == {"auto_psnr": 21.5}
+    readme = (run / "README.md").read_text()
+    assert readme.startswith("---\nlibrary_name: scsnet")
+    assert "private" not in readme
+    assert "| auto_psnr | 21.5 |" in readme
+
+
+def test_publish(run, monkeypatch, capsys):
+    options = ["--run", str(run), "--repo", "someone/colours"]
+    publish.main([*options, "--dry-run"])
+    assert "weights.safetensors" in capsys.readouterr().out
+    with HubServer() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(publish.HfApi, "__init__", _endpoint(publish.HfApi.__init__, hub.url))
+        publish.main(options)
+        repo = hub.repos["someone/colours"]
+        files = repo.commits[repo.refs["main"]]
+    assert files["weights.safetensors"] == (run / "weights.safetensors").read_bytes()
+    assert files["README.md"] == (run / "README.md").read_bytes()
+
+
+def _endpoint(real, url):
+    def init(self):
+        real(self, endpoint=url, token="hf_test")
+
+    return init
+
+
+def test_publish_needs_a_finished_run(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        publish.main(["--run", str(tmp_path), "--repo", "a/b"])
+    assert "let the run end" in capsys.readouterr().err
+
+
+def test_evaluate(run, tmp_path, capsys):
+    photos = make_photos(tmp_path / "photos", 3)
+    (photos / "bad.png").write_bytes(b"")
+    out = tmp_path / "figures"
+    evaluate.main(
+        [
+            *("--weights", str(run / "weights.safetensors"), "--data", str(photos)),
+            *("--output", str(out), "--size", "64", "--magnification", "4"),
+            *("--pictures", "1", "--device", "cpu"),
+        ]
+    )
+    text = capsys.readouterr().out
+    assert "| gray + bicubic |" in text
+    assert "FID n/a" in text
+    assert "1 photos were left out" in text
+    values = json.loads((out / "figures.json").read_text())
+    assert values["photos"] == 3
+    assert values["rows"]["truth"]["psnr"] is None
+    assert (
+        values["rows"]["true colour + bicubic"]["psnr"] > values["rows"]["gray + bicubic"]["psnr"]
+    )
+    page = (out / "index.html").read_text()
+    assert page.count("<section>") == 1
+    assert page.count("<img") == 6
+    assert 'src="pictures/000_00_truth.jpg"' in page
+    assert (out / "pictures" / "000_00_truth.jpg").exists()
+
+
+def test_parameters_by_mode():
+    from scsnet import SCSNet
+    from training.score import parameters
+
+    with torch.device("meta"):
+        net = SCSNet()
+    assert parameters(net) == {"auto": 9954441, "self": 15357775, "random": 15357775}

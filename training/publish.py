@@ -1,0 +1,86 @@
+"""Push the weights of a run to a Hub repository: `python training/publish.py --run RUN --repo owner/name`.
+
+What goes: weights.safetensors, README.md (the model card) and validation.png, in one commit. The token is
+the Hub client's own (`hf auth login` or HF_TOKEN); HF_ENDPOINT names another Hub.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from scsnet import checkpoint
+from training.options import Parser, add_fields, given
+
+FILES = ("weights.safetensors", "README.md", "validation.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What goes where."""
+
+    run: str = ""
+    """Folder of a finished run."""
+    repo: str = ""
+    """owner/name on the Hub; made if it does not exist."""
+    private: bool = False
+    """Make a new repository private."""
+    message: str = "SCSNet weights"
+    """Of the commit."""
+    dry_run: bool = False
+    """Say what would go, and stop."""
+
+
+def chosen(run: Path) -> list[Path]:
+    """The files that go. Errors: FileNotFoundError; ValueError for weights that cannot be opened."""
+    weights = run / FILES[0]
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"{weights} does not exist: let the run end, or make it with export.py"
+        )
+    checkpoint.load(weights)
+    return [run / name for name in FILES if (run / name).is_file()]
+
+
+def publish(options: Options) -> str:
+    """Make the repository if need be, push one commit; its address. Errors: those of the client."""
+    api = HfApi()
+    repo = api.create_repo(options.repo, private=options.private, exist_ok=True)
+    operations = [CommitOperationAdd(path.name, str(path)) for path in chosen(Path(options.run))]
+    return str(
+        api.create_commit(repo.repo_id, operations, commit_message=options.message).commit_url
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Options -> a commit on the Hub."""
+    parser = Parser(prog="publish.py", description=__doc__)
+    add_fields(parser, parser.add_argument_group("options"), Options)
+    options = replace(Options(), **given(vars(parser.parse(arguments)), Options))
+    if not options.run or not options.repo:
+        parser.error("--run and --repo are needed")
+    try:
+        info = checkpoint.read_info(chosen(Path(options.run))[0])
+        print(f"{options.repo}: {info.parameters} parameters, {info.dtype}, sha256 {info.sha256}")
+        for path in chosen(Path(options.run)):
+            print(f"  {path.name} {path.stat().st_size / 1e6:.2f} MB")
+        print("dry run: nothing was sent" if options.dry_run else publish(options))
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalTokenNotFoundError,
+        OSError,
+        ValueError,
+    ) as error:
+        parser.error(str(error).strip())
+
+
+if __name__ == "__main__":
+    main()
