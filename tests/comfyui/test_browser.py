@@ -260,6 +260,7 @@ def test_picked_points_reach_the_node_and_the_file(page, picker, comfy):
     (node,) = [n for n in saved["nodes"] if n["type"] == "AttentionMapViz"]
     assert node["widgets_values"][:5] == [text, "all", "both", "inferno", 1.0]
     assert [v for v in node["widgets_values"][5:] if v] == []
+    comfy.post("/history", {"clear": True})
     run(page)
     prompt = next(iter(comfy.get("/history").values()))["prompt"][2]
     (viz,) = [n for n in prompt.values() if n["class_type"] == "AttentionMapViz"]
