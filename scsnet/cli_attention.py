@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cli_paths import CommandError, check_not_read, check_target, result_name
+from .cli_paths import CommandError, check_not_read, check_target, result_name, with_folder
 from .pictures import Picture, read_picture, write_picture
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def attention(options: argparse.Namespace) -> int:
             figures.append(_attention(net, features, source, references, levels, options))
         if options.what != "attention":
             figures.append(_valves(net, features, source, levels, options))
-    write_picture(target, stacked(figures), overwrite=options.force)
+    write_picture(with_folder(target), stacked(figures), overwrite=options.force)
     tell(str(target), options.quiet)
     return 0
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from .cli_paths import CommandError, Task, check_target, plan
+from .cli_paths import CommandError, Task, check_target, plan, with_folder
 from .formats import PictureError, check_output_size
 from .pictures import Picture, read_picture, write_picture
 
@@ -56,7 +55,7 @@ def colorize(options: argparse.Namespace) -> int:
         for number, task in enumerate(tasks):
             try:
                 if several:
-                    check_target(task.target, options.force, may_make_folder=True)
+                    check_target(task.target, options.force)
                 _one(net, first or read_picture(task.source), task, reference, options)
             except (CommandError, PictureError) as error:
                 if not several:
@@ -91,7 +90,7 @@ def _one(
         with Bar(task.source.name, options.quiet) as bar:
             rgb = _rendered(net, picture, place, reference, options, bar)
         notes = write_picture(
-            _made(task.target),
+            with_folder(task.target),
             rgb,
             alpha=None if picture.alpha is None else _resized(picture.alpha, place),
             tags=picture.tags,
@@ -184,12 +183,3 @@ def _shape_note(place: Geometry) -> list[str]:
     if 0.98 < stretch < 1.02 or min(place.area[2:]) < 50:
         return []
     return [f"is stretched to {place.window[3]} x {place.window[2]}, which has another shape"]
-
-
-def _made(target: Path) -> Path:
-    """The target, its folder made: plan() allows that for folders of several results only."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"{target.parent}: cannot be made: {error.strerror or error}") from error
-    return target

@@ -65,7 +65,7 @@ def plan(
         tasks.append(Task(item.path, target))
     _check_collisions(tasks, references)
     if not several:
-        check_target(tasks[0].target, force, may_make_folder=folder is not None)
+        check_target(tasks[0].target, force)
     return tasks, several
 
 
@@ -77,7 +77,7 @@ def result_name(path: Path, mark: str = "", ending: str | None = None) -> str:
     return stem + mark + (ending or (path.suffix if suffix in FORMATS else ".png"))
 
 
-def check_target(path: Path, force: bool, *, may_make_folder: bool = False) -> None:
+def check_target(path: Path, force: bool) -> None:
     """CommandError unless this file can be written: its ending, its folder, what is there already."""
     try:
         output_format(path)
@@ -88,12 +88,21 @@ def check_target(path: Path, force: bool, *, may_make_folder: bool = False) -> N
     if path.exists() and not force:
         raise CommandError(f"{path}: exists already; --force overwrites it")
     folder = path.parent
-    while may_make_folder and not os.path.lexists(folder) and folder != folder.parent:
+    while not os.path.lexists(folder) and folder != folder.parent:  # missing ones will be made
         folder = folder.parent
     if not folder.is_dir():
-        raise CommandError(f"{path}: there is no folder {folder}")
+        raise CommandError(f"{path}: {folder} is not a folder")
     if not os.access(folder, os.W_OK):
         raise CommandError(f"{path}: the folder {folder} is not writable")
+
+
+def with_folder(target: Path) -> Path:
+    """The target, its folder made where it is missing: only now that there is a result."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{target.parent}: cannot be made: {error.strerror or error}") from error
+    return target
 
 
 def _expand(

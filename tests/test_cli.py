@@ -274,6 +274,14 @@ def test_globs_are_expanded_here_too(work, capsys):
     assert len(out.splitlines()) == 3
 
 
+def test_missing_folders_are_made(work, capsys):
+    gray("a.png")
+    assert run(capsys, "colorize", "a.png", "-o", "x/y/b.png", "--scale", "1")[0] == 0
+    assert names("x/y") == ["b.png"]
+    assert run(capsys, "colorize", "a.png", "-o", "z/b.webp", "--size", "20000x10")[0] == 2
+    assert names() == ["a.png", "x"]  # not for nothing
+
+
 def test_trailing_slash_means_a_folder(work, capsys):
     gray("a.png")
     assert run(capsys, "colorize", "a.png", "-o", "new/sub/", "--scale", "1")[0] == 0
@@ -311,9 +319,9 @@ def test_result_names(work, name, expected):
         (["a.png", "-o", "b.xyz"], "ending"),
         (["a.png", "-o", "b"], "ending"),
         (["a.png", "-o", ""], "-o must not be empty"),
-        (["a.png", "-o", "none/b.png"], "no folder none"),
+        (["a.png", "-o", "text.png/b.png"], "text.png is not a folder"),
         (["a.png", "-o", "text.png"], "exists already; --force"),
-        (["a.png", "-o", "text.png/"], "text.png"),
+        (["a.png", "-o", "text.png/"], "text.png is not a folder"),
         (["a.png", "-o", "a.png", "--force"], "would overwrite the input"),
         (["a.png", "--reference", "c.png", "-o", "c.png", "--force"], "would overwrite the input"),
         (["a.png", "c.png", "-o", "out.png"], "need a folder"),

@@ -116,7 +116,8 @@ def test_every_mode_looks_as_pillow_shows_it(tmp_path, mode, ending, planes):
             (0, 0), (*image.getpixel((0, 0))[:3], 0)
         )  # WebP drops an alpha that is opaque everywhere
     path = tmp_path / f"picture.{ending}"
-    image.save(path)
+    # Pillow before 13 does not read its own uncompressed YCbCr.
+    image.save(path, **({"compression": "jpeg"} if (mode, ending) == ("YCbCr", "tif") else {}))
     picture = read_picture(path)
     assert (picture.height, picture.width, picture.rgb.shape[2]) == (32, 24, planes)
     assert (picture.alpha is not None) == (mode in ("RGBA", "LA"))
@@ -133,7 +134,7 @@ def test_every_mode_looks_as_pillow_shows_it(tmp_path, mode, ending, planes):
     )
     expected = np.asarray(shown.convert("L" if planes == 1 else "RGB")).reshape(32, 24, -1) / 255
     error = np.abs(found - expected).mean()
-    assert error < {"jpg": 0.06, "webp": 0.03, "avif": 0.03, "gif": 0.01, "tif": 0.02}.get(
+    assert error < {"jpg": 0.06, "webp": 0.03, "avif": 0.03, "gif": 0.01, "tif": 0.03}.get(
         ending, 0.06 if mode == "P" else 1e-6
     )
 
