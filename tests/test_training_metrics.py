@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import metrics
+from training import extras, metrics
 
 pytest.importorskip("skimage")
 
@@ -89,3 +89,23 @@ def test_frechet_and_kernel_distance():
     assert metrics.frechet_distance(a, 2 * b + 3) == pytest.approx(50, rel=0.05)
     assert metrics.kernel_distance(a, b) == pytest.approx(0, abs=0.02)
     assert metrics.kernel_distance(a, b + 1) > 0.5
+
+
+def test_fid_and_kid_where_there_is_a_network(monkeypatch):
+    monkeypatch.setattr(extras, "inception", lambda weights: lambda picture: picture.mean((0, 1)))
+    found = extras.Extras("weights.pth", with_lpips=False)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        truth = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        found.add({"truth": truth, "auto": truth // 2, "reference": truth})
+    rows = found.rows()
+    assert set(rows) == {"truth", "auto"}
+    assert rows["truth"]["fid"] == pytest.approx(0, abs=1e-6)
+    assert rows["auto"]["fid"] > 1000
+    assert set(found.missing) == {"lpips"}
+
+
+def test_figures_without_their_networks_say_why(tmp_path):
+    found = extras.Extras(str(tmp_path / "nothing.pth"), with_lpips=False)
+    assert "nothing.pth" in found.missing["fid"] or "torch_fidelity" in found.missing["fid"]
+    assert found.rows() == {}

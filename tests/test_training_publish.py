@@ -36,25 +36,20 @@ def test_a_card_without_paths(run):
     assert "| auto_psnr | 21.5 |" in readme
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
 def test_publish(run, monkeypatch, capsys):
     options = ["--run", str(run), "--repo", "someone/colours"]
     publish.main([*options, "--dry-run"])
     assert "weights.safetensors" in capsys.readouterr().out
     with HubServer() as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(publish.HfApi, "__init__", _endpoint(publish.HfApi.__init__, hub.url))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", "writer")
         publish.main(options)
         repo = hub.repos["someone/colours"]
         files = repo.commits[repo.refs["main"]]
     assert files["weights.safetensors"] == (run / "weights.safetensors").read_bytes()
     assert files["README.md"] == (run / "README.md").read_bytes()
-
-
-def _endpoint(real, url):
-    def init(self):
-        real(self, endpoint=url, token="hf_test")
-
-    return init
 
 
 def test_publish_needs_a_finished_run(tmp_path, capsys):

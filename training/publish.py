@@ -72,14 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for path in chosen(Path(options.run)):
             print(f"  {path.name} {path.stat().st_size / 1e6:.2f} MB")
         print("dry run: nothing was sent" if options.dry_run else publish(options))
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalTokenNotFoundError,
-        OSError,
-        ValueError,
-    ) as error:
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
         parser.error(str(error).strip())
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: an upload that failed
+        parser.error(f"{error}: {error.__cause__}" if error.__cause__ else str(error))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""Whole runs of other kinds: fine-tuning, features of other networks, dry runs, ablations."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_run import losses, make_photos, tiny_config
+
+pytest.importorskip("accelerate")
+pytest.importorskip("skimage")
+
+from scsnet import checkpoint
+from training import ablate, checkpoints, export, train
+from training.loop import train as run
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def vgg_file(tmp_path):
+    """The layout of VGG19 in the caffe convention, three blocks."""
+    rng = np.random.default_rng(0)
+    arrays, inputs = {}, 3
+    for block, (count, width) in enumerate(((2, 64), (2, 8), (4, 8)), 1):
+        for conv in range(1, count + 1):
+            arrays[f"block{block}_conv{conv}.weight"] = rng.normal(
+                0, 0.1, (width, inputs, 3, 3)
+            ).astype("f4")
+            arrays[f"block{block}_conv{conv}.bias"] = np.zeros(width, "f4")
+            inputs = width
+    np.savez(tmp_path / "vgg.npz", **arrays)
+    return str(tmp_path / "vgg.npz")
+
+
+@pytest.fixture
+def mobilenet_file(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "conv1.weight": rng.normal(0, 0.3, (8, 3, 3, 3)).astype("f4"),
+        "conv1.bias": np.zeros(8, "f4"),
+    }
+    for n in range(1, 12):
+        outputs = 512 if n == 11 else 8
+        arrays[f"dw{n}.weight"] = rng.normal(0, 0.3, (8, 1, 3, 3)).astype("f4")
+        arrays[f"dw{n}.bias"] = np.zeros(8, "f4")
+        arrays[f"pw{n}.weight"] = rng.normal(0, 0.5, (outputs, 8, 1, 1)).astype("f4")
+        arrays[f"pw{n}.bias"] = np.ones(outputs, "f4") / 10
+    np.savez(tmp_path / "mobilenet.npz", **arrays)
+    return str(tmp_path / "mobilenet.npz")
+
+
+def one_stage(photos, output, **changes):
+    config = tiny_config(photos, output)
+    return replace(config, stages=(replace(config.stages[1], adversarial=0.0, **changes),))
+
+
+def test_perceptual_loss_and_distillation(photos, tmp_path, vgg_file, mobilenet_file):
+    config = one_stage(photos, tmp_path / "run", perceptual=5.0, distillation=10.0)
+    run(replace(config, perceptual_weights=vgg_file, distillation_weights=mobilenet_file))
+    for row in losses(tmp_path / "run").values():
+        assert {"perceptual", "distillation"} <= set(row)
+        assert 0 < row["distillation"] < 2
+
+
+def test_fine_tuning_starts_where_the_weights_are(photos, tmp_path):
+    weights = run(one_stage(photos, tmp_path / "a"))
+    config = one_stage(photos, tmp_path / "b", steps=1, learning_rate=1e-9)
+    tuned = run(replace(config, init=str(weights), ema=0.0))
+    before, after = checkpoint.load(weights), checkpoint.load(tuned)
+    assert after.config == before.config
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_bf16_learns_too(photos, tmp_path):
+    config = one_stage(photos, tmp_path / "run", steps=40, degrade=0.0, warmup=4)
+    run(replace(config, precision="bf16"))
+    rows = [row["ref_content"] for row in losses(tmp_path / "run").values() if "ref_content" in row]
+    assert np.mean(rows[-5:]) < 0.9 * np.mean(rows[:5])
+
+
+def test_weights_of_any_checkpoint(photos, tmp_path, capsys):
+    weights = run(one_stage(photos, tmp_path / "run"))
+    last = checkpoints.last(tmp_path / "run" / "checkpoints")
+    export.main([str(last), str(tmp_path / "again.safetensors")])
+    a, b = checkpoint.load(weights), checkpoint.load(tmp_path / "again.safetensors")
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    with pytest.raises(SystemExit):
+        export.main([str(photos / "00.png"), "x.safetensors"])
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
+    (photos / "bad.jpg").touch()
+    out = tmp_path / "run"
+    options = ["--data", str(photos), "--output", str(out), "--dry-run", "--network.width", "8"]
+    train.main([*options, "--network.depth", "1", "--size", "16", "--batch", "2", "--window", "16"])
+    text = capsys.readouterr().out
+    assert "data: 13 photos; of 13 looked at 1 are bad" in text
+    assert "stage 2: 500 steps of" in text
+    assert "in all" in text
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("table", [4, 5])
+def test_ablations(photos, tmp_path, table, vgg_file):
+    config = one_stage(photos, tmp_path / "a", steps=2, magnification=(4.0, 4.0), window=32)
+    config = replace(config, validation=(str(photos),), perceptual_weights=vgg_file)
+    text = ablate.ablate(table, config, photos=1)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(ablate.PAPER[table])
+    assert (tmp_path / "a" / f"table{table}.md").read_text() == text
+    assert ablate.ablate(table, config, photos=1) == text  # nothing is trained again
