@@ -1,4 +1,4 @@
-"""How much memory SCSNet takes, for ComfyUI's memory management. Measured, see tests/comfyui/test_memory.py."""
+"""How much memory SCSNet takes, for ComfyUI's memory management. Measured, see tests/test_nodes_memory.py."""
 
 from __future__ import annotations
 
