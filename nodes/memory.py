@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
+from ..scsnet.model import BLOCK
 from . import host
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _WORKING = (
 )
 _TILE = 5  # per pixel of a tile of psi_E
 _CPM = 16  # per source pixel of a tile, and per output pixel of a block: 128 and 256 channels, and their copies
-_BLOCK = 64 * 512  # output pixels that CPM maps at a time
+_BLOCK = BLOCK[0] * BLOCK[1]  # output pixels that CPM maps at a time
 _PLANES = (
     4 * 20
 )  # bytes per pixel of the picture, whatever the type: luminance, RGB and LAB while they are converted

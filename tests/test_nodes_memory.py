@@ -9,7 +9,6 @@ import torch
 from host_doubles import Host, pack
 from torch.utils._python_dispatch import TorchDispatchMode
 
-
 FLOOR = 40 * 2**20  # a block of CPM, which small pictures do not fill
 
 
