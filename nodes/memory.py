@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 PIXELS_AT_ONCE = 2**20  # of the pictures that a GPU works on together
 
 # Channel planes of the network's width and type that are alive at the worst moment.
-_WORKING = (
-    12  # per pixel that the colour branch sees: convolutions at full size, attention at a quarter
-)
+# Per pixel that the colour branch sees: convolutions at full size, attention at a quarter.
+_WORKING = 12
 _TILE = 5  # per pixel of a tile of psi_E
 _CPM = 16  # per source pixel of a tile, and per output pixel of a block: 128 and 256 channels, and their copies
 _BLOCK = BLOCK[0] * BLOCK[1]  # output pixels that CPM maps at a time
-_PLANES = (
-    4 * 20
-)  # bytes per pixel of the picture, whatever the type: luminance, RGB and LAB while they are converted
+# Bytes per pixel of the picture, whatever the type: luminance, RGB and LAB while they are converted.
+_PLANES = 4 * 20
 
 
 def _channel(model: Model) -> int:
