@@ -71,6 +71,7 @@ def test_options_change_the_config():
         (["--size", "30"], "multiple of 4"),
         (["--learning-rate", "nan"], "learning_rate must be"),
         (["--ema", "1"], "ema must be"),
+        (["--adversarial", "1", "--size", "16", "--magnification", "1", "4"], "at least 32 pixels"),
         (["--network.width", "6"], "width must be a multiple of 4"),
         (["--distillation", "1"], "needs distillation_weights"),
         (["--network.head", "pixel_shuffle"], "magnification must be 4 4"),

@@ -33,6 +33,14 @@ def left(folder: Path) -> str:
     return f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
 
 
+def _reason(error: BaseException) -> str:
+    """The disk's own words where torch hides them behind its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or error)
+
+
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write the checkpoint of a step, then remove all but the `keep` newest.
 
@@ -49,7 +57,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written: {error}; {left(folder)}") from error
+        raise RunError(f"{path} cannot be written: {_reason(error)}; {left(folder)}") from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
     for rest in folder.glob("step-*.tmp"):  # of a process that was killed

@@ -102,6 +102,18 @@ class Stage:
         if not 0 <= self.degrade <= 1:
             raise ValueError(f"degrade must be between 0 and 1, got {self.degrade}")
 
+        if self.adversarial and self.smallest_truth < 32:
+            raise ValueError(
+                "the adversarial loss needs at least 32 pixels of output: size x the lowest "
+                f"magnification and window must reach that, got {self.smallest_truth}"
+            )
+
+    @property
+    def smallest_truth(self) -> int:
+        """Side of the smallest picture that the losses can get."""
+        smallest = max(1, round(self.size * self.magnification[0]))
+        return min(self.window or smallest, smallest)
+
     @property
     def largest_output(self) -> int:
         """Side of the largest output grid."""
