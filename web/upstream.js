@@ -11,7 +11,7 @@ export function feeder(node, input) {
 
 /** The /view query of a LoadImage-like value such as "folder/photo.png [output]". */
 export function viewQuery(value) {
-  const [, path, type = "input"] = /^(.*?)(?: \[(input|output|temp)\])?$/.exec(value);
+  const [, path, type = "input"] = value.match(/^(.*?)(?: \[(input|output|temp)\])?$/);
   const cut = path.lastIndexOf("/") + 1;
   return new URLSearchParams({ filename: path.slice(cut), subfolder: path.slice(0, Math.max(0, cut - 1)), type });
 }
