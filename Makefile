@@ -10,8 +10,9 @@ INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet --constraint co
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/python -m scsnet colorize samples/WorldsFair1900Paris.jpg --scale 2 -o demo/WorldsFair1900Paris.png --force
-	@echo "The result: demo/WorldsFair1900Paris.png"
+	$(BIN)/python -m scsnet colorize samples/Colorado1941.png --reference samples/Alps.jpg --scale 2 -o demo/Colorado1941.png --force
+	@echo "Compare: samples/Colorado1941.png (1941, gray), samples/Alps.jpg (its reference)."
+	@echo "The result: demo/Colorado1941.png"
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest

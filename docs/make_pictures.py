@@ -1,0 +1,118 @@
+"""The pictures of the README: `python docs/make_pictures.py PHOTO...`.
+
+PHOTO are colour photos whose terms allow it: each is brought to 128 x 128 gray, coloured with its own
+distorted copy as reference and magnified by 4. The other pictures are made from `samples/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from scsnet import SCSNet, encode_picture, render
+from scsnet.checkpoint import load
+from scsnet.device import choose_dtype
+from scsnet.pictures import read_picture
+from training.elastic import elastic_copy
+
+HEIGHT = 288
+GAP = 6
+
+
+def planes(picture: Image.Image) -> Tensor:
+    """RGB -> (1, 3, H, W) in 0..1."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+
+
+def image(rgb: Tensor) -> Image.Image:
+    """(1, 3, H, W) in 0..1 -> RGB."""
+    return Image.fromarray((rgb[0].permute(1, 2, 0) * 255).round().byte().numpy())
+
+
+def row(panels: list[tuple[str, Image.Image]], resample: Image.Resampling) -> Image.Image:
+    """Panels of one height side by side, each with a word below."""
+    font = ImageFont.load_default(size=14)
+    sized = [
+        p.convert("RGB").resize((round(p.width * HEIGHT / p.height), HEIGHT), resample)
+        for _, p in panels
+    ]
+    width = sum(p.width for p in sized) + GAP * (len(sized) - 1)
+    sheet = Image.new("RGB", (width, HEIGHT + 24), "white")
+    draw, left = ImageDraw.Draw(sheet), 0
+    for (name, _), panel in zip(panels, sized, strict=True):
+        sheet.paste(panel, (left, 0))
+        draw.text((left + 2, HEIGHT + 4), name, fill="black", font=font)
+        left += panel.width + GAP
+    return sheet
+
+
+def save(sheet: Image.Image, name: str) -> None:
+    """JPEG beside this file."""
+    sheet.save(Path(__file__).parent / name, quality=88)
+    print(f"docs/{name}: {sheet.width} x {sheet.height}")
+
+
+def old_photo(net: SCSNet) -> None:
+    """The sample, automatic and with its reference."""
+    gray = Image.open(ROOT / "samples/Colorado1941.png")
+    reference = Image.open(ROOT / "samples/Alps.jpg")
+    size = (gray.height, gray.width)
+    panels: list[tuple[str, Image.Image]] = [("a photo of 1941", gray)]
+    automatic = render(net, encode_picture(net, planes(gray)), size)
+    led = render(net, encode_picture(net, planes(gray), [planes(reference)]), size)
+    panels += [
+        ("automatic", image(automatic)),
+        ("a reference", reference),
+        ("led by it", image(led)),
+    ]
+    save(row(panels, Image.Resampling.LANCZOS), "old_photo.jpg")
+
+
+def own_reference(net: SCSNet, path: str) -> None:
+    """A photo at 128 x 128, gray, with its distorted copy, at any size."""
+    picture = Image.fromarray(read_picture(path).rgb)
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    truth = picture.crop((left, top, left + side, top + side)).resize((512, 512))
+    small = truth.resize((128, 128), Image.Resampling.BICUBIC)
+    reference = elastic_copy(planes(small), torch.Generator().manual_seed(3))
+    features = encode_picture(net, planes(small.convert("L")), [reference])
+    panels: list[tuple[str, Image.Image]] = [
+        ("gray, 128 x 128", small.convert("L")),
+        ("a distorted copy as reference", image(reference)),
+        ("x 4", image(render(net, features, (512, 512)))),
+        ("truth", truth),
+    ]
+    save(
+        row(panels, Image.Resampling.LANCZOS),
+        f"own_{Path(path).stem.split('backgrounds_')[-1]}.jpg",
+    )
+    window = (round(0.35 * 1024), round(0.25 * 1024), 256, 256)
+    zoom = [
+        (f"x {scale}", image(render(net, features, (round(128 * scale),) * 2)))
+        for scale in (1.5, 2.7, 4)
+    ]
+    zoom.append(("x 8, a window", image(render(net, features, (1024, 1024), window))))
+    save(
+        row(zoom, Image.Resampling.NEAREST), f"zoom_{Path(path).stem.split('backgrounds_')[-1]}.jpg"
+    )
+
+
+def main() -> None:
+    """All of them."""
+    net = load("bundled", dtype=choose_dtype(torch.device("cpu")))
+    old_photo(net)
+    for path in sys.argv[1:]:
+        own_reference(net, path)
+
+
+if __name__ == "__main__":
+    main()
