@@ -314,6 +314,7 @@ def test_the_help_page_opens(page, node):
     ).first.click(timeout=8000)
     page.get_by_text("When to use it").first.wait_for(timeout=8000)
     if SHOTS:
+        page.wait_for_timeout(1500)
         page.screenshot(path=str(Path(SHOTS, f"help-{node}.png")))
 
 
