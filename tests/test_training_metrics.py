@@ -66,11 +66,11 @@ def test_colorfulness_by_hand():
 
 def test_figures_of_a_gray_copy(pictures):
     gray = np.repeat(pictures[1][..., :1], 3, axis=2)
-    row = metrics.figures(gray, pictures[1])
+    row = metrics.figures(gray, metrics.Truth(pictures[1]))
     assert row["chroma"] < 0.5
     assert row["delta_m3"] == pytest.approx(metrics.colorfulness(pictures[1]), abs=1)
     with pytest.raises(ValueError, match="one size"):
-        metrics.figures(gray[:4], pictures[1])
+        metrics.figures(gray[:4], metrics.Truth(pictures[1]))
 
 
 def test_moving_towards_a_reference():

@@ -51,25 +51,35 @@ def colorfulness(rgb: np.ndarray, absolute: bool = False) -> float:
     return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
 
 
-def figures(result: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+class Truth:
+    """A picture that others are compared with; what every comparison needs is computed once."""
+
+    def __init__(self, picture: np.ndarray) -> None:
+        self.picture = picture
+        self.lab = rgb2lab(picture)  # (H, W, 3), L* 0..100
+        self.m3 = colorfulness(picture)
+
+
+def figures(result: np.ndarray, truth: Truth) -> dict[str, float]:
     """Every figure of one picture against the truth of the same size."""
-    if result.shape != truth.shape:
-        raise ValueError(f"expected pictures of one size, got {result.shape} and {truth.shape}")
-    lab, true_lab = rgb2lab(result), rgb2lab(truth)  # (H, W, 3), L* 0..100
-    difference = lab - true_lab
-    m3, true_m3 = colorfulness(result), colorfulness(truth)
-    delta_e = deltaE_ciede2000(true_lab, lab)
+    if result.shape != truth.picture.shape:
+        raise ValueError(
+            f"expected pictures of one size, got {result.shape} and {truth.picture.shape}"
+        )
+    lab = rgb2lab(result)
+    difference = lab - truth.lab
+    m3 = colorfulness(result)
     return {
-        "psnr": psnr(result, truth),
-        "ssim": ssim(result, truth),
+        "psnr": psnr(result, truth.picture),
+        "ssim": ssim(result, truth.picture),
         "psnr_l": decibels(float(np.mean(difference[..., 0] ** 2)), 100),
         "ab_error": float(np.abs(difference[..., 1:]).mean()),
         "psnr_ab": decibels(float(np.mean(difference[..., 1:] ** 2)), 255),
-        "delta_e": float(delta_e.mean()),
+        "delta_e": float(deltaE_ciede2000(truth.lab, lab).mean()),
         "chroma": float(np.hypot(lab[..., 1], lab[..., 2]).mean()),
         "m3": m3,
         "m3_abs": colorfulness(result, absolute=True),
-        "delta_m3": abs(m3 - true_m3),
+        "delta_m3": abs(m3 - truth.m3),
     }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +157,13 @@ def score(
                         pictures["auto"], pictures["random"], pictures["reference"]
                     )
                 )
-        for name, picture in pictures.items():
-            if name != "reference":
-                figures.setdefault(name, []).append(metrics.figures(picture, pictures["truth"]))
+        compared = {name: picture for name, picture in pictures.items() if name != "reference"}
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(
+                metrics.figures, compared.values(), repeat(metrics.Truth(pictures["truth"]))
+            )
+            for name, row in zip(compared, found, strict=True):
+                figures.setdefault(name, []).append(row)
         if keep is not None:
             keep(entry.name, pictures)
         if progress is not None:
