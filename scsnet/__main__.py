@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -24,13 +25,17 @@ _INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. SystemExit for --help, --version and arguments that make no sense."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # file names need not be text this terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parse(arguments)
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it logs to stderr by itself
     try:
         with _terminated_like_interrupted():
             return _run(options)
     except (CommandError, PictureError) as error:
-        print(f"scsnet: error: {error}", file=sys.stderr)
+        print(f"scsnet: error: {error}".replace("\n", " "), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("scsnet: interrupted", file=sys.stderr)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cli_paths import CommandError, check_not_read, check_target, result_name, with_folder
+from .cli_paths import (
+    CommandError,
+    check_not_read,
+    check_target,
+    disk_explained,
+    result_name,
+    with_folder,
+)
 from .pictures import Picture, read_picture, write_picture
 
 if TYPE_CHECKING:
@@ -24,8 +31,9 @@ def attention(options: argparse.Namespace) -> int:
     target: Path = options.output or options.input.with_name(
         result_name(options.input, "-attention", ".png")
     )
-    check_target(target, options.force)
-    check_not_read(target, [options.input, *options.references])
+    with disk_explained():
+        check_not_read(target, [options.input, *options.references])
+        check_target(target, options.force)
     source = read_picture(options.input)
     for x, y in options.points or []:
         if not (0 <= x < source.width and 0 <= y < source.height):

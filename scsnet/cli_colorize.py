@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .cli_paths import CommandError, Task, check_target, plan, with_folder
+from .cli_paths import CommandError, Task, check_target, disk_explained, plan, with_folder
 from .formats import PictureError, check_output_size
 from .pictures import Picture, read_picture, write_picture
 
@@ -31,13 +31,14 @@ class Geometry(NamedTuple):
 
 def colorize(options: argparse.Namespace) -> int:
     """Exit code 0, or 1 where some pictures of several failed; CommandError and PictureError for the rest."""
-    tasks, several = plan(
-        options.inputs,
-        options.output,
-        recursive=options.recursive,
-        references=options.reference,
-        force=options.force,
-    )
+    with disk_explained():
+        tasks, several = plan(
+            options.inputs,
+            options.output,
+            recursive=options.recursive,
+            references=options.reference,
+            force=options.force,
+        )
     # What costs little is checked before torch is imported.
     first = None if several else read_picture(tasks[0].source)
     references = [read_picture(path) for path in options.reference]
@@ -55,7 +56,8 @@ def colorize(options: argparse.Namespace) -> int:
         for number, task in enumerate(tasks):
             try:
                 if several:
-                    check_target(task.target, options.force)
+                    with disk_explained():
+                        check_target(task.target, options.force)
                 _one(net, first or read_picture(task.source), task, reference, options)
             except (CommandError, PictureError) as error:
                 if not several:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def plan(
     if not several:
         check_target(tasks[0].target, force)
     return tasks, several
+
+
+@contextlib.contextmanager
+def disk_explained() -> Iterator[None]:
+    """What the disk refuses while we look around (no permission, a name too long) is a CommandError."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror or error}") from error
 
 
 def result_name(path: Path, mark: str = "", ending: str | None = None) -> str:

@@ -312,6 +312,9 @@ def test_result_names(work, name, expected):
         (["none.png"], "none.png: No such file"),
         (["x*.png"], "x*.png: no file"),
         ([""], "empty"),
+        (["x" * 300 + ".png"], "File name too long"),
+        (["a.png", "-o", "x" * 300 + ".png"], "File name too long"),
+        (["a\0b.png"], "No such file"),
         (["empty"], "no picture in this folder"),
         (["text.png"], "text.png: is not a picture"),
         (["zero.png"], "zero.png: the file is empty"),
@@ -597,6 +600,25 @@ def test_arguments_are_checked_before_torch_is_imported(work, root):
             [sys.executable, "-c", program, *arguments], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
         )  # fmt: skip
         assert found.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+def test_file_names_that_are_no_text(work, tmp_path, root):
+    gray("a.png")
+    os.rename(b"a.png", b"\xe9t\xe9.png")  # noqa: PTH104
+    command = [
+        sys.executable,
+        "-m",
+        "scsnet",
+        "colorize",
+        b"\xe9t\xe9.png",
+        "--weights",
+        tmp_path / "tiny.safetensors",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1"}
+    found = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert found.stdout == b"\\udce9t\\udce9-scsnet.png: 48 x 32\n"
 
 
 def test_plan_prefers_a_file_over_a_pattern(work):
