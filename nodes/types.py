@@ -1,4 +1,7 @@
-"""What travels between the nodes: three types of links, and the dataclasses on them."""
+"""What travels between the nodes: three types of links, and the dataclasses on them.
+
+Each says in a few words what it is: ComfyUI sends the text of all of a node's inputs along with its errors.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ SCSLab = io.Custom("SCS_LAB")
 SCSAttention = io.Custom("SCS_ATTENTION")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A network under ComfyUI's memory management."""
 
@@ -35,8 +38,11 @@ class Model:
         """Of the weights, hence of the features."""
         return self.patcher.model.dtype
 
+    def __repr__(self) -> str:
+        return f"SCSNET_MODEL({self.name}, {self.dtype})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Lab:
     """Colorized pictures that can still be rendered at any size: an SCS_LAB."""
 
@@ -60,8 +66,11 @@ class Lab:
         """Height and width of the pictures that were colorized."""
         return self.features[0].size
 
+    def __repr__(self) -> str:
+        return f"SCS_LAB({self.count} pictures of {self.size[1]} x {self.size[0]} pixels)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Attention:
     """What colorization by reference looked at: an SCS_ATTENTION."""
 
@@ -74,6 +83,9 @@ class Attention:
     """Each reference (1 or B, 3, h, w), RGB 0..1, small enough for a figure."""
     reference_shape: tuple[int, int]
     """Height and width at which the network saw the references."""
+
+    def __repr__(self) -> str:
+        return f"SCS_ATTENTION({len(self.sources)} pictures, {len(self.references)} references)"
 
 
 T = TypeVar("T", Model, Lab, Attention)

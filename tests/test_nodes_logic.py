@@ -476,6 +476,13 @@ def test_bundles_do_not_carry_the_references(nodes, model, photo):
     assert attention.features[0].luminance.untyped_storage().nbytes() <= 4
 
 
+def test_bundles_say_in_a_few_words_what_they_are(nodes, model, photo):
+    lab, attention, _ = by_reference(nodes, model, torch.cat([photo] * 3), photo)
+    assert str(model) == "SCSNET_MODEL(test, torch.float32)"
+    assert str(lab) == "SCS_LAB(3 pictures of 32 x 24 pixels)"
+    assert str(attention) == "SCS_ATTENTION(3 pictures, 1 references)"
+
+
 @pytest.mark.parametrize(
     ("choice", "bf16", "fp16", "dtype"),
     [

@@ -92,6 +92,15 @@ def _run(comfy, p, *images):
     return [picture for node in shown for picture in pictures(comfy, outputs, node)]
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_on_request(comfy, dtype):
+    p = Prompt()
+    image = p.image(ALPS)
+    nodes = [p.auto(p.load(TINY, dtype=name), image) for name in ("fp32", dtype)]
+    whole, half = _run(comfy, p, *(p.upscale((node, 0), 0.7) for node in nodes))
+    assert 0 < np.abs(whole - half).mean() < 0.01
+
+
 def test_transparent_pictures_keep_their_alpha(comfy):
     alpha = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
     rgb = np.asarray(Image.open(comfy.base / "input" / ALPS).resize((64, 48)))
@@ -192,7 +201,9 @@ def test_messages_of_wrong_inputs(comfy):
     p = Prompt()
     node = p.reference(p.load(TINY), p.image(ALPS), p.image(ALPS))
     p.preview((p.viz((node, 1), "0.5, 1.5"), 0))
-    assert "(0.5, 1.5) is outside of the picture" in errors(comfy, p)
+    failed = comfy.fail(p)
+    assert "(0.5, 1.5) is outside of the picture" in failed["exception_message"]
+    assert failed["current_inputs"]["attention"] == ["SCS_ATTENTION(1 pictures, 1 references)"]
     p = Prompt()
     node = p.auto(p.load(TINY), p.image(ALPS))
     p.preview(p.upscale((node, 0), 2.0, window_x=0.9, window_width=0.5))
