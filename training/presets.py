@@ -101,7 +101,7 @@ def bundled() -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """A few minutes on your own photos, from the bundled weights."""
+    """From the bundled weights to your own photos: 9 minutes on two CPU cores that know bf16."""
     return TrainConfig(
         init="bundled",
         stages=(
