@@ -279,7 +279,7 @@ def test_the_picker_follows_the_loader_and_the_last_run(page, picker):
       const flip = LiteGraph.createNode('ImageInvert'); g.add(flip);
       const load = g._nodes.find(n => n.widgets?.[0]?.value === 'scsnet_autumn.jpg');
       load.connect(0, flip, 0); flip.connect(0, find('SCSColorizeReference'), 1); }""")
-    run(page)
+    run(page, 20)
     page.wait_for_function(f"() => ({source})().includes('type=temp')", timeout=5000)
     page.wait_for_function(
         "() => document.querySelector('.scsnet-points-stage img').naturalWidth === 360",
