@@ -67,6 +67,9 @@ def test_a_whole_run(photos, tmp_path):
     assert {"ref_content", "adversarial", "discriminator"} <= set(rows[6])
     assert rows[8]["skipped_photos"] == 1
     assert read_config(tmp_path / "run") == config
+    assert "auto_psnr" in card["figures"]
+    train(config, resume=True)  # nothing is left to do
+    assert (tmp_path / "run" / "README.md").read_text() == readme
 
 
 @pytest.mark.parametrize("stop", [3, 5])

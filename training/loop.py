@@ -21,7 +21,7 @@ from .config import TrainConfig
 from .data import Pairs, loader
 from .export import export
 from .files import save_text
-from .monitor import LOG, Monitor, cut_log
+from .monitor import LOG, Monitor, cut_log, last_figures
 from .photos import find
 from .plan import Plan
 from .stopping import Stopping
@@ -150,12 +150,13 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
     monitor = Monitor(output, accelerator, plan.total, trainer.step)
     try:
         with Stopping() as stopping:
-            figures = _steps(config, trainer, pairs, monitor, validation, stopping, on_step)
+            _steps(config, trainer, pairs, monitor, validation, stopping, on_step)
     finally:
         monitor.close()
         accelerator.end_training()
     weights = output / WEIGHTS
     if main:
+        figures = last_figures(output / LOG)
         export(trainer.result, weights, config, trainer.step, plan.photos, figures)
     return weights
 
@@ -168,12 +169,11 @@ def _steps(
     validation: Validation | None,
     stopping: Stopping,
     on_step: Callable[[int], Any] | None,
-) -> dict[str, float]:
-    """From the trainer's step to the last one; the figures of the last validation."""
+) -> None:
+    """From the trainer's step to the last one."""
     plan, output = trainer.plan, Path(config.output)
     main = trainer.accelerator.is_main_process
     parts = loader(pairs, trainer.step)
-    figures: dict[str, float] = {}
     while trainer.step < plan.total:
         place = plan.place(trainer.step)
         terms, skipped = trainer.advance(parts)
@@ -202,4 +202,3 @@ def _steps(
             if main:
                 checkpoints.save(output / CHECKPOINTS, step, trainer.state(), config.keep)
             raise RunError(f"stopped at step {step}; --resume goes on from there")
-    return figures

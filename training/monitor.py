@@ -35,6 +35,13 @@ def cut_log(path: Path, step: int) -> None:
     save_text(path, "".join(kept))
 
 
+def last_figures(path: Path) -> dict[str, float]:
+    """The figures of the last validation in a log; empty where there was none."""
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    found = [row for row in rows if "auto_psnr" in row]
+    return {k: v for k, v in found[-1].items() if k != "step"} if found else {}
+
+
 class Monitor:
     """Collects the terms of every step; `flush` checks, prints and writes their means."""
 

@@ -33,6 +33,7 @@ from training.options import Parser, add_fields, given
 from training.photos import BadPhotoError, Entry, data, decoded, find
 
 THUMBNAIL = 64  # pixels that colours are measured on
+COLUMNS = 16  # of the contact sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,17 +164,15 @@ def write_shards(folder: Path, contents: Iterable[tuple[str, bytes]], per_shard:
     return count
 
 
-def contact_sheet(
-    path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int = 16
-) -> None:
+def contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
     """One row of thumbnails per reason."""
     label = 14
-    sheet = Image.new("RGB", (columns * THUMBNAIL, len(rows) * (THUMBNAIL + label)), "white")
+    sheet = Image.new("RGB", (COLUMNS * THUMBNAIL, len(rows) * (THUMBNAIL + label)), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (title, thumbnails) in enumerate(rows):
         top = row * (THUMBNAIL + label)
         draw.text((2, top + 1), title, fill="black")
-        for column, thumbnail in enumerate(thumbnails[:columns]):
+        for column, thumbnail in enumerate(thumbnails):
             sheet.paste(Image.fromarray(thumbnail), (column * THUMBNAIL, top + label))
     sheet.save(path)
 
@@ -183,21 +182,21 @@ def prepare(rule: Rule) -> Counter[str]:
     entries = find(rule.data)
     output = Path(rule.output)
     output.mkdir(parents=True, exist_ok=True)
-    verdicts = list(tqdm(judged(entries, rule), total=len(entries), unit="photo", disable=None))
-    counts = Counter(verdict.reason for verdict in verdicts)
-    kept = [entry for entry, verdict in zip(entries, verdicts, strict=True) if not verdict.reason]
-    gone = [
-        {"photo": entry.name, "reason": v.reason, "detail": v.detail}
-        for entry, v in zip(entries, verdicts, strict=True)
-        if v.reason
-    ]
-    rows = [
-        (
-            f"{reason or 'kept'}: {count}",
-            [v.thumbnail for v in verdicts if v.reason == reason and v.thumbnail is not None],
-        )
-        for reason, count in sorted(counts.items())
-    ]
+    counts: Counter[str] = Counter()
+    kept: list[Entry] = []
+    gone: list[dict[str, str]] = []
+    shown: dict[str, list[np.ndarray]] = {}  # a row of the sheet each
+    verdicts = tqdm(judged(entries, rule), total=len(entries), unit="photo", disable=None)
+    for entry, verdict in zip(entries, verdicts, strict=True):
+        counts[verdict.reason] += 1
+        if verdict.reason:
+            gone.append({"photo": entry.name, "reason": verdict.reason, "detail": verdict.detail})
+        else:
+            kept.append(entry)
+        row = shown.setdefault(verdict.reason, [])
+        if verdict.thumbnail is not None and len(row) < COLUMNS:
+            row.append(verdict.thumbnail)
+    rows = [(f"{reason or 'kept'}: {counts[reason]}", row) for reason, row in sorted(shown.items())]
     contact_sheet(output / "contact_sheet.png", rows)
     summary = {
         "photos": len(entries),
