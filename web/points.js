@@ -56,7 +56,10 @@ export class PointPicker {
     this.stage.append(this.picture, this.marks);
     this.element.append(this.empty, this.stage, this.hint);
     this.picture.addEventListener("load", () => this.layOut());
-    this.picture.addEventListener("error", () => this.show(null));
+    this.picture.addEventListener("error", () => {
+      this.broken = Date.now();
+      this.reveal(false);
+    });
     this.resizes = new ResizeObserver(() => this.layOut());
     this.resizes.observe(this.element);
     this.stage.addEventListener("pointerdown", (event) => this.press(event));
@@ -73,10 +76,20 @@ export class PointPicker {
   /** The picture at this address; null: none yet. */
   show(url) {
     this.url = url;
+    this.broken = 0;
     if (url) this.picture.src = url;
-    this.empty.style.display = url ? "none" : "";
-    this.stage.style.display = this.hint.style.display = url ? "" : "none";
+    this.reveal(Boolean(url));
     this.refresh();
+  }
+
+  /** Follow the address; one that gave no picture is tried again after a while, for it may have been uploaded since. */
+  look(url) {
+    if (url !== this.url || (this.broken && Date.now() - this.broken > 5000)) this.show(url);
+  }
+
+  reveal(there) {
+    this.empty.style.display = there ? "none" : "";
+    this.stage.style.display = this.hint.style.display = there ? "" : "none";
   }
 
   /** The largest size of the picture's shape that fits; offsets are layout pixels, whatever the canvas' zoom. */

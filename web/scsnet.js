@@ -34,8 +34,7 @@ function addPicker(node) {
   });
   widget.serialize = false; // of the workflow file too: the points are in the text
   const update = () => {
-    const url = sourceUrl(node);
-    if (url !== picker.url) picker.show(url);
+    picker.look(sourceUrl(node));
     picker.follow();
   };
   // Links, loaders and the text change in many ways, each with its own event in each frontend; looking is cheap.

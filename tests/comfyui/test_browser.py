@@ -274,6 +274,18 @@ def test_the_picker_follows_the_loader_and_the_last_run(page, picker):
         "() => { app.graph._nodes.find(n => n.widgets?.[0]?.value === 'scsnet_alps.jpg').widgets[0].value = 'scsnet_autumn.jpg' }"
     )
     page.wait_for_function(f"() => ({source})().includes('scsnet_autumn.jpg')", timeout=3000)
+    # A picture that is not there leaves a hint in its place, and does not flood the server with questions.
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    set_name = "name => app.graph._nodes.find(n => /^scsnet_(autumn|gone)/.test(n.widgets?.[0]?.value)).widgets[0].value = name"
+    page.evaluate(set_name, "scsnet_gone.jpg")
+    page.get_by_text("Connect a picture upstream").first.wait_for(timeout=3000)
+    page.wait_for_timeout(2000)
+    assert sum("scsnet_gone.jpg" in url for url in asked) <= 4  # the loader's own preview asks too
+    page.evaluate(set_name, "scsnet_autumn.jpg")
+    page.wait_for_function(
+        "() => document.querySelector('.scsnet-points-stage img').clientWidth > 50", timeout=3000
+    )
     # Behind another node there is no loader to read: the picture of the last run is shown.
     page.evaluate("""() => { const g = app.graph, find = t => g._nodes.find(n => n.type === t);
       const flip = LiteGraph.createNode('ImageInvert'); g.add(flip);
