@@ -16,9 +16,9 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from .cli_options import parse
-from .cli_paths import CommandError
-from .formats import PictureError
+from .cli.options import parse
+from .cli.paths import CommandError
+from .pictures.formats import PictureError
 
 _INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 
@@ -48,11 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     # Imported here: each one needs Pillow or torch, and arguments are checked without them.
     if options.command == "colorize":
-        from .cli_colorize import colorize as run
+        from .cli.colorize import colorize as run
     elif options.command == "attention":
-        from .cli_attention import attention as run
+        from .cli.attention import attention as run
     else:
-        from .cli_info import info as run
+        from .cli.info import info as run
     return run(options)
 
 

@@ -12,9 +12,12 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from scsnet import checkpoint, cli_colorize, cli_session, pictures, pipeline
+from scsnet import checkpoint, pipeline
 from scsnet.__main__ import main
-from scsnet.cli_paths import plan, result_name
+from scsnet.cli import colorize as cli_colorize
+from scsnet.cli import session as cli_session
+from scsnet.cli.paths import plan, result_name
+from scsnet.pictures import files as pictures
 
 BASE = ExifTags.Base
 
@@ -26,7 +29,7 @@ def work(tmp_path, monkeypatch, tiny_net):
     folder.mkdir()
     checkpoint.save(tmp_path / "tiny.safetensors", tiny_net, card={"steps": 7})
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("scsnet.cli_options._WEIGHTS", str(tmp_path / "tiny.safetensors"))
+    monkeypatch.setattr("scsnet.cli.options._WEIGHTS", str(tmp_path / "tiny.safetensors"))
     return folder
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from scsnet import pictures
-from scsnet.formats import PictureError, check_output_size
-from scsnet.metadata import srgb_profile
+from scsnet.pictures import files as pictures
 from scsnet.pictures import read_picture, write_picture
+from scsnet.pictures.formats import PictureError, check_output_size
+from scsnet.pictures.metadata import srgb_profile
 
 BASE = ExifTags.Base
 RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)  # 6 wide, 4 high

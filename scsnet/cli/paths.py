@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .formats import FORMATS, PictureError, output_format
+from ..pictures.formats import FORMATS, PictureError, output_format
 
 MARK = "-scsnet"
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .cli_paths import CommandError, Task, check_target, disk_explained, plan, with_folder
-from .formats import PictureError, check_output_size
-from .pictures import Picture, read_picture, write_picture
+from ..pictures import Picture, read_picture, write_picture
+from ..pictures.formats import PictureError, check_output_size
+from .paths import CommandError, Task, check_target, disk_explained, plan, with_folder
 
 if TYPE_CHECKING:
-    from .cli_session import Bar
-    from .features import ReferenceFeatures
-    from .model import SCSNet
+    from ..features import ReferenceFeatures
+    from ..model import SCSNet
+    from .session import Bar
 
 
 class Geometry(NamedTuple):
@@ -43,7 +43,7 @@ def colorize(options: argparse.Namespace) -> int:
     first = None if several else read_picture(tasks[0].source)
     references = [read_picture(path) for path in options.reference]
 
-    from .cli_session import Bar, encode_all, load_network, say
+    from .session import Bar, encode_all, load_network, say
 
     for picture in references:
         for note in picture.notes:
@@ -79,7 +79,7 @@ def _one(
     reference: ReferenceFeatures | None,
     options: argparse.Namespace,
 ) -> None:
-    from .cli_session import Bar, memory_explained, say, tell
+    from .session import Bar, memory_explained, say, tell
 
     place = geometry(picture, options)
     _, _, height, width = place.window
@@ -106,7 +106,7 @@ def _one(
 
 def geometry(picture: Picture, options: argparse.Namespace) -> Geometry:
     """Size and window that the options ask for; CommandError where they don't fit the picture."""
-    from .pipeline import output_size
+    from ..pipeline import output_size
 
     x, y, w, h = area = options.zoom or (0, 0, picture.width, picture.height)
     if x + w > picture.width or y + h > picture.height:
@@ -143,8 +143,8 @@ def _rendered(
     """(height, width, 3) uint8, as planes in memory."""
     import torch
 
-    from .cli_session import encode, with_smaller_tiles
-    from .pipeline import render
+    from ..pipeline import render
+    from .session import encode, with_smaller_tiles
 
     def work(tile: int) -> torch.Tensor:
         features = encode(net, picture, reference, options.working_size, tile, bar.phase())

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from . import __version__
-from .cli_values import area, point, scale, side, size, strength, working_size
-from .formats import FORMATS
+from .. import __version__
+from ..pictures.formats import FORMATS
+from .values import area, point, scale, side, size, strength, working_size
 
 _WEIGHTS = "bundled"
 _DESCRIPTION = "Turns gray photos into colour photos of any size (SCSNet, AAAI 2022)."

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cli_paths import (
+from ..pictures import Picture, read_picture, write_picture
+from .paths import (
     CommandError,
     check_not_read,
     check_target,
@@ -16,14 +17,13 @@ from .cli_paths import (
     result_name,
     with_folder,
 )
-from .pictures import Picture, read_picture, write_picture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .features import Features
-    from .figures import Heat
-    from .model import SCSNet
+    from ..features import Features
+    from ..figures import Heat
+    from ..model import SCSNet
 
 
 def attention(options: argparse.Namespace) -> int:
@@ -42,8 +42,8 @@ def attention(options: argparse.Namespace) -> int:
             )
     references = [read_picture(path) for path in options.references]
 
-    from .cli_session import Bar, encode, encode_all, load_network, memory_explained, say, tell
-    from .figures import stacked
+    from ..figures import stacked
+    from .session import Bar, encode, encode_all, load_network, memory_explained, say, tell
 
     for picture in [source, *references]:
         for note in picture.notes:
@@ -66,7 +66,7 @@ def attention(options: argparse.Namespace) -> int:
 
 def _levels(net: SCSNet, options: argparse.Namespace) -> list[int]:
     """Which of the pyramid's factors are shown; CommandError where this network has no such thing."""
-    from .attention import LEVELS
+    from ..attention import LEVELS
 
     kind = net.config.attention
     there = {"pyramid_valve": list(LEVELS), "basic": [1]}.get(kind)
@@ -92,8 +92,8 @@ def _attention(
 ) -> np.ndarray:
     import torch
 
-    from .attention import LEVELS
-    from .figures import attention_figure
+    from ..attention import LEVELS
+    from ..figures import attention_figure
 
     points = [((x + 0.5) / source.width, (y + 0.5) / source.height) for x, y in options.points]
     maps = []
@@ -116,8 +116,8 @@ def _valves(
 ) -> np.ndarray:
     import torch
 
-    from .attention import LEVELS
-    from .figures import valve_figure
+    from ..attention import LEVELS
+    from ..figures import valve_figure
 
     pairs = []
     with torch.inference_mode():
@@ -136,8 +136,8 @@ def _heat(
     values: Tensor, picture: Picture, level: int, net: SCSNet, options: argparse.Namespace
 ) -> Heat:
     """A map (h, w) over the features of a picture, which the network saw reduced and padded."""
-    from .figures import Heat
-    from .sizes import STRIDE, working_shape
+    from ..figures import Heat
+    from ..sizes import STRIDE, working_shape
 
     bound = options.working_size or net.config.working_size
     height, width = working_shape(picture.height, picture.width, bound)

@@ -11,8 +11,8 @@ from typing import Any
 
 def info(options: argparse.Namespace) -> int:
     """Exit code 0; CommandError for a file that is no weights file."""
-    from . import checkpoint
-    from .cli_session import weights_explained
+    from .. import checkpoint
+    from .session import weights_explained
 
     with weights_explained(options.weights):
         found = checkpoint.read_info(checkpoint.resolve(options.weights))

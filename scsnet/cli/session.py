@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import checkpoint
-from .cli_paths import CommandError
-from .device import choose_device, choose_dtype
-from .features import Features, ReferenceFeatures
-from .model import SCSNet
-from .pictures import Picture, read_picture
-from .pipeline import encode_references, luminance_planes
-from .texture import TILE
+from .. import checkpoint
+from ..device import choose_device, choose_dtype
+from ..features import Features, ReferenceFeatures
+from ..model import SCSNet
+from ..pictures import Picture, read_picture
+from ..pipeline import encode_references, luminance_planes
+from ..texture import TILE
+from .paths import CommandError
 
 _BAND = 2**22  # pixels turned into floats at a time
 _SMALLEST_TILE = 64
