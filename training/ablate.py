@@ -13,6 +13,13 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
+try:
+    import accelerate  # noqa: F401
+    import skimage  # noqa: F401
+    import tqdm  # noqa: F401
+except ImportError as error:
+    sys.exit(f"ablate.py: {error}; pip install -r training/requirements.txt")
+
 import torch
 
 from scsnet import checkpoint

@@ -9,6 +9,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
+try:
+    import skimage  # noqa: F401
+    import tqdm
+except ImportError as error:
+    sys.exit(f"evaluate.py: {error}; pip install -r training/requirements.txt")
+
 import numpy as np
 import torch
 from tqdm import tqdm
