@@ -16,7 +16,6 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 try:
     import accelerate  # noqa: F401
     import skimage  # noqa: F401
-    import tqdm  # noqa: F401
 except ImportError as error:
     sys.exit(f"ablate.py: {error}; pip install -r training/requirements.txt")
 
