@@ -11,7 +11,6 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 
 try:
     import skimage  # noqa: F401
-    import tqdm
 except ImportError as error:
     sys.exit(f"evaluate.py: {error}; pip install -r training/requirements.txt")
 
