@@ -61,8 +61,10 @@ def one_stage(photos, output, **changes):
 
 
 def test_perceptual_loss_and_distillation(photos, tmp_path, vgg_file, mobilenet_file):
-    config = one_stage(photos, tmp_path / "run", perceptual=5.0, distillation=10.0)
-    run(replace(config, perceptual_weights=vgg_file, distillation_weights=mobilenet_file))
+    config = one_stage(photos, tmp_path / "run")
+    stage = replace(config.stages[0], perceptual=5.0, distillation=10.0)
+    files = {"perceptual_weights": vgg_file, "distillation_weights": mobilenet_file}
+    run(replace(config, stages=(stage,), **files))
     for row in losses(tmp_path / "run").values():
         assert {"perceptual", "distillation"} <= set(row)
         assert 0 < row["distillation"] < 2
