@@ -67,7 +67,7 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """How the weights that come with the package are made: colour first, then everything, then larger."""
+    """A recipe for weights that ship with the package: colour first, then everything, then larger."""
     return TrainConfig(
         stages=(
             Stage(steps=5000, batch=16, size=48, texture=False, final_fraction=0.15),
