@@ -97,6 +97,8 @@ def test_translations_are_merged(comfy):
 
 
 def test_the_registry_gets_what_a_user_needs():
-    ignored = (ROOT / ".comfyignore").read_text().split()
-    assert {"tests/", "training/", ".github/"} <= set(ignored)
-    assert not {"web/", "locales/", "example_workflows/", "nodes/", "scsnet/"} & set(ignored)
+    ignored = set((ROOT / ".comfyignore").read_text().split())
+    assert {"/tests/", "/training/", "/.github/"} <= ignored
+    assert not {"/web/", "/locales/", "/example_workflows/", "/nodes/", "/scsnet/"} & ignored
+    # Without the leading slash "docs/" would take web/docs/ along, and "samples/" web/samples/.
+    assert all(line.startswith("/") for line in ignored if line.endswith("/"))
