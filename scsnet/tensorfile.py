@@ -10,19 +10,19 @@ Errors: ``FormatError`` (a ValueError) with the file's name and the reason; OSEr
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
 import os
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .wholefile import whole_file
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -162,25 +162,6 @@ def read_tensor(file: io.BufferedReader, header: Header, name: str) -> Tensor:
     if file.readinto(data.numpy().data) != data.numel():
         raise FormatError(f"{header.path} was shortened while it was read.")
     return data.view(dtype).reshape(entry.shape)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
-    """A file to be written that appears under its name whole or not at all.
-
-    Written beside it under another name, flushed to the disk, then renamed over it. On any error,
-    Ctrl-C included, the temporary file goes and a file that was there before stays as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

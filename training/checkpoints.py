@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from scsnet.wholefile import LEFTOVERS, whole_file
 
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
@@ -47,20 +48,15 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     Errors: RunError where it cannot be written; the older checkpoints stay.
     """
     path = folder / f"step-{step:08}.pt"
-    temporary = path.with_suffix(".tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise RunError(f"{path} cannot be written: {_reason(error)}; {left(folder)}") from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
-    for rest in folder.glob("step-*.tmp"):  # of a process that was killed
+    for rest in folder.glob(LEFTOVERS):  # of a process that was killed
         rest.unlink(missing_ok=True)
     return path
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scsnet.wholefile import whole_file
+
 
 def save_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.write(text.encode())

@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from scsnet.color import rgb_to_lab
+from scsnet.wholefile import whole_file
 from training.files import save_text
 from training.options import Parser, add_fields, given
 from training.photos import BadPhotoError, Entry, data, decoded, find
@@ -145,13 +146,11 @@ def write_shards(folder: Path, contents: Iterable[tuple[str, bytes]], per_shard:
     def flush() -> None:
         nonlocal count
         path = folder / f"photos-{count:06}.tar"
-        temporary = path.with_suffix(".tmp")
-        with tarfile.open(temporary, "w") as shard:
+        with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
             for name, content in batch:
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 shard.addfile(info, io.BytesIO(content))
-        temporary.replace(path)
         count += 1
         batch.clear()
 

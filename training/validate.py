@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scsnet import SCSNet
 from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
+from scsnet.wholefile import whole_file
 
 from .data import BICUBIC, planes
 from .elastic import elastic_copy
@@ -105,6 +106,5 @@ def write_sheet(rows: Sequence[Tensor], path: Path) -> None:
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     image = Image.fromarray((grid.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    image.save(temporary, "PNG")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        image.save(file, "PNG")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import struct
 import warnings
@@ -15,11 +14,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ..wholefile import whole_file
 from .formats import PictureError, check_output_size, output_format
 from .metadata import Tags, exif_bytes, read_exif, srgb_profile
 from .modes import first_notes, planes
@@ -201,7 +201,9 @@ def write_picture(
         options["exif"] = exif
     if dpi is not None and kind != "WEBP" and max(dpi) <= 65535:
         options["dpi"] = dpi
-    with _whole_file(path, overwrite) as file:
+    if path.exists() and not overwrite:
+        raise PictureError(f"{path}: exists already")
+    with _writing_explained(path), whole_file(path) as file:
         image.save(file, kind, **options)
     return notes + lost
 
@@ -212,19 +214,8 @@ def _plain(tags: Tags | None) -> bool:
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
-    """A file under a temporary name in the same folder, renamed to `path` at the end, removed if anything goes wrong."""
-    if path.exists() and not overwrite:
-        raise PictureError(f"{path}: exists already")
-    temporary = path.with_name(f".scsnet-{secrets.token_hex(8)}.part")
+def _writing_explained(path: Path) -> Iterator[None]:
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error
-        raise
+        yield
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,32 @@
+"""Files that appear under their name whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+LEFTOVERS = ".scsnet-*.part"
+"""Pattern of the temporary names: what a killed process may leave in a folder."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written: made beside `path` under another name, flushed to the disk, renamed over it.
+
+    On any error, Ctrl-C included, the temporary file goes and a file that was there before stays as it
+    was. The temporary name is short whatever the name, and different for every writer.
+    """
+    temporary = path.with_name(LEFTOVERS.replace("*", secrets.token_hex(8)))
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
