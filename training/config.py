@@ -45,6 +45,10 @@ class Stage:
     """Train psi_E. Otherwise it is left out: F_tex = F_init, which is how its blocks start."""
     automatic_every: int = 3
     """Every n-th batch is automatic, the others have references. 1: all automatic, 0: none."""
+    reference_every: int = 0
+    """Instead: every n-th batch has references, the others are automatic. 0: `automatic_every` counts."""
+    only_color: bool = False
+    """Only the colour branch learns; psi_E, CPM and the first convolution keep what they know."""
     learning_rate: float = 5e-4
     """The highest one, after the warm-up."""
     warmup: int = 100
@@ -61,6 +65,8 @@ class Stage:
     """Weight of the deep supervision; it fades to 0 in the first half of the stage."""
     distillation: float = 0.0
     """Weight of the cosine distance between F_s and features of MobileNet."""
+    classification: float = 0.0
+    """Automatic batches: weight of the cross-entropy of heads that predict classes of colour."""
     rebalance: float = 0.5
     """Automatic batches: a pixel weighs 1 + rebalance * chroma / 20, against sepia."""
     degrade: float = 0.0
@@ -69,7 +75,14 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
             _at_least(self, name, 1)
-        for name in ("epochs", "window", "automatic_every", "warmup", "final_fraction"):
+        for name in (
+            "epochs",
+            "window",
+            "automatic_every",
+            "reference_every",
+            "warmup",
+            "final_fraction",
+        ):
             _at_least(self, name, 0)
         for name in (
             "content",
@@ -77,6 +90,7 @@ class Stage:
             "adversarial",
             "supervision",
             "distillation",
+            "classification",
             "rebalance",
         ):
             _at_least(self, name, 0)

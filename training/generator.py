@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .data import Batch
 from .elastic import warp
 from .plan import Mode
-from .supervision import Supervision, colored, siamese_start
+from .supervision import Classification, Supervision, colored, siamese_start
 
 
 class Made(NamedTuple):
@@ -29,6 +29,8 @@ class Made(NamedTuple):
     """Loss of the deep supervision."""
     semantics: Tensor
     """What F_s says about the picture (B, 512, h, w); empty without distillation."""
+    classes: Tensor
+    """Loss of the heads that predict classes of colour."""
 
 
 class Generator(nn.Module):
@@ -41,6 +43,8 @@ class Generator(nn.Module):
         self.supervision = Supervision(channels)
         distills = any(stage.distillation for stage in config.stages)
         self.semantics = nn.Conv2d(channels, MobileNet.CHANNELS, 1) if distills else None
+        classifies = any(stage.classification for stage in config.stages)
+        self.classification = Classification(channels) if classifies else None
         self.bf16 = config.precision == "bf16"
 
     def forward(self, batch: Batch, mode: Mode) -> Made:
@@ -51,22 +55,27 @@ class Generator(nn.Module):
         """
         net = self.net
         luminance = normalize_lab(rgb_to_lab(batch.seen)[:, :1], net.config)
-        small = fit(normalize_lab(rgb_to_lab(batch.low), net.config), batch.working_size)
+        small_lab = fit(rgb_to_lab(batch.low), batch.working_size)
+        small = normalize_lab(small_lab, net.config)
         reference = None if mode.automatic else warp(small, batch.distortion)
         heads = self.supervision if mode.supervised else None
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             source = net.color_branch.source_encoder(
                 net.initial(fit(luminance, batch.working_size))
             )
-            color, kept, deep = colored(net, heads, source, reference, small[:, 1:])
+            made = colored(net, heads, source, reference, small[:, 1:])
             initial = net.initial(luminance)
             textured = net.texture_encoder(initial) if mode.texture else initial
-            features = Features(luminance, color, source, textured, kept)
+            features = Features(luminance, made.color, source, textured, made.kept)
             planes = net.decode(features, batch.size, batch.window)
             semantics = source.new_zeros(0)
             if mode.distilled and self.semantics is not None:
                 semantics = self.semantics(source)
-        return Made(planes.float(), deep, semantics)
+            classes = made.deep.new_zeros(())
+            if mode.classified and self.classification is not None:
+                found = {"source": source, "attended": made.attended}
+                classes = self.classification.loss(found, small_lab[:, 1:])
+        return Made(planes.float(), made.deep, semantics, classes)
 
 
 def starting_network(config: TrainConfig) -> SCSNet:

@@ -30,6 +30,8 @@ class Mode(NamedTuple):
     """The heads of the deep supervision are used."""
     distilled: bool
     """The head of the distillation is used."""
+    classified: bool
+    """The heads that predict classes of colour are used."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,19 @@ class Place:
     def mode(self) -> Mode:
         """Which parts of the generator are used."""
         stage = self.stage
-        return Mode(self.automatic, stage.texture, self.supervision > 0, stage.distillation > 0)
+        return Mode(
+            automatic=self.automatic,
+            texture=stage.texture,
+            supervised=self.supervision > 0,
+            distilled=stage.distillation > 0,
+            classified=self.automatic and stage.classification > 0,
+        )
 
     @property
     def automatic(self) -> bool:
         """Whether the batch of this step has no references."""
+        if self.stage.reference_every:
+            return self.step % self.stage.reference_every != 0
         every = self.stage.automatic_every
         return every > 0 and self.step % every == 0
 

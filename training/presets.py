@@ -67,32 +67,35 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """A recipe for weights that ship with the package: colour first, then everything, then larger."""
+    """The weights that ship: colours from references, then without, then everything at any magnification."""
     return TrainConfig(
         stages=(
-            Stage(steps=5000, batch=16, size=48, texture=False, final_fraction=0.15),
+            Stage(steps=2500, batch=16, size=48, texture=False, final_fraction=0.15),
             Stage(
-                steps=3000,
+                steps=4500,
+                batch=16,
+                size=48,
+                window=24,
+                texture=False,
+                only_color=True,
+                reference_every=4,
+                learning_rate=4e-4,
+                supervision=0.0,
+                classification=0.5,
+                rebalance=0.25,
+            ),
+            Stage(
+                steps=1000,
                 batch=8,
                 size=64,
                 working_sizes=(48, 64),
                 magnification=(1.0, 4.0),
                 window=96,
-                learning_rate=2.5e-4,
+                reference_every=2,
+                learning_rate=2e-4,
                 supervision=0.0,
-                degrade=0.25,
-            ),
-            Stage(
-                steps=1000,
-                batch=4,
-                size=128,
-                working_sizes=(64, 96, 128),
-                magnification=(1.0, 4.0),
-                window=128,
-                learning_rate=1e-4,
-                perceptual=5.0,
-                adversarial=1.0,
-                supervision=0.0,
+                classification=0.5,
+                rebalance=0.25,
                 degrade=0.25,
             ),
         ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,10 +48,54 @@ class Supervision(nn.Module):
         return F.l1_loss(self.heads[name](features).float(), truth)
 
 
+class Classification(nn.Module):
+    """1x1 heads that predict which of 22 x 22 classes the ab at quarter size is in; thrown away at the end.
+
+    L1 asks for one colour between all that are plausible; a class may say "green or brown, not grey"
+    (Zhang et al. 2016), and what the features learn for that is what automatic colours need.
+    """
+
+    SIDE, WIDTH = 22, 10  # classes along each of a and b; CIE units each covers
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(
+            {name: nn.Conv2d(channels, self.SIDE**2, 1) for name in ("source", "attended")}
+        )
+
+    def classes(self, ab: Tensor) -> Tensor:
+        """ab in CIE units (B, 2, h, w) -> the class of each position (B, h, w)."""
+        a, b = ((ab / self.WIDTH).round() + self.SIDE // 2).clamp(0, self.SIDE - 1).long().unbind(1)
+        return a * self.SIDE + b
+
+    def loss(self, features: Mapping[str, Tensor], ab: Tensor) -> Tensor:
+        """Cross-entropy from F_s and from what SAttn made, each (B, 256, h, w); ab (B, 2, H, W), CIE units."""
+        h, w = features["source"].shape[2:]
+        truth = self.classes(F.adaptive_avg_pool2d(ab, (h, w)))
+        losses = [
+            F.cross_entropy(head(features[name]).float(), truth)
+            for name, head in self.heads.items()
+        ]
+        return torch.stack(losses).mean()
+
+
+class Colored(NamedTuple):
+    """What the colour branch gives in training."""
+
+    color: Tensor
+    """F_color."""
+    kept: ReferenceFeatures | None
+    """Of the reference."""
+    attended: Tensor
+    """After SAttn (B, 256, h, w)."""
+    deep: Tensor
+    """Loss of the deep supervision, or 0."""
+
+
 def colored(
     net: SCSNet, heads: Supervision | None, source: Tensor, reference_lab: Tensor | None, ab: Tensor
-) -> tuple[Tensor, ReferenceFeatures | None, Tensor]:
-    """The colour branch step by step: F_color, what it keeps of the reference, loss of the heads (or 0)."""
+) -> Colored:
+    """The colour branch step by step; normalised reference LAB and ab."""
     branch, loss = net.color_branch, source.new_zeros((), dtype=torch.float32)
     memories = None
     if reference_lab is not None:
@@ -67,4 +114,4 @@ def colored(
         ):
             loss = loss + heads.loss(name, features, ab)
     kept = None if memories is None else ReferenceFeatures(memories)
-    return branch.decoder(attended), kept, loss
+    return Colored(branch.decoder(attended), kept, attended, loss)

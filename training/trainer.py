@@ -75,7 +75,7 @@ class Trainer:
     def _adam(self, module: nn.Module) -> torch.optim.Adam:
         c = self.config
         return torch.optim.Adam(
-            module.parameters(), lr=0.0, betas=c.betas, weight_decay=c.weight_decay
+            module.parameters(), lr=0.0, betas=c.betas, weight_decay=c.weight_decay, fused=True
         )
 
     @property
@@ -94,6 +94,8 @@ class Trainer:
         terms = {"content": losses.content_loss(lab, truth, rebalance, mean)}
         if place.supervision:
             terms["supervision"] = made.deep
+        if place.mode.classified:
+            terms["classification"] = made.classes
         if stage.perceptual and self.vgg is not None:
             narrow = config.precision == "bf16" and not config.perceptual_float32
             with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
@@ -129,7 +131,7 @@ class Trainer:
         """Gradients of both networks for one part of a batch are added up; the terms come back."""
         weights = {
             name: getattr(place.stage, name)
-            for name in ("content", "perceptual", "adversarial", "distillation")
+            for name in ("content", "perceptual", "adversarial", "distillation", "classification")
         }
         weights["supervision"] = place.supervision
         made = self.wrapped(batch, place.mode)
@@ -162,6 +164,11 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + term / place.stage.accumulate
         if place.stage.automatic_every != 1:  # both kinds in one number would hide each
             sums[("auto_" if place.automatic else "ref_") + "content"] = sums.pop("content")
+        if place.stage.only_color:
+            color = {id(p) for p in self.net.color_branch.parameters()}
+            for parameter in self.net.parameters():
+                if id(parameter) not in color:
+                    parameter.grad = None  # the optimizer passes it by
         limit = self.config.clip or torch.inf
         sums["gradient"] = nn.utils.clip_grad_norm_(self.generator.parameters(), limit).detach()
         for optimizer in self.optimizers:
