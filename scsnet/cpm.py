@@ -101,11 +101,18 @@ class CPM(nn.Module):
         toward = cast(nn.Linear, self.linears[0]).weight[:, -2:].float()
         across = (columns.relative[:, None] * toward[:, 0]).to(dtype)  # (m, 256)
         down = (rows.relative[:, None] * toward[:, 1]).to(dtype)  # (n, 256)
-        vertical = rows.taps.matrix(height, dtype)  # (n, H)
-        horizontal = columns.taps.matrix(width, dtype)  # (m, W)
-        x = vertical @ hidden.reshape(batch, height, width * channels)
-        x = x.view(batch, -1, width, channels).add_(down[:, None, :])
-        x = torch.matmul(horizontal, x).add_(across)  # (B, n, m, 256)
-        for linear in self.linears[1:]:
-            x = linear(F.relu_(x))
-        return x.float()
+        if rows.taps.identity(height) and columns.taps.identity(width):
+            x = hidden + (down[:, None, :] + across)
+        else:
+            # In place, but for gradients: autograd copies whatever is changed through a view.
+            plus = torch.add if hidden.requires_grad else Tensor.add_
+            vertical = rows.taps.matrix(height, dtype)  # (n, H)
+            horizontal = columns.taps.matrix(width, dtype)  # (m, W)
+            x = vertical @ hidden.reshape(batch, height, width * channels)
+            x = plus(x.view(batch, -1, width, channels), down[:, None, :])
+            x = torch.matmul(horizontal, x).add_(across)  # (B, n, m, 256)
+        shape = x.shape[:3]
+        x = F.relu_(x).view(-1, channels)
+        for linear in self.linears[1:-1]:
+            x = F.relu_(linear(x))
+        return self.linears[-1](x).float().view(*shape, -1)

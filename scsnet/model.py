@@ -23,7 +23,7 @@ from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
 from .pixel_shuffle import FACTOR, PixelShuffle
 from .resample import linear_taps, pixel_centres, resample
-from .sizes import Window, checked_window, fit, pad
+from .sizes import Window, checked_window, cut, fit, joined, pad
 from .texture import TILE, TextureEncoder, texture_whole, texture_window
 
 Progress = Callable[[int, int], None]
@@ -107,14 +107,13 @@ class SCSNet(nn.Module):
 
     def gathered(self, features: Features, window: Window) -> Tensor:
         """cat(F_tex, F_color) (B, 128, height, width) of a window of the source."""
-        rows, columns = slice(window.top, window.bottom), slice(window.left, window.right)
         if features.texture is None:
             texture = texture_window(self.initial, self.texture_encoder, features.luminance, window)
         else:
-            texture = features.texture[..., rows, columns]
+            texture = cut(features.texture, window, 2)
         height, width = features.color.shape[2:]
         if (height, width) == features.size:
-            return torch.cat([texture, features.color[..., rows, columns]], dim=1)
+            return torch.cat([texture, cut(features.color, window, 2)], dim=1)
         device = features.color.device
         vertical = pixel_centres(height, features.size[0], window.top, window.bottom, device)
         horizontal = pixel_centres(width, features.size[1], window.left, window.right, device)
@@ -130,6 +129,7 @@ class SCSNet(nn.Module):
         window: tuple[int, int, int, int] | None = None,
         *,
         tile: int = TILE,
+        block: tuple[int, int] = BLOCK,
         progress: Progress | None = None,
     ) -> Iterator[tuple[Window, Tensor]]:
         """The blocks of `decode`'s result one by one: (where in the output grid, LAB (B, 3, n, m))."""
@@ -144,7 +144,7 @@ class SCSNet(nn.Module):
             max(1, int(tile * size[0] / source_height)),
             max(1, int(tile * size[1] / source_width)),
         )
-        plan = [(outer, list(outer.blocks(*BLOCK))) for outer in asked.blocks(*step)]
+        plan = [(outer, list(outer.blocks(*block))) for outer in asked.blocks(*step)]
         done, total = 0, sum(len(blocks) for _, blocks in plan)
         for outer, blocks in plan:
             rows = axis(source_height, size[0], outer.top, outer.bottom, align, device)
@@ -157,12 +157,12 @@ class SCSNet(nn.Module):
             hidden = self.head.folded(
                 self.gathered(features, Window(up, lead, down - up, trail - lead))
             )
-            for block in blocks:
+            for place in blocks:
                 part = (
-                    rows.part(block.top - outer.top, block.bottom - outer.top),
-                    columns.part(block.left - outer.left, block.right - outer.left),
+                    rows.part(place.top - outer.top, place.bottom - outer.top),
+                    columns.part(place.left - outer.left, place.right - outer.left),
                 )
-                yield block, self._mapped(features, hidden, *part, (up, lead))
+                yield place, self._mapped(features, hidden, *part, (up, lead))
                 done += 1
                 if progress is not None:
                     progress(done, total)
@@ -173,7 +173,8 @@ class SCSNet(nn.Module):
         """One block: LAB (B, 3, n, m) from `hidden`, whose first pixel is `start` of the source."""
         assert isinstance(self.head, CPM)
         (top, bottom), (left, right) = rows.taps.span(), columns.taps.span()
-        part = hidden[:, top - start[0] : bottom - start[0], left - start[1] : right - start[1]]
+        used = Window(top - start[0], left - start[1], bottom - top, right - left)
+        part = cut(hidden, used, 1)
         near_rows = rows._replace(taps=rows.taps.shifted(top))
         near_columns = columns._replace(taps=columns.taps.shifted(left))
         lab = self.head.map(part, near_rows, near_columns).permute(0, 3, 1, 2)
@@ -209,9 +210,12 @@ class SCSNet(nn.Module):
         `window` is (top, left, height, width) in output pixels; it costs by its own pixels only.
         """
         asked = checked_window(size, window)
-        tiles = self.decode_tiles(features, size, asked, progress=progress)
         if torch.is_grad_enabled() and features.color.requires_grad:
-            return joined(tiles)
+            at_once = (asked.height, asked.width)  # gradients need all of it in memory anyway
+            return joined(
+                self.decode_tiles(features, size, asked, block=at_once, progress=progress)
+            )
+        tiles = self.decode_tiles(features, size, asked, progress=progress)
         shape = (features.luminance.shape[0], 3, asked.height, asked.width)
         whole = torch.empty(shape, device=features.color.device)
         for block, lab in tiles:
@@ -246,11 +250,3 @@ class SCSNet(nn.Module):
                 "these features were encoded without a reference: nothing to attend to"
             )
         return features.reference.memories
-
-
-def joined(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:
-    """Blocks in row order put together by concatenation, which gradients pass through."""
-    bands: dict[int, list[Tensor]] = {}
-    for block, lab in tiles:
-        bands.setdefault(block.top, []).append(lab)
-    return torch.cat([torch.cat(band, dim=3) for band in bands.values()], dim=2)

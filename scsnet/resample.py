@@ -29,6 +29,13 @@ class Taps(NamedTuple):
         """The same taps on an input whose first pixel is `start`."""
         return Taps(self.source - start, self.weight)
 
+    def identity(self, n_in: int) -> bool:
+        """Whether they only repeat an input of `n_in` pixels."""
+        if self.source.shape[0] != n_in:
+            return False
+        pixels = torch.arange(n_in, device=self.source.device)
+        return bool(((self.source[:, 0] == pixels) & (self.weight[:, 0] == 1)).all())
+
     def matrix(self, n_in: int, dtype: torch.dtype) -> Tensor:
         """The same as a dense matrix (n, n_in)."""
         dense = self.weight.new_zeros(self.source.shape[0], n_in)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import floor, sqrt
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,6 +53,23 @@ def checked_window(size: tuple[int, int], window: tuple[int, int, int, int] | No
     if asked.bottom > height or asked.right > width:
         raise ValueError(f"window {asked} reaches beyond the output of {height} x {width} pixels")
     return asked
+
+
+def cut(x: Tensor, window: Window, dim: int) -> Tensor:
+    """A window along dimensions `dim` and `dim` + 1; all of them is x itself, with no copy on the way back."""
+    starts, lengths = (window.top, window.left), (window.height, window.width)
+    for d, start, length in zip((dim, dim + 1), starts, lengths, strict=True):
+        if length != x.shape[d]:
+            x = x.narrow(d, start, length)
+    return x
+
+
+def joined(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:
+    """Blocks in row order put together by concatenation, which gradients pass through."""
+    bands: dict[int, list[Tensor]] = {}
+    for block, lab in tiles:
+        bands.setdefault(block.top, []).append(lab)
+    return torch.cat([torch.cat(band, dim=3) for band in bands.values()], dim=2)
 
 
 def working_shape(height: int, width: int, working_size: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import oracle
 import pytest
 import torch
 
+import scsnet.attention
 from scsnet import SCSNet, SCSNetConfig
 from scsnet.attention import AddedReference, BCAttn, PVCAttn, attend, pool
 
@@ -56,6 +57,22 @@ def test_shared_reference_equals_one_per_picture():
     assert torch.allclose(shared, each, atol=1e-5)
     alone = torch.cat([module(s[None], module.remember([reference])) for s in source])
     assert torch.allclose(shared, alone, atol=1e-5)
+
+
+def test_training_attends_alike_and_gets_the_same_gradients():
+    """On a CPU training writes the matrix out; where it is large it takes the fused kernel."""
+    module = build(PVCAttn, SCSNetConfig()).levels[0].requires_grad_(True)
+    source, reference = features(2, CHANNELS, 5, 6), features(2, CHANNELS, 4, 7)
+    made = []
+    for limit in (scsnet.attention.WRITTEN_OUT, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scsnet.attention, "WRITTEN_OUT", limit)
+            module.zero_grad()
+            result = module(source, module.remember([reference]))
+            result.square().sum().backward()
+            made.append([result.detach(), *(p.grad for p in module.parameters())])
+    for written, fused in zip(*made, strict=True):
+        assert torch.allclose(written, fused, rtol=1e-3, atol=1e-4)
 
 
 def test_attend_never_writes_the_matrix_out():

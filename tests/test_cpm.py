@@ -48,19 +48,20 @@ def test_relative_coordinate_covers_a_cell_evenly():
     assert axis(5, 1, 0, 1, "paper").relative.item() == -1  # Wt = 1: x = 0
 
 
+@pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("align", ["centre", "paper"])
 @pytest.mark.parametrize(("source", "size"), GRIDS)
-def test_head_equals_the_formula(align, source, size):
+def test_head_equals_the_formula(align, source, size, gradients):
     from types import SimpleNamespace
 
     torch.manual_seed(1)
-    head = CPM(16, 32).requires_grad_(False)
+    head = CPM(16, 32).requires_grad_(gradients)
     features = torch.randn(2, 16, *source)
     rows, columns = (
         axis(source[0], size[0], 0, size[0], align),
         axis(source[1], size[1], 0, size[1], align),
     )
-    got = head.map(head.folded(features), rows, columns).permute(0, 3, 1, 2)
+    got = head.map(head.folded(features), rows, columns).permute(0, 3, 1, 2).detach()
     double = SimpleNamespace(head=head.double(), config=SimpleNamespace(cpm_align=align))
     expected = oracle.cpm(double, features.double(), size, range(size[0]), range(size[1]))
     assert (got - expected).abs().max() / expected.abs().max() < 1e-5

@@ -215,6 +215,18 @@ def test_gradients_pass_through_both_calls():
     assert missing == []
 
 
+@pytest.mark.parametrize("size", [(16, 20), (37, 41)])
+@pytest.mark.parametrize("window", [None, (3, 2, 11, 9)])
+def test_gradients_change_no_pixel(tiny_net, size, window):
+    """With gradients nothing is done in place or block by block."""
+    luminance = torch.rand(2, 1, 16, 20)
+    plain = tiny_net.decode(tiny_net.encode(luminance), size, window)
+    tiny_net.requires_grad_(True)
+    learning = tiny_net.decode(tiny_net.encode(luminance), size, window)
+    assert learning.requires_grad
+    assert torch.allclose(learning, plain, atol=1e-5)
+
+
 @pytest.mark.parametrize("skip", [True, False])
 def test_pixel_shuffle_head_makes_four_times_only(tiny_config, skip):
     net = SCSNet(replace(tiny_config, head="pixel_shuffle", luminance_skip=skip)).eval()
