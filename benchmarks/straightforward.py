@@ -62,12 +62,24 @@ def encode(net: SCSNet, luminance: Tensor, references: Sequence[Tensor] = ()) ->
     return torch.cat([net.texture_encoder(net.initial(luminance)), color], dim=1)
 
 
-def decode(net: SCSNet, features: Tensor, luminance: Tensor, size: tuple[int, int]) -> Tensor:
-    """cat(F_tex, F_color) -> planes (B, 3, Ht, Wt): Eq. 3 and four linear layers, one after the other."""
+def decode(
+    net: SCSNet,
+    features: Tensor,
+    luminance: Tensor,
+    size: tuple[int, int],
+    window: tuple[int, int, int, int] | None = None,
+) -> Tensor:
+    """cat(F_tex, F_color) -> planes (B, 3, Ht, Wt): Eq. 3 and four linear layers, one after the other.
+
+    Or a window (top, left, height, width) of them.
+    """
     head = cast(CPM, net.head)
     fused = head.fuse(features)
     batch, _, height, width = fused.shape
+    top, left, tall, wide = window or (0, 0, *size)
+    rows, columns = slice(top, top + tall), slice(left, left + wide)
     y, x = ((torch.arange(n) + 0.5) / n for n in size)
+    y, x = y[rows], x[columns]
     grid = torch.stack(torch.meshgrid(y * 2 - 1, x * 2 - 1, indexing="ij")[::-1], dim=-1)
     main = F.grid_sample(
         fused,
@@ -84,7 +96,7 @@ def decode(net: SCSNet, features: Tensor, luminance: Tensor, size: tuple[int, in
         hidden = cast(nn.Linear, linear)(F.relu(hidden) if index else hidden)
     planes = hidden.permute(0, 3, 1, 2)
     if net.config.luminance_skip:
-        enlarged = F.interpolate(luminance, size, mode="bilinear")
+        enlarged = F.interpolate(luminance, size, mode="bilinear")[..., rows, columns]
         planes = torch.cat([planes[:, :1] + enlarged, planes[:, 1:]], dim=1)
     return planes
 

@@ -21,6 +21,7 @@ from training.checkpoints import RunError
 from training.config import TrainConfig
 from training.estimate import describe_data, measure, without_files
 from training.loop import read_config, train
+from training.memory import keep_freed_memory
 from training.options import Parser
 from training.overrides import config_parser, described, overridden
 from training.presets import PRESETS
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if first():
             print("\n".join(described(config)))
+        keep_freed_memory()
         if dry_run:
             for line in describe_data(config):
                 print(line)
