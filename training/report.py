@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ def markdown(
         f"# {facts['weights']}",
         "",
         f"{score.photos} photos, centre squares of {size} px, input {low} px bicubic, magnified by "
-        f"{protocol.magnification:g}. Figures are means over pictures as 8-bit sRGB.",
+        f"{protocol.magnification:g}{', inputs like scans of old prints' if protocol.degraded else ''}. "
+        "Figures are means over pictures as 8-bit sRGB.",
         "",
         table(score.rows, missing),
     ]
@@ -96,6 +97,20 @@ def markdown(
             *(f"- {name}" for name in score.skipped),
         ]
     return "\n".join(lines) + "\n"
+
+
+def document(title: str, body: str, sections: Sequence[str]) -> str:
+    """A page of HTML: a text as it is, then sections of pictures."""
+    style = (
+        "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;background:#fff;color:#222}"
+        "div{display:flex;gap:.5rem;flex-wrap:wrap}figure{margin:0}img{width:256px;height:256px;object-fit:contain;"
+        "background:#eee}figcaption{color:#666;font-size:13px}h2{font-size:15px;font-weight:600;margin:1.5rem 0 .3rem}"
+        "pre{overflow-x:auto;background:#f6f6f6;padding:1rem}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style><pre>{html.escape(body)}</pre>{''.join(sections)}</html>\n"
+    )
 
 
 class Page:
@@ -128,17 +143,7 @@ class Page:
 
     def close(self, path: Path, title: str, body: str) -> None:
         """Write the page: the report as text, then the pictures."""
-        style = (
-            "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;background:#fff;color:#222}"
-            "div{display:flex;gap:.5rem;flex-wrap:wrap}figure{margin:0}img{width:256px;height:256px;object-fit:contain;"
-            "background:#eee}figcaption{color:#666;font-size:13px}h2{font-size:15px;font-weight:600;margin:1.5rem 0 .3rem}"
-            "pre{overflow-x:auto;background:#f6f6f6;padding:1rem}"
-        )
-        text = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-            f"<style>{style}</style><pre>{html.escape(body)}</pre>{''.join(self.rows)}</html>\n"
-        )
-        save_text(path, text)
+        save_text(path, document(title, body, self.rows))
 
 
 def as_json(

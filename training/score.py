@@ -19,6 +19,7 @@ from scsnet import SCSNet
 from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 
 from . import metrics
+from .degrade import degraded
 from .elastic import elastic_copy
 from .photos import Entry, squares
 
@@ -41,6 +42,8 @@ class Protocol:
     """Of the colour branch; None: what the weights were trained at."""
     bf16: bool = False
     """Network in bfloat16 (autocast)."""
+    degraded: bool = False
+    """Inputs look like scans of old prints (training.degrade); the truth stays what it is."""
     seed: int = 1
     """Of distortions and of which photo is whose random reference."""
 
@@ -121,6 +124,11 @@ def distorted(rgb: Tensor, seed: int) -> Tensor:
     return elastic_copy(rgb, torch.Generator().manual_seed(seed)).clamp(0, 1)
 
 
+def scan(rgb: Tensor, seed: int) -> Tensor:
+    """(1, 3, h, w) as a scan of an old print of it."""
+    return planes(degraded(pixels(rgb), np.random.default_rng(seed)))
+
+
 def score(
     colorize: Callable[[Tensor, Tensor | None, str], np.ndarray],
     entries: Sequence[Entry],
@@ -138,19 +146,20 @@ def score(
     for index, (entry, square) in enumerate(squares(entries, protocol.size, skipped)):
         pictures = {"truth": np.asarray(square)}
         low = planes(square.resize((protocol.low, protocol.low), BICUBIC))
-        black_and_white = Image.fromarray(pixels(gray(low)))
+        seen = scan(low, protocol.seed + index) if protocol.degraded else low
+        black_and_white = Image.fromarray(pixels(gray(seen)))
         pictures["gray + bicubic"] = np.asarray(black_and_white.resize(square.size, BICUBIC))
         enlarged = Image.fromarray(pixels(low)).resize(square.size, BICUBIC)
         pictures["true colour + bicubic"] = np.asarray(enlarged)
-        pictures["auto"] = colorize(low, None, "auto")
+        pictures["auto"] = colorize(seen, None, "auto")
         if "self" in protocol.modes:
-            pictures["self"] = colorize(low, distorted(low, protocol.seed + index), "self")
+            pictures["self"] = colorize(seen, distorted(low, protocol.seed + index), "self")
         if "random" in protocol.modes:
             partners = [entries[i] for i in np.roll(strangers, -index)]
             others = squares([p for p in partners if p is not entry], protocol.low, [])
             if (other := next(others, None)) is not None:
                 reference = distorted(planes(other[1]), protocol.seed + index)
-                pictures["random"] = colorize(low, reference, "random")
+                pictures["random"] = colorize(seen, reference, "random")
                 pictures["reference"] = pixels(reference)
                 moved.append(
                     metrics.moves_towards(

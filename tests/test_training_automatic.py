@@ -1,0 +1,131 @@
+"""What is for automatic colours: classes of colour, more of such batches, the colour branch alone; and what is looked at."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_run import losses, make_photos, tiny_config
+
+pytest.importorskip("accelerate")
+pytest.importorskip("skimage")
+
+from scsnet import SCSNet, SCSNetConfig, checkpoint
+from training import gallery
+from training.config import Stage, TrainConfig
+from training.loop import train as run
+from training.photos import find
+from training.plan import Plan
+from training.score import Colorizer, Protocol, scan, score
+from training.supervision import Classification
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos")
+
+
+def test_every_nth_batch_has_references():
+    plan = Plan(TrainConfig(stages=(Stage(steps=8, reference_every=4),)), 10)
+    automatic = [plan.place(step).automatic for step in range(8)]
+    assert automatic == [False, True, True, True] * 2
+
+
+def test_classes_by_hand():
+    ab = torch.tensor([[0.0, 0.0], [4.9, -5.1], [-110.0, 100.0], [500.0, -500.0]])
+    classes = Classification(4).classes(ab.T.reshape(1, 2, 1, 4))
+    by_hand = [11 * 22 + 11, 11 * 22 + 10, 0 * 22 + 21, 21 * 22 + 0]
+    assert classes.flatten().tolist() == by_hand
+
+
+def test_the_loss_of_classes_is_the_entropy_of_a_guess():
+    heads = Classification(4)
+    for parameter in heads.parameters():
+        torch.nn.init.zeros_(parameter)
+    features = {name: torch.randn(2, 4, 3, 3) for name in ("source", "attended")}
+    loss = heads.loss(features, torch.randn(2, 2, 12, 12) * 30)
+    assert loss.item() == pytest.approx(np.log(22 * 22), rel=1e-5)
+
+
+def test_classes_are_learnt(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "run")
+    stage = Stage(
+        steps=40, batch=4, size=16, texture=False, automatic_every=1, supervision=0.0,
+        content=0.0, classification=1.0, learning_rate=2e-3, warmup=0,
+    )  # fmt: skip
+    run(replace(config, stages=(stage,)))
+    rows = list(losses(tmp_path / "run").values())
+    start, end = (np.mean([r["classification"] for r in part]) for part in (rows[:4], rows[-4:]))
+    assert end < 0.95 * start
+
+
+def test_only_the_colour_branch_learns(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "a")
+    stage = replace(config.stages[0], steps=2, only_color=True, warmup=0)
+    torch.manual_seed(0)
+    before = SCSNet(SCSNetConfig(width=8, depth=1))
+    checkpoint.save(tmp_path / "start.safetensors", before)
+    weights = run(
+        replace(config, stages=(stage,), init=str(tmp_path / "start.safetensors"), ema=0.0)
+    )
+    start = checkpoint.load(tmp_path / "start.safetensors", dtype=torch.float32).state_dict()
+    after = checkpoint.load(weights, dtype=torch.float32).state_dict()
+    moved = {
+        name for name, value in after.items() if not torch.equal(value.half(), start[name].half())
+    }
+    assert moved
+    assert all(name.startswith("color_branch.") for name in moved)
+
+
+def test_scans_are_the_input_and_never_the_truth(photos):
+    seen = []
+
+    def colorize(low, reference, mode):
+        seen.append(low)
+        return np.zeros((32, 32, 3), np.uint8)
+
+    entries = find([str(photos)])[:3]
+    kept = []
+    for degraded in (False, True):
+        protocol = Protocol(size=32, magnification=2, modes=("auto",), degraded=degraded)
+        score(colorize, entries, protocol, lambda name, made: kept.append(made["truth"]))
+    assert all(not torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(kept[:3], kept[3:], strict=True))
+    assert torch.equal(scan(seen[0], 1), scan(seen[0], 1))
+
+
+def test_the_gallery_shows_every_photo_best_first(photos, tmp_path):
+    net = SCSNet(SCSNetConfig(width=8, depth=1)).eval()
+    options = gallery.Options(
+        data=(str(photos),), output=str(tmp_path / "page"), limit=4, input=32, size=64,
+        magnifications=(1.5, 3.0), marked=1,
+    )  # fmt: skip
+    found = gallery.gallery(net, options)
+    assert [p.psnr for p in found] == sorted((p.psnr for p in found), reverse=True)
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert text.count("<section>") == 4
+    assert text.count("best 1:") == text.count("worst 1:") == 1
+    for photo in found:
+        assert photo.details["x1.5"].shape == photo.details["x1.5 bicubic"].shape == (48, 48, 3)
+        error = np.square(photo.pictures["automatic"] / 255 - photo.pictures["truth"] / 255).mean()
+        assert photo.psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
+    named = {line.split('"')[0] for line in text.split('src="')[1:]}
+    for name in named:
+        with Image.open(tmp_path / "page" / name) as picture:
+            assert picture.size[0] > 0
+    assert len(named) == 4 * (8 + 4)
+
+
+def test_the_gallery_is_what_the_program_makes(photos):
+    """The automatic picture is that of `evaluate`, from the same gray input."""
+    torch.manual_seed(0)
+    net = SCSNet(SCSNetConfig(width=8, depth=1)).eval()
+    with Image.open(photos / "00.png") as photo:
+        square = photo.resize((64, 64))
+    shown = gallery.show(net, "a", square, (), gallery.Options(input=32, size=64))
+    low = torch.from_numpy(shown.pictures["input"]).permute(2, 0, 1)[None].float() / 255
+    made = Colorizer(net, Protocol(size=64, magnification=2))(low, None, "auto")
+    assert np.abs(made.astype(int) - shown.pictures["automatic"].astype(int)).max() <= 1

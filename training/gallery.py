@@ -1,0 +1,181 @@
+"""A page of results to look at: `python training/gallery.py --weights W --data PHOTOS --output FOLDER`.
+
+Per photo: the gray input, automatic, with its own elastic copy, with three strangers' photos, with both; the truth; and a
+detail at every magnification beside bicubic. Sorted by PSNR of the automatic result, best and worst marked.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from scsnet import SCSNet, checkpoint, pipeline
+from scsnet.wholefile import whole_file
+from training.files import save_text
+from training.options import Parser, add_fields, given
+from training.photos import find, squares
+from training.report import document
+from training.score import BICUBIC, distorted, first, gray, picture_name, pixels, planes
+
+DETAIL = 32  # pixels of the input whose enlargements are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is shown."""
+
+    weights: str = "bundled"
+    """A file, "bundled", or "hf:owner/repo"."""
+    data: tuple[str, ...] = ()
+    """Photos: folders, lists (.txt), shards (.tar)."""
+    output: str = ""
+    """Folder for index.html and pictures."""
+    limit: int = 0
+    """Use so many of the photos, evenly spread. 0: all."""
+    input: int = 128
+    """Side of the gray input, from the centre square of a photo."""
+    size: int = 512
+    """Side of the results."""
+    magnifications: tuple[float, ...] = (1.5, 2.3, 3.7, 6.0, 8.0)
+    """Of the detail in the middle."""
+    marked: int = 10
+    """How many of the best and of the worst are marked."""
+    working_size: int | None = None
+    """Of the colour branch; None: what the weights were trained at."""
+    bf16: bool = False
+    """Network in bfloat16 (autocast)."""
+    seed: int = 1
+    """Of distortions and strangers."""
+
+
+@dataclass
+class Photo:
+    """One photo's results."""
+
+    name: str
+    psnr: float
+    """Of the automatic result, dB."""
+    pictures: dict[str, np.ndarray]
+    """What it shows -> uint8 (H, W, 3)."""
+    details: dict[str, np.ndarray]
+    """The same for the enlargements of the detail."""
+
+
+@torch.inference_mode()
+def show(
+    net: SCSNet, name: str, square: Image.Image, strangers: Sequence[Tensor], options: Options
+) -> Photo:
+    """Everything about one photo; `strangers` are references (1, 3, h, w) of other photos."""
+    truth = square.resize((options.size, options.size), BICUBIC)
+    low = planes(truth.resize((options.input, options.input), BICUBIC))
+    own = distorted(low, options.seed)
+    seen = gray(low)
+    size = (options.size, options.size)
+    with torch.autocast(low.device.type, torch.bfloat16, enabled=options.bf16):
+        cases: dict[str, Sequence[Tensor]] = {
+            "automatic": (),
+            "its own elastic copy": (own,),
+            "a stranger's photo": strangers[:1],
+            f"{len(strangers)} strangers' photos": strangers,
+            f"its own copy among {len(strangers)} strangers'": (*strangers, own),
+        }
+        made: dict[str, np.ndarray] = {"input": pixels(seen)}
+        for label, references in cases.items():
+            features = pipeline.encode_picture(
+                net, seen, references, working_size=options.working_size
+            )
+            made[label] = pixels(pipeline.render(net, features, size))
+        if strangers:
+            made["the first stranger"] = pixels(strangers[0])
+        made["truth"] = np.asarray(truth)
+        features = pipeline.encode_picture(net, seen, working_size=options.working_size)
+        details: dict[str, np.ndarray] = {}
+        side, start = DETAIL / options.input, 0.5 - DETAIL / options.input / 2
+        for magnification in options.magnifications:
+            whole = round(options.input * magnification)
+            corner, width = round(start * whole), round(side * whole)
+            window = (corner, corner, width, width)
+            result = pipeline.render(net, features, (whole, whole), window)
+            details[f"x{magnification:g}"] = pixels(result)
+            enlarged = Image.fromarray(made["input"]).resize((whole, whole), BICUBIC)
+            box = (corner, corner, corner + width, corner + width)
+            details[f"x{magnification:g} bicubic"] = np.asarray(enlarged.crop(box))
+    error = np.square(made["automatic"].astype(float) - made["truth"]).mean() / 255**2
+    return Photo(name, -10 * np.log10(max(error, 1e-10)), made, details)
+
+
+def _figures(photo: Photo, place: int, folder: Path) -> str:
+    """Write the pictures; their part of the page."""
+    rows = []
+    for kind, pictures in (("whole", photo.pictures), ("detail", photo.details)):
+        cells = []
+        for n, (label, picture) in enumerate(pictures.items()):
+            path = folder / f"{place:03}_{picture_name(photo.name)}_{kind}{n}.jpg"
+            with whole_file(path) as file:
+                Image.fromarray(picture).save(file, "JPEG", quality=92, subsampling=0)
+            cells.append(
+                f'<figure><img loading="lazy" src="{html.escape(f"{folder.name}/{path.name}")}" '
+                f'alt="{html.escape(label)}"><figcaption>{html.escape(label)}</figcaption></figure>'
+            )
+        rows.append(f"<div>{''.join(cells)}</div>")
+    return "".join(rows)
+
+
+def gallery(net: SCSNet, options: Options) -> list[Photo]:
+    """Write the page; the photos, best first. Errors: ValueError where no photo can be read."""
+    skipped: list[str] = []
+    entries = first(find(options.data), options.limit)
+    found = [(entry.name, square) for entry, square in squares(entries, options.size, skipped)]
+    if not found:
+        raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
+    lows = [planes(square.resize((options.input, options.input), BICUBIC)) for _, square in found]
+    rng = np.random.default_rng(options.seed)
+    photos = []
+    for index, (name, square) in enumerate(tqdm(found, unit="photo", disable=None)):
+        others = [i for i in rng.permutation(len(found)) if i != index][:3]
+        photos.append(show(net, name, square, [lows[i] for i in others], options))
+    photos.sort(key=lambda photo: -photo.psnr)
+    folder = Path(options.output, "pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = []
+    for place, photo in enumerate(photos):
+        mark = ""
+        if place < options.marked:
+            mark = f"best {place + 1}: "
+        elif place >= len(photos) - options.marked:
+            mark = f"worst {len(photos) - place}: "
+        title = f"{mark}{html.escape(Path(photo.name).name)}, automatic {photo.psnr:.2f} dB"
+        sections.append(f"<section><h2>{title}</h2>{_figures(photo, place, folder)}</section>")
+    text = f"{len(photos)} photos, {options.input} -> {options.size} px, weights: {options.weights}"
+    save_text(Path(options.output, "index.html"), document("SCSNet: gallery", text, sections))
+    return photos
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Options -> page."""
+    parser = Parser(prog="gallery.py", description=__doc__)
+    add_fields(parser, parser.add_argument_group("options"), Options)
+    try:
+        options = replace(Options(), **given(vars(parser.parse(arguments)), Options))
+        if not options.data or not options.output:
+            parser.error("--data and --output are needed: the photos, and where the page goes")
+        net = checkpoint.load(options.weights, dtype=torch.float32).eval()
+        gallery(net, options)
+        print(f"page: {Path(options.output, 'index.html')}")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
