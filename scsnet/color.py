@@ -31,9 +31,10 @@ _OFFSET = 16.0 / 116.0
 
 def _mix(matrix: Tensor, planes: Tensor) -> Tensor:
     """Apply a 3x3 matrix to planes (..., 3, H, W)."""
-    m = matrix.to(planes)
     x, y, z = planes.unbind(-3)
-    return torch.stack([m[i, 0] * x + m[i, 1] * y + m[i, 2] * z for i in range(3)], dim=-3)
+    # As numbers: a matrix would have to be copied to the planes' device first, each time.
+    rows: list[list[float]] = matrix.tolist()
+    return torch.stack([m[0] * x + m[1] * y + m[2] * z for m in rows], dim=-3)
 
 
 def _as_float32(planes: Tensor, channels: tuple[int, ...]) -> Tensor:
@@ -84,7 +85,7 @@ def rgb_to_lightness(rgb: Tensor) -> Tensor:
     linear = srgb_to_linear(_as_float32(rgb, (1, 3)))
     if linear.shape[-3] == 3:
         red, green, blue = linear.unbind(-3)
-        m = _TO_XYZ[1].to(linear)
+        m: list[float] = _TO_XYZ[1].tolist()
         linear = (m[0] * red + m[1] * green + m[2] * blue).unsqueeze(-3)
     root = linear.clamp_min(_EPSILON) ** (1 / 3)
     return 116 * torch.where(linear > _EPSILON, root, _SLOPE * linear + _OFFSET) - 16

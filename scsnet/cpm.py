@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .config import Alignment
 from .layers import conv3x3
-from .resample import Taps, linear_taps, pixel_centres
+from .resample import Taps, centred_taps, linear_taps, with_host
 
 
 class Axis(NamedTuple):
@@ -32,8 +32,7 @@ class Axis(NamedTuple):
 
     def part(self, start: int, stop: int) -> Axis:
         """Those from start to stop."""
-        source, weight = self.taps
-        return Axis(Taps(source[start:stop], weight[start:stop]), self.relative[start:stop])
+        return Axis(self.taps.part(start, stop), self.relative[start:stop])
 
 
 def axis(
@@ -51,16 +50,23 @@ def axis(
     area, as those that a resize makes do.
     """
     if align == "centre":
-        whole, fraction = pixel_centres(n_in, n_out, start, stop, device)
-        j = torch.arange(start, stop, device=device)
+    j = torch.arange(start, stop, device=device)
+        taps = centred_taps(n_in, n_out, start, stop, device)
         cell = ((2 * j + 1) * n_in) % (2 * n_out)
         relative = cell.double() / (2 * n_out)
     else:
-        j, last = torch.arange(start, stop, device=device), max(n_out - 1, 1)
-        whole = torch.div(j * (n_in - 1), last, rounding_mode="floor")
-        fraction = ((j * (n_in - 1)) % last).double().div(last).float()
+        last = max(n_out - 1, 1)
+        taps = with_host(lambda d: _cornered_taps(n_in, last, start, stop, d), device)
         relative = ((j * n_in) % last).double() / last
-    return Axis(linear_taps(whole, fraction, n_in), (relative * 2 - 1).float())
+    return Axis(taps, (relative * 2 - 1).float())
+
+
+def _cornered_taps(n_in: int, last: int, start: int, stop: int, device: torch.device) -> Taps:
+    """Bilinear, where the first output lies on the first input and output `last` on the last."""
+    j = torch.arange(start, stop, device=device)
+    whole = torch.div(j * (n_in - 1), last, rounding_mode="floor")
+    fraction = ((j * (n_in - 1)) % last).double().div(last).float()
+    return linear_taps(whole, fraction, n_in)
 
 
 class CPM(nn.Module):

@@ -22,7 +22,7 @@ from .cpm import CPM, Axis, axis
 from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
 from .pixel_shuffle import FACTOR, PixelShuffle
-from .resample import linear_taps, pixel_centres, resample
+from .resample import centred_taps, resample
 from .sizes import Window, checked_window, cut, fit, joined, pad
 from .texture import TILE, TextureEncoder, texture_whole, texture_window
 
@@ -115,11 +115,9 @@ class SCSNet(nn.Module):
         if (height, width) == features.size:
             return torch.cat([texture, cut(features.color, window, 2)], dim=1)
         device = features.color.device
-        vertical = pixel_centres(height, features.size[0], window.top, window.bottom, device)
-        horizontal = pixel_centres(width, features.size[1], window.left, window.right, device)
-        color = resample(
-            features.color, linear_taps(*vertical, height), linear_taps(*horizontal, width)
-        )
+        rows = centred_taps(height, features.size[0], window.top, window.bottom, device)
+        columns = centred_taps(width, features.size[1], window.left, window.right, device)
+        color = resample(features.color, rows, columns)
         return torch.cat([texture, color], dim=1)
 
     def decode_tiles(
@@ -190,8 +188,8 @@ class SCSNet(nn.Module):
         assert isinstance(self.head, PixelShuffle)
         lab = self.head(self.gathered(features, Window(0, 0, height, width)))
         if self.config.luminance_skip:
-            rows = linear_taps(*pixel_centres(height, size[0], 0, size[0], lab.device), height)
-            columns = linear_taps(*pixel_centres(width, size[1], 0, size[1], lab.device), width)
+            rows = centred_taps(height, size[0], 0, size[0], lab.device)
+            columns = centred_taps(width, size[1], 0, size[1], lab.device)
             lab = lab + torch.cat(
                 [resample(features.luminance, rows, columns), torch.zeros_like(lab[:, 1:])], dim=1
             )

@@ -7,6 +7,7 @@ numbers, so a window gives the very pixels that the whole picture would.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,26 +21,46 @@ class Taps(NamedTuple):
     """(n, k) int64, clamped into the picture: beyond its border the last pixel repeats."""
     weight: Tensor
     """(n, k) float32; every row sums to 1."""
+    host: tuple[Tensor, Tensor] | None = None
+    """Both once more in host memory, where they are elsewhere: reading a GPU's means to wait for it."""
+
+    def _at_hand(self) -> tuple[Tensor, Tensor]:
+        return self.host or (self.source, self.weight)
 
     def span(self) -> tuple[int, int]:
         """First and one past the last input pixel used."""
-        return int(self.source.min()), int(self.source.max()) + 1
+        source, _ = self._at_hand()
+        return int(source.min()), int(source.max()) + 1
+
+    def part(self, start: int, stop: int) -> Taps:
+        """Those of outputs start..stop."""
+        host = self.host and (self.host[0][start:stop], self.host[1][start:stop])
+        return Taps(self.source[start:stop], self.weight[start:stop], host)
 
     def shifted(self, start: int) -> Taps:
         """The same taps on an input whose first pixel is `start`."""
-        return Taps(self.source - start, self.weight)
+        host = self.host and (self.host[0] - start, self.host[1])
+        return Taps(self.source - start, self.weight, host)
 
     def identity(self, n_in: int) -> bool:
         """Whether they only repeat an input of `n_in` pixels."""
         if self.source.shape[0] != n_in:
             return False
-        pixels = torch.arange(n_in, device=self.source.device)
-        return bool(((self.source[:, 0] == pixels) & (self.weight[:, 0] == 1)).all())
+        source, weight = self._at_hand()
+        pixels = torch.arange(n_in, device=source.device)
+        return bool(((source[:, 0] == pixels) & (weight[:, 0] == 1)).all())
 
     def matrix(self, n_in: int, dtype: torch.dtype) -> Tensor:
         """The same as a dense matrix (n, n_in)."""
         dense = self.weight.new_zeros(self.source.shape[0], n_in)
         return dense.scatter_add_(1, self.source, self.weight).to(dtype)
+
+
+def with_host(make: Callable[[torch.device], Taps], device: torch.device | str) -> Taps:
+    """The taps that `make` makes on a device, with what the host must know of them made by the host."""
+    device, here = torch.device(device), torch.device("cpu")
+    host = make(here)
+    return host if device == here else make(device)._replace(host=host[:2])
 
 
 def pixel_centres(
@@ -59,6 +80,15 @@ def linear_taps(whole: Tensor, fraction: Tensor, n_in: int) -> Taps:
     return Taps(index, torch.stack([1 - fraction, fraction], dim=1))
 
 
+def centred_taps(
+    n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
+) -> Taps:
+    """Bilinear, of outputs start..stop, where both grids cover the same area."""
+    return with_host(
+        lambda d: linear_taps(*pixel_centres(n_in, n_out, start, stop, d), n_in), device
+    )
+
+
 def _keys(x: Tensor) -> Tensor:
     """The cubic of Keys with a = -0.5, as Pillow's BICUBIC."""
     x = x.abs()
@@ -71,6 +101,10 @@ def cubic_taps(
     n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> Taps:
     """Bicubic; made wider when shrinking (antialias), so the same as Pillow's BICUBIC."""
+    return with_host(lambda d: _cubic_taps(n_in, n_out, start, stop, d), device)
+
+
+def _cubic_taps(n_in: int, n_out: int, start: int, stop: int, device: torch.device) -> Taps:
     whole, fraction = pixel_centres(n_in, n_out, start, stop, device)
     stretch = max(1.0, n_in / n_out)
     reach = int(2 * stretch) + 1
