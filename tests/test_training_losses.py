@@ -23,6 +23,29 @@ def test_content_points_towards_the_truth():
     assert (predicted.grad < 0).all()
 
 
+def test_soft_differences_count_by_their_square():
+    truth = torch.zeros(1, 3, 1, 2)
+    predicted = torch.tensor([[[[5.0, -5.0]], [[10.0, -60.0]], [[0.0, 40.0]]]])
+    by_hand = [5, 5, 10**2 / 40, 2 * 60 - 40, 0, 40]
+    loss = losses.content_loss(predicted, truth, softness=40.0)
+    assert loss.item() == pytest.approx(np.mean(by_hand) / 110)
+
+
+def test_l1_settles_at_the_median_and_squares_at_the_mean():
+    truth = torch.zeros(1, 3, 1, 5)
+    truth[:, 1, :, 3:] = 30.0  # two of five have a colour
+    for softness, settled in ((0.0, 0.0), (80.0, 12.0)):
+        guess = torch.tensor(5.0, requires_grad=True)
+        descent = torch.optim.Adam([guess], lr=0.2)
+        for _ in range(400):
+            predicted = torch.stack([torch.zeros(()), guess, torch.zeros(())]).view(1, 3, 1, 1)
+            loss = losses.content_loss(predicted.expand_as(truth), truth, softness=softness)
+            descent.zero_grad()
+            loss.backward()
+            descent.step()
+        assert guess.item() == pytest.approx(settled, abs=0.5)
+
+
 def test_rebalance_pulls_strong_colours_more_and_keeps_the_mean():
     truth = torch.zeros(1, 3, 1, 2)
     truth[0, 1, 0, 1] = 80.0

@@ -69,6 +69,8 @@ class Stage:
     """Automatic batches: weight of the cross-entropy of heads that predict classes of colour."""
     rebalance: float = 0.5
     """Automatic batches: a pixel weighs 1 + rebalance * chroma / 20, against sepia."""
+    softness: float = 0.0
+    """Automatic batches: ab differences below this (CIE units) count by their square. 0: L1 (Eq. 5)."""
     degrade: float = 0.0
     """Share of the inputs degraded like real scans (blur, noise, JPEG, fading, toning, grain)."""
 
@@ -92,6 +94,7 @@ class Stage:
             "distillation",
             "classification",
             "rebalance",
+            "softness",
         ):
             _at_least(self, name, 0)
         if self.batch % self.accumulate:

@@ -19,14 +19,26 @@ PERCEPTUAL = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # of relu{1..5}_1
 
 
 def content_loss(
-    predicted: Tensor, truth: Tensor, rebalance: float = 0.0, mean: Mean = torch.mean
+    predicted: Tensor,
+    truth: Tensor,
+    rebalance: float = 0.0,
+    softness: float = 0.0,
+    mean: Mean = torch.mean,
 ) -> Tensor:
     """Eq. 5: L1 between LAB planes (B, 3, H, W) in CIE units, divided by 110.
 
     `rebalance` makes a pixel weigh 1 + rebalance * chroma / 20, mean 1: rare strong colours then pull
     as much as the many dull ones that draw a prediction to sepia.
+
+    `softness` s: a difference d of ab counts as d^2 / s below s and 2d - s beyond it. L1 asks for the median
+    of the colours that are plausible, which is dull where most are; squares ask for their mean.
     """
-    difference = (predicted - truth).abs() / 110
+    difference = (predicted - truth).abs()
+    if softness > 0:
+        ab = difference[:, 1:]
+        soft = torch.where(ab < softness, ab.square() / softness, 2 * ab - softness)
+        difference = torch.cat([difference[:, :1], soft], dim=1)
+    difference = difference / 110
     if rebalance > 0:
         weight = 1 + rebalance * truth[:, 1:].square().sum(1, keepdim=True).sqrt() / 20
         chroma = difference[:, 1:] * (weight / mean(weight))

@@ -90,8 +90,8 @@ class Trainer:
         stage, config = place.stage, self.config
         truth = rgb_to_lab(batch.high)
         lab = denormalize_lab(made.planes, self.net.config)
-        rebalance = stage.rebalance if place.automatic else 0.0
-        terms = {"content": losses.content_loss(lab, truth, rebalance, mean)}
+        shape = (stage.rebalance, stage.softness) if place.automatic else (0.0, 0.0)
+        terms = {"content": losses.content_loss(lab, truth, *shape, mean)}
         if place.supervision:
             terms["supervision"] = made.deep
         if place.mode.classified:
