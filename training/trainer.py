@@ -155,6 +155,10 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = place.learning_rate
             optimizer.zero_grad(set_to_none=True)
+        for module in (m for m in self.net.children() if m is not self.net.color_branch):
+            module.requires_grad_(
+                not place.stage.only_color
+            )  # the optimizer passes by what has no gradient
         for part in range(place.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
@@ -164,11 +168,6 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + term / place.stage.accumulate
         if place.stage.automatic_every != 1:  # both kinds in one number would hide each
             sums[("auto_" if place.automatic else "ref_") + "content"] = sums.pop("content")
-        if place.stage.only_color:
-            color = {id(p) for p in self.net.color_branch.parameters()}
-            for parameter in self.net.parameters():
-                if id(parameter) not in color:
-                    parameter.grad = None  # the optimizer passes it by
         limit = self.config.clip or torch.inf
         sums["gradient"] = nn.utils.clip_grad_norm_(self.generator.parameters(), limit).detach()
         for optimizer in self.optimizers:
