@@ -4,11 +4,7 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +18,6 @@ from training import checkpoints
 from training.checkpoints import RunError
 from training.loop import read_config, train
 
-SCRIPT = Path(__file__).with_name("training_run.py")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -180,62 +175,3 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path
     ):
         train(tiny_config(photos, tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002.pt"]
-
-
-def start(config, folder, *extra, processes=1):
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "given.json"
-    path.write_text(json.dumps(config.to_dict()))
-    command = [sys.executable, str(SCRIPT), str(path), *extra]
-    if processes > 1:
-        command[1:1] = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-        ]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(process):
-    """Wait for the end; its output where it fails."""
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments(photos, tmp_path):
-    config = tiny_config(photos, tmp_path / "whole", save_every=1)
-    config = replace(config, stages=(replace(config.stages[1], steps=24),))
-    finish(start(config, tmp_path / "a"))
-    cut = replace(config, output=str(tmp_path / "cut"))
-    for moment in (1, 7, 16):
-        process = start(cut, tmp_path / "b", "--resume")
-        deadline = time.monotonic() + 60
-        while len(losses_or_nothing(tmp_path / "cut")) < moment and time.monotonic() < deadline:
-            time.sleep(0.003)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    finish(start(cut, tmp_path / "b", "--resume"))
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-
-
-def losses_or_nothing(output):
-    try:
-        return losses(output)
-    except (OSError, ValueError):
-        return {}
-
-
-@pytest.mark.slow
-def test_two_processes_are_one(photos, tmp_path):
-    config = tiny_config(photos, tmp_path / "one")
-    finish(start(config, tmp_path / "a"))
-    finish(start(replace(config, output=str(tmp_path / "two")), tmp_path / "b", processes=2))
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(one) == len(two) == 8
-    for step, row in one.items():
-        assert row == pytest.approx(two[step], rel=1e-3, abs=1e-5), step

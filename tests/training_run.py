@@ -69,10 +69,14 @@ def losses(output):
 
 
 if __name__ == "__main__":
+    from training.checkpoints import RunError
     from training.loop import train
 
     torch.set_num_threads(1)
-    train(
-        TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())),
-        resume="--resume" in sys.argv,
-    )
+    try:
+        train(
+            TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())),
+            resume="--resume" in sys.argv,
+        )
+    except RunError as error:
+        sys.exit(str(error))
