@@ -49,8 +49,8 @@ def axis(
     of the output pixel for both, (j + 0.5) / Wt; low- and high-resolution pictures then cover the same
     area, as those that a resize makes do.
     """
-    if align == "centre":
     j = torch.arange(start, stop, device=device)
+    if align == "centre":
         taps = centred_taps(n_in, n_out, start, stop, device)
         cell = ((2 * j + 1) * n_in) % (2 * n_out)
         relative = cell.double() / (2 * n_out)
