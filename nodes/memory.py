@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from ..scsnet.model import BLOCK
+from ..scsnet.model import BLOCK, KEPT_TEXTURE, TILE_KEPT
 from . import host
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def colorize_bytes(model: Model, size: tuple[int, int], working_size: int, at_on
     margin = 2 * model.config.depth + 1
     colour = working * _WORKING * channel
     texture = _tile(size, host.TILE, margin) * _TILE * channel
-    kept = min(pixels * channel, 2**28)  # F_tex
+    kept = min(pixels * channel, KEPT_TEXTURE)  # F_tex
     return at_once * (max(colour, texture, _decode(model, size)) + kept + pixels * _PLANES)
 
 
@@ -57,4 +57,6 @@ def upscale_bytes(bundle: Lab) -> float:
 
 
 def _decode(model: Model, size: tuple[int, int]) -> float:
-    return (_tile(size, host.TILE, 1) + _BLOCK) * _CPM * _channel(model)
+    kept = size[0] * size[1] * _channel(model) <= KEPT_TEXTURE
+    side = TILE_KEPT if kept and host.compute_device().type == "cpu" else host.TILE
+    return (_tile(size, side, 1) + _BLOCK) * _CPM * _channel(model)

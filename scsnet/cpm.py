@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import cpm_cpu, fused
 from .config import Alignment
 from .layers import conv3x3
 from .resample import Taps, centred_taps, linear_taps, with_host
@@ -101,6 +102,13 @@ class CPM(nn.Module):
 
     def map(self, hidden: Tensor, rows: Axis, columns: Axis) -> Tensor:
         """The grid rows x columns of `hidden` (B, H, W, 256) -> planes (B, n, m, 3), float32."""
+        if cpm_cpu.usable(self, hidden):
+            return cpm_cpu.planes(self, hidden, rows, columns)
+        plan = fused.plan(self, hidden)
+        if plan is not None:
+            from .cpm_triton import planes  # imports Triton
+
+            return planes(self, hidden, rows, columns, plan).permute(0, 2, 3, 1)
         batch, height, width, channels = hidden.shape
         dtype = hidden.dtype
         # The last two columns of the first layer belong to Z, x before y; float32 until they are added.

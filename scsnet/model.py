@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from . import fused
 from .attention import Memory
 from .colorization import ColorBranch
 from .config import SCSNetConfig
@@ -30,6 +31,10 @@ Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each tile; what it raises ends the work."""
 
 BLOCK = (64, 256)  # output pixels that CPM maps at a time: 8 MiB of hidden features in bfloat16
+TILE_KEPT = (
+    192  # the same as TILE on a CPU where F_tex is kept, and no margin is needed: F_cs of 18 MiB
+)
+FUSED_BLOCK = (1024, 1024)  # the same where CPM is one kernel, which keeps none of them in memory
 KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex that encode keeps; beyond, decode makes it in tiles
 
 
@@ -94,7 +99,7 @@ class SCSNet(nn.Module):
             )
         luminance = luminance.float()
         working = fit(luminance, self.config.working_size if working_size is None else working_size)
-        initial = channels_last(self.initial(pad(working).to(self.dtype)))
+        initial = channels_last(self.initial(channels_last(pad(working).to(self.dtype))))
         source = self.color_branch.source_encoder(initial)
         color = self.color_branch(source, None if reference is None else reference.memories)
         color = color[..., : working.shape[2], : working.shape[3]]
@@ -127,7 +132,7 @@ class SCSNet(nn.Module):
         window: tuple[int, int, int, int] | None = None,
         *,
         tile: int = TILE,
-        block: tuple[int, int] = BLOCK,
+        block: tuple[int, int] | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[Window, Tensor]]:
         """The blocks of `decode`'s result one by one: (where in the output grid, LAB (B, 3, n, m))."""
@@ -137,6 +142,10 @@ class SCSNet(nn.Module):
             return
         source_height, source_width = features.size
         align, device = self.config.cpm_align, features.color.device
+        if features.texture is not None and device.type == "cpu":
+            tile = min(tile, TILE_KEPT)
+        if block is None:
+            block = BLOCK if fused.plan(self.head, features.color) is None else FUSED_BLOCK
         # Output pixels whose source pixels fill about one tile; blocks divide it evenly.
         step = (
             max(1, int(tile * size[0] / source_height)),

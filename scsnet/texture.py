@@ -7,10 +7,12 @@ with that much margin.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from . import onednn
 from .layers import ResidualBlock, channels_last
 from .sizes import Window
 
@@ -31,7 +33,13 @@ class TextureEncoder(nn.Module):
 
     def forward(self, initial: Tensor) -> Tensor:
         """F_init (B, 64, H, W) -> F_tex (B, 64, H, W)."""
-        return self.blocks(initial)
+        blocks = [cast(ResidualBlock, block) for block in self.blocks]
+        if not blocks or not onednn.usable(initial, blocks[0].conv1):
+            return self.blocks(initial)
+        x, between = initial.clone(), torch.empty_like(initial)
+        for block in blocks:
+            block.add_to(x, between)
+        return x
 
 
 def texture_window(
@@ -44,7 +52,7 @@ def texture_window(
     bottom, right = min(height, window.bottom + margin), min(width, window.right + margin)
     part = luminance[..., top:bottom, left:right].to(initial.weight.dtype)
     rows = slice(window.top - top, window.bottom - top)
-    return encoder(channels_last(initial(part)))[
+    return encoder(channels_last(initial(channels_last(part))))[
         ..., rows, window.left - left : window.right - left
     ]
 

@@ -1,0 +1,101 @@
+"""Convolutions and linear layers on a CPU with what follows them done in the same pass (oneDNN).
+
+PyTorch's own operators write a result, then read and write it once more for a ReLU or a sum, and write
+the bias before the product. On a CPU with AMX those passes took more than half of CPM's time. oneDNN
+does them while the numbers are in registers; PyTorch calls these operators when it compiles a network,
+and they can be called without compiling.
+
+Without gradients only, on x86, in float32 or in a bfloat16 that the CPU multiplies in hardware; `usable`
+says where, and the callers do the same with PyTorch's operators elsewhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_OPERATORS = (
+    "_linear_pointwise",
+    "_convolution_pointwise",
+    "_convolution_pointwise_",
+    "_is_mkldnn_bf16_supported",
+)
+
+
+def _formats() -> frozenset[torch.dtype]:
+    """What the operators can multiply here; nothing where they are missing."""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return frozenset()  # measured on x86 alone
+    if not torch.backends.mkldnn.is_available():
+        return frozenset()
+    if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
+        return frozenset()
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return frozenset({torch.float32, torch.bfloat16} if bfloat16 else {torch.float32})
+
+
+FORMATS = _formats()
+
+# Memory that glibc hands back to the system costs a page fault for every 4 KiB when it is asked for again:
+# 0.17 s of the 0.25 s that a decode 128 -> 512 took. It keeps blocks up to the size of the largest that
+# was ever given back, at most 32 MiB; nothing is written to this one. Elsewhere this does nothing.
+torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
+def usable(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
+    """Whether `layer` may be applied to x by the functions below."""
+    weight = layer.weight
+    return (
+        x.dtype in FORMATS
+        and weight.dtype == x.dtype
+        and x.device.type == "cpu"
+        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def product_relu(left: Tensor, right: Tensor) -> Tensor:
+    """ReLU(left @ right): (m, k), (k, n) -> (m, n)."""
+    return torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "relu", [], "")
+
+
+def linear(x: Tensor, layer: nn.Linear, relu: bool) -> Tensor:
+    """The layer on (..., inputs), and ReLU where asked -> (..., outputs)."""
+    name = "relu" if relu else "none"
+    return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, name, [], "")
+
+
+def convolve(x: Tensor, conv: nn.Conv2d, slope: float) -> Tensor:
+    """The convolution and LeakyReLU of that slope."""
+    return torch.ops.mkldnn._convolution_pointwise(
+        x,
+        conv.weight,
+        conv.bias,
+        conv.padding,
+        conv.stride,
+        conv.dilation,
+        conv.groups,
+        "leaky_relu",
+        [slope],
+        "",
+    )
+
+
+def convolve_add_to(total: Tensor, conv: nn.Conv2d, x: Tensor, relu: bool = False) -> Tensor:
+    """total += the convolution of x, and ReLU where asked; returns total."""
+    return torch.ops.mkldnn._convolution_pointwise_.binary(
+        total,
+        x,
+        conv.weight,
+        conv.bias,
+        conv.padding,
+        conv.stride,
+        conv.dilation,
+        conv.groups,
+        "add",
+        1.0,
+        "relu" if relu else None,
+        [],
+        None,
+    )
