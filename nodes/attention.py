@@ -9,8 +9,9 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..scsnet.attention import LEVELS
+from ..scsnet.features import moved
 from ..scsnet.figures import color_map
-from . import host
+from . import host, memory
 from .maps import (
     ALL_LEVELS,
     ATTENTION,
@@ -126,21 +127,40 @@ def draw(
     opacity: float,
 ) -> tuple[Tensor, Tensor]:
     """Figures IMAGE (B, H, W, 3) and heat MASK (B x references, h, w)."""
-    figures, heats, b = [], [], 0
-    progress = host.Progress(bundle.sources.shape[0])
+    figures = heats = torch.empty(0)
+    count, device, b = bundle.sources.shape[0], host.compute_device(), 0
+    progress = host.Progress(count)
     with host.on_device(bundle.model, MEMORY) as net:
         levels = asked_levels(net, level)
-        for chunk in bundle.features:
-            near = chunk.to(host.compute_device())
-            for maps in picture_maps(net, near, bundle.reference_shape, points, levels, what):
+        near = moved(bundle.memories[0], device)
+        for number, queries in enumerate(bundle.queries):
+            if number and len(bundle.memories) > 1:
+                near = moved(bundle.memories[number], device)
+            for maps in picture_maps(
+                net, queries.to(device), near, bundle.shape, bundle.reference_shape, points, levels, what
+            ):  # fmt: skip
                 source = bundle.sources[b]
                 references = [r[b if r.shape[0] > 1 else 0] for r in bundle.references]
-                figures.append(figure(source, references, points, maps, levels, colors, opacity))
-                heats += combined(maps, source, references)
+                drawn = figure(source, references, points, maps, levels, colors, opacity)
+                glows = combined(maps, source, references)
+                if b == 0:  # those of the other pictures are as large
+                    figures = _room(count, drawn)
+                    heats = _room(count * len(glows), glows[0])
+                figures[b] = drawn
+                for r, glow in enumerate(glows):
+                    heats[b * len(glows) + r] = glow
                 b += 1
                 progress.between(b - 1, b)(1, 1)
-    out = {"device": host.image_device(), "dtype": host.image_dtype()}
-    return torch.stack(figures).to(**out), torch.stack(heats).to(**out)
+    return figures, heats
+
+
+def _room(count: int, first: Tensor) -> Tensor:
+    """For `count` pictures like the first. Errors: ValueError where there is not enough memory."""
+    size = (first.shape[0], first.shape[1])
+    host.check_room(
+        memory.image_bytes(count, size, False), f"A figure for each of {count} pictures"
+    )
+    return torch.empty((count, *first.shape), device=host.image_device(), dtype=host.image_dtype())
 
 
 def colored(heats: Tensor, colors: str) -> Tensor:

@@ -13,10 +13,12 @@ from ..scsnet import Features, ReferenceFeatures, SCSNet
 from ..scsnet.color import rgb_to_lightness
 from ..scsnet.pipeline import encode_picture, encode_references, render
 from ..scsnet.resample import bicubic
-from ..scsnet.sizes import Window
+from ..scsnet.sizes import Window, fit
 from . import host, memory
 from .layout import Picture, to_float
 from .types import Lab, Model
+
+BAND = 2**20  # pixels of alpha at a time
 
 
 def chunks(count: int, size: tuple[int, int]) -> list[slice]:
@@ -41,9 +43,10 @@ class References:
 
     def _encode(self, which: Sequence[slice]) -> ReferenceFeatures:
         assert self.picture is not None
+        bound = self.working_size or self.net.config.working_size
         planes = []
-        for part in which:
-            rgb = to_float(self.picture.rgb[part], host.compute_device())
+        for part in which:  # made small at once: many large ones would not fit together
+            rgb = fit(to_float(self.picture.rgb[part], host.compute_device()), bound)
             planes.append(rgb.expand(-1, 3, -1, -1))  # gray references are legal
         return encode_references(self.net, planes, working_size=self.working_size)
 
@@ -69,8 +72,11 @@ def _render(
     net: SCSNet, tiles: host.Tiles, features: Features, size: tuple[int, int], window: Window | None, report: host.Report,
     **options: Any,
 ) -> None:  # fmt: skip
+    largest = host.render_tile()
     tiles.run(
-        lambda tile: render(net, features, size, window, tile=tile, progress=report, **options)
+        lambda tile: render(
+            net, features, size, window, tile=min(tile, largest), progress=report, **options
+        )
     )
 
 
@@ -109,15 +115,17 @@ def colorize(
                 luminance="input", out=image[part, ..., :3].movedim(3, 1), lab_out=lab,
             )  # fmt: skip
             seen(encoded)
+            if picture.alpha is not None:
+                image[part, ..., 3:] = picture.alpha[part].movedim(1, 3)
+            kept = replace(encoded, reference=None)
             if part.start == 0:  # the others will be as large
-                place, keep_texture = host.place((encoded.nbytes + lab.nbytes) * count / part.stop)
-            kept = replace(
-                encoded, reference=None, texture=encoded.texture if keep_texture else None
-            )
-            features.append(kept.to(place))
+                bare = kept.nbytes - (0 if kept.texture is None else kept.texture.nbytes)
+                total = [(n + lab.nbytes) * count / part.stop for n in (kept.nbytes, bare)]
+                place, keep_texture = host.place(total[0])
+                if not keep_texture:
+                    host.check_room(total[1], f"An SCS_LAB of {count} pictures", place)
+            features.append((kept if keep_texture else replace(kept, texture=None)).to(place))
             labs.append(lab.to(place))
-    if picture.alpha is not None:
-        image[..., 3:] = picture.alpha.movedim(1, 3)
     alpha = None if picture.alpha is None else picture.alpha.to(host.image_device())
     return Lab(model, tuple(features), tuple(labs), strength, alpha), image
 
@@ -143,9 +151,15 @@ def upscale(
                 strength=bundle.strength, luminance=given, out=image[part, ..., :3].movedim(3, 1),
             )  # fmt: skip
             if bundle.alpha is not None:
-                alpha = bicubic(bundle.alpha[part].float(), size, window).clamp(0, 1)
-                image[part, ..., 3:] = alpha.movedim(1, 3)
+                _alpha(bundle.alpha[part], size, window, image[part, ..., 3:])
     return image
+
+
+def _alpha(alpha: Tensor, size: tuple[int, int], window: Window, out: Tensor) -> None:
+    """A window of alpha (B, 1, H, W) resized to `size` -> out (B, window height, window width, 1), in bands of rows."""
+    for band in window.blocks(max(1, BAND // window.width), window.width):
+        rows = slice(band.top - window.top, band.bottom - window.top)
+        out[:, rows] = bicubic(alpha.float(), size, band).clamp(0, 1).movedim(1, 3)
 
 
 def new_image(count: int, size: tuple[int, int], alpha: bool) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..scsnet import Features
+from ..scsnet.attention import Memory
+from ..scsnet.features import moved, tensors
 from ..scsnet.sizes import fit, working_shape
 from . import host
 from .batches import colorize
@@ -157,38 +156,49 @@ class SCSColorizeReference(io.ComfyNode):
                 f"{ONE_EACH!r} needs as many references as pictures, got {near.count} references for {picture.count} "
                 f"pictures. Change their number, or choose {ALL!r}."
             )
-        kept: list[Features] = []
+        looks = Looks(picture.count, one_each)
         lab, colored = colorize(
-            network, picture, near, one_per_picture=one_each, working_size=working_size or None, strength=strength,
-            seen=lambda features: kept.append(replace(features, texture=None, luminance=features.luminance[..., :1, :1].clone())),
+            network, picture, near, one_per_picture=one_each, working_size=working_size or None, strength=strength, seen=looks.take
         )  # fmt: skip
-        return io.NodeOutput(
-            lab, attention(network, kept, picture, near, one_each, working_size), colored
-        )
+        bound = working_size or network.config.working_size
+        with host.interruptible():
+            thumbnails, given = small(picture), small(near)
+        attention = Attention(
+            network, tuple(looks.queries), tuple(looks.memories), working_shape(*picture.size, bound), thumbnails,
+            (given,) if one_each else tuple(given.split(1)), working_shape(*near.size, bound),
+        )  # fmt: skip
+        return io.NodeOutput(lab, attention, colored)
 
 
-def attention(
-    model: Model,
-    features: Sequence[Features],
-    picture: Picture,
-    reference: Picture,
-    one_each: bool,
-    working_size: int,
-) -> Attention:
-    """What the attention pictures need, in few bytes, at the place that suits its size."""
-    device, _ = host.place(sum(chunk.nbytes for chunk in features))
-    near = small(reference)
-    references = (near,) if one_each else tuple(near.split(1))
-    shape = working_shape(*reference.size, working_size or model.config.working_size)
-    moved = tuple(chunk.to(device) for chunk in features)
-    return Attention(model, moved, small(picture), references, shape)
+class Looks:
+    """Gathers what the attention pictures need while `count` pictures are colorized, at the place that suits its size."""
+
+    def __init__(self, count: int, one_each: bool) -> None:
+        self.count, self.one_each = count, one_each
+        self.queries: list[Tensor] = []
+        self.memories: list[tuple[Memory, ...]] = []
+        self.place = host.compute_device()
+
+    def take(self, features: Features) -> None:
+        """A chunk of the pictures."""
+        assert features.reference is not None
+        memories = features.reference.memories
+        if not self.queries:  # the other chunks will be as large
+            chunks = self.count / features.source.shape[0]
+            remembered = sum(t.nbytes for t in tensors(memories))
+            nbytes = features.source.nbytes * chunks + remembered * (chunks if self.one_each else 1)
+            self.place, _ = host.place(nbytes)
+        self.queries.append(features.source.to(self.place))
+        if self.one_each or not self.memories:
+            self.memories.append(moved(memories, self.place))
 
 
 def small(picture: Picture) -> Tensor:
     """The pictures (B, 3, h, w) as figures show them."""
     device = host.image_device()
-    parts = [
-        fit(to_float(rgb, device), FIGURE_SIDE).expand(-1, 3, -1, -1)
-        for rgb in picture.rgb.split(1)
-    ]
-    return torch.cat(parts)
+    shape = working_shape(*picture.size, FIGURE_SIDE)
+    result = torch.empty((picture.count, 3, *shape), device=device)
+    for b in range(picture.count):
+        # One gray plane is copied into all three.
+        result[b : b + 1] = fit(to_float(picture.rgb[b : b + 1], device), FIGURE_SIDE)
+    return result

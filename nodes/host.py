@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import comfy.cli_args
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.utils
@@ -27,6 +28,7 @@ Report = Callable[[int, int], None]
 FOLDER = "scsnet"  # models/scsnet, and the key in extra_model_paths.yaml
 ENDING = ".safetensors"
 TILE, SMALLEST_TILE = 512, 64
+CPU_TILE = 320  # while rendering: what works on whole tiles shall end soon, for interruptions
 STEPS = 1000  # of the progress bar, per picture
 
 
@@ -56,8 +58,8 @@ def weights_path(name: str) -> Path | None:
 
 
 def download_folder() -> Path:
-    """Where downloads go: the folder that the user has put first."""
-    return Path(folder_paths.get_folder_paths(FOLDER)[0])
+    """Where downloads go: models/scsnet."""
+    return Path(folder_paths.models_dir, FOLDER)
 
 
 # --- devices and types --------------------------------------------------------------------------------------------
@@ -87,6 +89,8 @@ def network_dtype(choice: str) -> torch.dtype:
     """What "auto", "fp32", "fp16" or "bf16" means on this machine, by the host's rules and command line."""
     if choice == "auto":
         device = compute_device()
+        if comfy.cli_args.args.force_fp16 and mm.should_use_fp16(device):
+            return torch.float16
         if mm.should_use_bf16(device):
             return torch.bfloat16
         return torch.float16 if mm.should_use_fp16(device) else torch.float32
@@ -112,6 +116,13 @@ def patched(net: SCSNet) -> Any:
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it, interruptions take effect at every operation on tensors."""
+    with Interruptible(ask):
+        yield
+
+
+@contextmanager
 def on_device(model: Model, memory: float) -> Iterator[SCSNet]:
     """The network on the compute device, with `memory` bytes beside it; interruptions take effect at every operation."""
     patcher = model.patcher
@@ -122,7 +133,7 @@ def on_device(model: Model, memory: float) -> Iterator[SCSNet]:
     if moved:
         net.to(device)
     try:
-        with Interruptible(mm.throw_exception_if_processing_interrupted):
+        with interruptible():
             yield net
     finally:
         if moved:
@@ -150,14 +161,19 @@ def place(nbytes: float) -> tuple[torch.device, bool]:
     return device, nbytes <= free_memory(device) / 4
 
 
-def check_room(nbytes: float, what: str) -> None:
-    """Before a result is allocated. Errors: ValueError that says how much it would take."""
-    free = free_memory(image_device())
+def check_room(nbytes: float, what: str, device: torch.device | None = None) -> None:
+    """Before a result is allocated, where pictures wait. Errors: ValueError that says how much it would take."""
+    free = free_memory(device or image_device())
     if nbytes > free:
         raise ValueError(
             f"{what} would take {nbytes / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free. Choose a smaller "
             "scale, or render a window of it, or fewer pictures at a time."
         )
+
+
+def render_tile() -> int:
+    """The largest tile to render at."""
+    return CPU_TILE if compute_device().type == "cpu" else TILE
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -204,6 +220,11 @@ class Tiles:
 # --- progress -----------------------------------------------------------------------------------------------------
 
 
+def ask() -> None:
+    """Raises what ends the node, if ComfyUI was told to stop."""
+    mm.throw_exception_if_processing_interrupted()
+
+
 class Progress:
     """The host's progress bar over a number of pictures; every report is also where an interruption takes effect."""
 
@@ -215,7 +236,7 @@ class Progress:
         """The report of the work from `start` to `stop`, counted in pictures."""
 
         def report(done: int, total: int) -> None:
-            mm.throw_exception_if_processing_interrupted()
+            ask()
             value = int(STEPS * (start + (stop - start) * done / max(total, 1)))
             if value != self.shown:  # one message per step of the bar is enough
                 self.shown = value
@@ -229,7 +250,6 @@ def download_progress() -> Report:
     bar = comfy.utils.ProgressBar(1)
 
     def report(done: int, total: int) -> None:
-        mm.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, max(total, done, 1))
 
     return report

@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..scsnet import checkpoint, hub
-from . import host
+from . import download, host
 from .schema import schema
 from .types import Model, SCSNetModel
 
@@ -45,7 +45,7 @@ def find(name: str, hub_id: str) -> Path:
     if hub_id.strip() or name in KNOWN:
         source = hub_source(hub_id) if hub_id.strip() else name
         folder = host.download_folder() / hub_place(source)[0]
-        return path or hub.fetch(source, local_dir=folder, progress=host.download_progress())
+        return path or download.fetch(source, folder)
     if name == BUNDLED:
         return checkpoint.resolve(BUNDLED)
     if path is None:
@@ -132,7 +132,8 @@ def load(name: str, hub_id: str, dtype: str) -> Model:
     """The network under the host's memory management."""
     chosen = host.network_dtype(dtype)
     path = find(name, hub_id)
-    net = checkpoint.load(path, dtype=chosen)
+    with host.interruptible():
+        net = checkpoint.load(path, dtype=chosen)
     if net.config.head != "cpm":
         raise ValueError(
             f"{path} holds the fixed x4 network of an ablation; the nodes need one for all sizes (head 'cpm')"

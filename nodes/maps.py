@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..scsnet import Features, SCSNet
-from ..scsnet.attention import LEVELS
+from ..scsnet import SCSNet
+from ..scsnet.attention import LEVELS, Memory
 from ..scsnet.figures import Heat, attention_figure, stacked, valve_figure
 from ..scsnet.resample import bicubic
 from ..scsnet.sizes import STRIDE
+from . import host
 
 ATTENTION, VALVES, BOTH = "attention", "valves", "both"
 ALL_LEVELS = "all"
@@ -43,18 +45,20 @@ def asked_levels(net: SCSNet, level: str) -> list[int]:
 
 
 def picture_maps(
-    net: SCSNet, features: Features, reference_shape: tuple[int, int], points: list[tuple[float, float]],
-    levels: list[int], what: str,
+    net: SCSNet, source: Tensor, memories: Sequence[Memory], shape: tuple[int, int], reference_shape: tuple[int, int],
+    points: list[tuple[float, float]], levels: list[int], what: str,
 ) -> list[Maps]:  # fmt: skip
-    """Attention and valves of every picture of a chunk."""
-    count, shape = features.color.shape[0], (features.color.shape[2], features.color.shape[3])
-    result = [Maps([], []) for _ in range(count)]
+    """Attention and valves of every picture of a chunk.
+
+    source: F_s (b, 4 width, h/4, w/4) of pictures seen at `shape`; memories: of references seen at `reference_shape`.
+    """
+    branch = net.color_branch
+    result = [Maps([], []) for _ in range(source.shape[0])]
     for level in levels:
         cell = STRIDE * LEVELS[level]
         if what != VALVES:
-            rows = [
-                r.cpu().numpy() for r in net.attention(features, points, level)
-            ]  # per reference (b, P, h, w)
+            found = branch.attention(source, memories, points, shape, level)
+            rows = [r.cpu().numpy() for r in found]  # per reference (b, P, h, w)
             for b, maps in enumerate(result):
                 maps.attention.append(
                     [
@@ -63,7 +67,8 @@ def picture_maps(
                     ]
                 )
         if what != ATTENTION:
-            v1, v2 = (v.float().cpu().numpy() for v in net.valves(features, level))  # (b, 1, h, w)
+            valves = branch.valves(source, memories, level)
+            v1, v2 = (v.float().cpu().numpy() for v in valves)  # (b, 1, h, w)
             for b, maps in enumerate(result):
                 maps.valves.append((_heat(v1[b, 0], shape, cell), _heat(v2[b, 0], shape, cell)))
     return result
@@ -89,10 +94,12 @@ def figure(
         ]
         near = [_array(r) for r in references]
         parts.append(
-            attention_figure(picture, near, places, maps.attention, factors, colors, opacity)
+            attention_figure(
+                picture, near, places, maps.attention, factors, colors, opacity, host.ask
+            )
         )
     if maps.valves:
-        parts.append(valve_figure(picture, maps.valves, factors, colors))
+        parts.append(valve_figure(picture, maps.valves, factors, colors, host.ask))
     return torch.from_numpy(stacked(parts)).float() / 255
 
 

@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..scsnet import Features, SCSNetConfig
+from ..scsnet.attention import Memory
 
 SCSNetModel = io.Custom("SCSNET_MODEL")
 SCSLab = io.Custom("SCS_LAB")
@@ -75,8 +76,12 @@ class Attention:
     """What colorization by reference looked at: an SCS_ATTENTION."""
 
     model: Model
-    features: tuple[Features, ...]
-    """Per chunk of pictures; without texture, which attention has no use for."""
+    queries: tuple[Tensor, ...]
+    """F_s of the pictures (b, 4 width, h/4, w/4), in chunks of a few."""
+    memories: tuple[tuple[Memory, ...], ...]
+    """Of the references: one item where they serve every picture, else one per chunk."""
+    shape: tuple[int, int]
+    """Height and width at which the network saw the pictures."""
     sources: Tensor
     """The pictures themselves (B, 3, h, w), RGB 0..1, small enough for a figure."""
     references: tuple[Tensor, ...]

@@ -1,12 +1,12 @@
 """Pictures of attention and valves, like the paper's Fig. 8. Plain numpy and Pillow.
 
 A figure is a table: one row per looked-at point (or valve), the source on the left, then one column per level of
-the pyramid. Pictures are (H, W, 1 or 3), uint8 or float 0..1.
+the pyramid, D1 the finest. Pictures are (H, W, 1 or 3), uint8 or float 0..1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,13 +73,14 @@ def attention_figure(
     levels: Sequence[int],
     colors: str = "inferno",
     opacity: float = 1.0,
+    step: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
     """Where points (x, y in pixels) of the source look: maps[level][point][reference] -> RGB (H, W, 3) uint8.
 
     Colours are scaled to each map's own maximum over all references; with several references the share of the
-    weight that each one got is written under it.
+    weight that each one got is written under it. `step` is called before each map; what it raises ends the work.
     """
-    header = ["source", *(f"attention, level {level}" for level in levels)]
+    header = ["source", *(f"attention, D{level}" for level in levels)]
     rows = []
     for p in range(len(points)):
         row = [
@@ -93,6 +94,7 @@ def attention_figure(
             total = sum(float(heat.values.sum()) for heat in heats)
             cells = []
             for picture, heat in zip(references, heats, strict=True):
+                step()
                 share = float(heat.values.sum()) / total if total > 0 else 0.0
                 caption = f"weight {share:.0%}" if len(references) > 1 else ""
                 cells.append(_captioned(heat_over(picture, heat, peak, colors, opacity), caption))
@@ -106,15 +108,17 @@ def valve_figure(
     valves: Sequence[tuple[Heat, Heat]],
     levels: Sequence[int],
     colors: str = "viridis",
+    step: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """V1 and V2 of each level, 0..1 from dark to bright -> RGB (H, W, 3) uint8."""
-    header = ["source", *(f"valves, level {level}" for level in levels)]
+    """V1 and V2 of each level, 0..1 from dark to bright -> RGB (H, W, 3) uint8. `step`: as above."""
+    header = ["source", *(f"valves, D{level}" for level in levels)]
     rows = []
     for number, what in enumerate(
         ("V1: of the picture's own features", "V2: of the references' features")
     ):
         row = [_captioned(_shown(source), what)]
         for pair in valves:
+            step()
             heat = pair[number]
             size = _shown(source).size
             picture = Image.fromarray(color_map(_spread(heat, size), colors))

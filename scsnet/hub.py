@@ -72,7 +72,7 @@ def _into_cache(wanted: HubFile, progress: Progress | None) -> Path:
         etag = ""  # it was checked when it came; a cache without symbolic links remembers no etag
     else:
         etag = hub_client.ask_etag(wanted, path)
-    if not _matches(path, etag):
+    if not _matches(path, etag, None):
         size = path.stat().st_size
         path.resolve().unlink()
         path.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def _into_folder(wanted: HubFile, folder: Path, progress: Progress | None) -> Pa
     """
     target = folder / wanted.file
     commit, etag = _record(folder, wanted)
-    if wanted.pinned and commit == wanted.revision and _matches(target, etag):
+    if wanted.pinned and commit == wanted.revision and _matches(target, etag, progress):
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _staged(wanted: HubFile, folder: Path, progress: Progress | None, older: boo
         commit, etag = _record(stage, wanted)
         if wanted.pinned and commit not in ("", wanted.revision):
             return False
-        if not _matches(path, etag):
+        if not _matches(path, etag, progress):
             raise _wrong(wanted, path.stat().st_size, etag)
         if _stamp(target) != before:
             _put(target, folder / wanted.file, Path.replace)
@@ -156,20 +156,24 @@ def _record(folder: Path, wanted: HubFile) -> tuple[str, str]:
     return (commit, etag) if fresh else ("", "")
 
 
-def _matches(path: Path, etag: str) -> bool:
+def _matches(path: Path, etag: str, progress: Progress | None) -> bool:
     """Whether a file has the content that its etag promises: sha256 (LFS), or git's sha1 (small files).
 
-    An etag of another kind (or none) promises nothing that could be checked.
+    An etag of another kind (or none) promises nothing that could be checked. progress: called all the
+    while with (all bytes, all bytes), so that it can end this too.
     """
+    size = path.stat().st_size
     if _SHA256.fullmatch(etag):
         digest = hashlib.sha256()
     elif _SHA1.fullmatch(etag):
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     else:
         return True
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+            if progress is not None:
+                progress(size, size)
     return digest.hexdigest() == etag
 
 

@@ -40,6 +40,7 @@ class Host:
     interrupt_after: int | None = None
     bf16: bool = False
     fp16: bool = False
+    force_fp16: bool = False
     emptied: int = 0
 
 
@@ -194,10 +195,13 @@ def pack(host, version="0.3.64"):
     patcher.ModelPatcher = ModelPatcher
     version_module = types.ModuleType("comfyui_version")
     version_module.__version__ = version
+    arguments = types.ModuleType("comfy.cli_args")
+    arguments.args = types.SimpleNamespace(force_fp16=host.force_fp16)
     comfy = types.ModuleType("comfy")
+    comfy.cli_args = arguments
     comfy.model_management, comfy.model_patcher, comfy.utils = _management(host), patcher, utils
     doubles = {
-        "comfy": comfy, "comfy.model_management": comfy.model_management, "comfy.model_patcher": patcher,
+        "comfy": comfy, "comfy.cli_args": arguments, "comfy.model_management": comfy.model_management, "comfy.model_patcher": patcher,
         "comfy.utils": utils, "folder_paths": _folders(host), "comfyui_version": version_module,
         "comfy_api": types.ModuleType("comfy_api"), **_api(),
     }  # fmt: skip

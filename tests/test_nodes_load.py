@@ -4,11 +4,12 @@ import asyncio
 import logging
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
-from host_doubles import Host, pack
+from host_doubles import Host, InterruptError, pack
 
 from scsnet.checkpoint import save
 
@@ -56,7 +57,7 @@ def test_files_are_listed_by_their_ending(nodes, folder, weights):
     assert options(nodes) == ["bundled", str(Path("deep/other.safetensors")), "mine.safetensors"]
 
 
-def test_folders_that_the_user_has_named_before_stay_first(host, tmp_path, weights):
+def test_folders_that_the_user_has_named_are_looked_into(host, tmp_path, weights):
     own = tmp_path / "elsewhere"
     own.mkdir()
     shutil.copy(weights, own / "mine.safetensors")
@@ -66,7 +67,7 @@ def test_folders_that_the_user_has_named_before_stay_first(host, tmp_path, weigh
             asyncio.run(module.comfy_entrypoint())
         nodes = sys.modules[f"{module.__name__}.nodes"]
         assert options(nodes) == ["bundled", "mine.safetensors"]
-        assert nodes.host.download_folder() == own
+        assert nodes.host.download_folder() == Path(host.models_dir, "scsnet")
         assert len(sys.modules["folder_paths"].get_folder_paths("scsnet")) == 2
         assert load(nodes, "mine.safetensors").config.width == 8
 
@@ -164,6 +165,48 @@ def test_the_same_file_is_never_fetched_twice(nodes, folder, downloads, host):
         ("hf:someone/scsnet/large.safetensors@v2", folder / "someone--scsnet@v2")
     ]
     assert (folder / "someone--scsnet@v2" / "large.safetensors").is_file()
+
+
+@pytest.fixture
+def silent(nodes, monkeypatch):
+    """A Hub that says nothing until it is told to; the sources that it was asked for."""
+    asked, answer = [], threading.Event()
+
+    def fetch(source, *, local_dir, progress):
+        asked.append(source)
+        assert answer.wait(30)
+        progress(1, 2)
+        return Path("it came")
+
+    monkeypatch.setattr(nodes.load.hub, "fetch", fetch)
+    yield asked, answer
+    answer.set()
+
+
+def test_a_download_is_interrupted_while_the_network_is_silent(nodes, host, silent):
+    _, answer = silent
+    host.interrupt_after = 2
+    with pytest.raises(InterruptError):
+        load(nodes, hub_id="someone/scsnet")
+    (download,) = nodes.download.Download.running.values()
+    assert download.is_alive()
+    answer.set()
+    download.join(10)
+    assert download.path is None  # it has ended itself at the first sign of life
+    assert isinstance(download.error, nodes.download.Abandoned)
+
+
+def test_a_file_that_is_still_on_its_way_is_not_fetched_again(nodes, host, silent):
+    asked, answer = silent
+    host.interrupt_after = 2
+    with pytest.raises(InterruptError):
+        load(nodes, hub_id="someone/scsnet")
+    (download,) = nodes.download.Download.running.values()
+    host.interrupt_after, download.abandoned = None, False  # it was past the last sign of life
+    threading.Timer(0.2, answer.set).start()
+    with pytest.raises(FileNotFoundError, match="it came"):
+        load(nodes, hub_id="someone/scsnet")
+    assert asked == ["hf:someone/scsnet"]
 
 
 @pytest.mark.parametrize(

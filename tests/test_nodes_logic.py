@@ -355,12 +355,10 @@ def test_the_heat_is_where_the_network_looks(nodes, model):
     torch.manual_seed(3)
     features = torch.randn(1, 32, 8, 8)
     attention = by_reference(nodes, model, torch.rand(1, 32, 32, 3), torch.rand(1, 32, 32, 3))[1]
-    chunk = attention.features[0]
     memory = model.patcher.model.color_branch.cross_attention.remember([features])
     from dataclasses import replace
 
-    reference = replace(chunk.reference, memories=memory)
-    attention = replace(attention, features=(replace(chunk, source=features, reference=reference),))
+    attention = replace(attention, queries=(features,), memories=(memory,))
     mask = nodes.AttentionMapViz.execute(attention, "0.8, 0.2", level="D1").args[2][0]
     peak = mask.argmax().item()
     assert abs(peak % 32 - 0.8 * 32) <= 4
@@ -419,7 +417,7 @@ def test_less_memory_means_smaller_tiles(nodes, model, photo, host):
 
     type(net).decode_tiles = scarce
     assert torch.allclose(auto(nodes, model, photo)[1], whole, atol=1e-5)
-    assert sides == [512, 256, 128, 64]
+    assert sides == [nodes.host.CPU_TILE, 256, 128, 64]
     assert host.emptied == 3
 
 
@@ -472,8 +470,27 @@ def test_a_bundle_that_is_too_large_goes_without_texture(nodes, model, photo, ho
 def test_bundles_do_not_carry_the_references(nodes, model, photo):
     lab, attention, _ = by_reference(nodes, model, photo, photo)
     assert lab.features[0].reference is None
-    assert attention.features[0].texture is None
-    assert attention.features[0].luminance.untyped_storage().nbytes() <= 4
+    assert [q.shape for q in attention.queries] == [(1, 32, 6, 8)]
+
+
+def test_references_travel_once_or_with_their_pictures(nodes, model, photo):
+    batch, references = torch.cat([photo] * 3), torch.rand(3, 20, 28, 3)
+    shared = by_reference(nodes, model, batch, references)[1]
+    assert (len(shared.queries), len(shared.memories)) == (3, 1)
+    each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[1]
+    assert (len(each.queries), len(each.memories)) == (3, 3)
+    heats = nodes.AttentionMapViz.execute(each, "0.5, 0.5").args[2]
+    for i in range(3):
+        own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[1]
+        assert torch.allclose(
+            heats[i], nodes.AttentionMapViz.execute(own, "0.5, 0.5").args[2][0], atol=1e-5
+        )
+
+
+def test_too_many_pictures_are_said_to_be(nodes, model, photo, host):
+    host.free["cpu"] = 30_000  # the pictures themselves fit, their features do not
+    with pytest.raises(ValueError, match=r"An SCS_LAB of 3 pictures would take .* GiB, but only"):
+        auto(nodes, model, torch.cat([photo] * 3))
 
 
 def test_bundles_say_in_a_few_words_what_they_are(nodes, model, photo):
@@ -493,6 +510,14 @@ def test_bundles_say_in_a_few_words_what_they_are(nodes, model, photo):
 def test_the_type_to_compute_in(nodes, host, choice, bf16, fp16, dtype):
     host.bf16, host.fp16 = bf16, fp16
     assert nodes.host.network_dtype(choice) == dtype
+
+
+def test_the_type_that_the_user_forces(tmp_path):
+    host = Host(str(tmp_path), bf16=True, fp16=True, force_fp16=True)
+    with pack(host) as module:
+        assert module.nodes.host.network_dtype("auto") == torch.float16
+        host.fp16 = False  # as on the CPU, where the flag does nothing
+        assert module.nodes.host.network_dtype("auto") == torch.bfloat16
 
 
 def test_half_precision_gives_nearly_the_same(nodes, model, photo):
