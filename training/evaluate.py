@@ -42,7 +42,7 @@ class Options(Protocol):
     pictures: int = 24
     """Photos on the page of pictures."""
     inception: str = ""
-    """Weights for FID and KID: pt_inception-2015-12-05-6726825d.pth of torch-fidelity."""
+    """Weights for FID and KID: weights-inception-2015-12-05-6726825d.pth of torch-fidelity, a local file."""
     lpips: bool = False
     """LPIPS too; torchvision is needed and AlexNet fetched."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"

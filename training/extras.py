@@ -63,7 +63,7 @@ class Extras:
         self.distance: Callable[[Picture, Picture], float] | None = None
         if not inception_weights:
             self.missing["fid"] = self.missing["kid"] = (
-                "no --inception, the weights of pt_inception-2015-12-05"
+                "no --inception, the weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
             )
         else:
             self.features = self._tried(lambda: inception(inception_weights), "fid", "kid")
