@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from training import extras, metrics
+from PIL import Image
 
 pytest.importorskip("skimage")
+
+from training import extras, metrics
+from training.photos import find
+from training.score import Protocol, score
 
 
 @pytest.fixture
@@ -71,6 +74,106 @@ def test_figures_of_a_gray_copy(pictures):
     assert row["delta_m3"] == pytest.approx(metrics.colorfulness(pictures[1]), abs=1)
     with pytest.raises(ValueError, match="one size"):
         metrics.figures(gray[:4], metrics.Truth(pictures[1]))
+
+
+def lab_by_hand(rgb):
+    """sRGB uint8 (H, W, 3) -> L, a, b, each float64 (H, W); CIE 1976, D65."""
+    c = rgb / 255
+    linear = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
+    matrix = [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+    t = linear @ np.array(matrix).T / np.array([0.95047, 1.0, 1.08883])
+    x, y, z = np.moveaxis(np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116), -1, 0)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def ciede2000(first, second):
+    """Sharma, Wu and Dalal 2005, equations 2 to 22, on arrays of L, a, b."""
+    (l1, a1, b1), (l2, a2, b2) = first, second
+    mean = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2
+    g = 0.5 * (1 - np.sqrt(mean**7 / (mean**7 + 25.0**7)))
+    c1, c2 = np.hypot((1 + g) * a1, b1), np.hypot((1 + g) * a2, b2)
+    h1 = np.degrees(np.arctan2(b1, (1 + g) * a1)) % 360
+    h2 = np.degrees(np.arctan2(b2, (1 + g) * a2)) % 360
+    turn = (h2 - h1 + 180) % 360 - 180
+    turn = np.where(c1 * c2 == 0, 0, turn)
+    dl, dc, dh = l2 - l1, c2 - c1, 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn / 2))
+    lm, cm = (l1 + l2) / 2, (c1 + c2) / 2
+    hm = np.where(c1 * c2 == 0, h1 + h2, (h1 + turn / 2) % 360)
+    t = (
+        1
+        - 0.17 * np.cos(np.radians(hm - 30))
+        + 0.24 * np.cos(np.radians(2 * hm))
+        + 0.32 * np.cos(np.radians(3 * hm + 6))
+        - 0.20 * np.cos(np.radians(4 * hm - 63))
+    )
+    sl = 1 + 0.015 * (lm - 50) ** 2 / np.sqrt(20 + (lm - 50) ** 2)
+    sc, sh = 1 + 0.045 * cm, 1 + 0.015 * cm * t
+    rc = 2 * np.sqrt(cm**7 / (cm**7 + 25.0**7))
+    rt = -np.sin(np.radians(60 * np.exp(-(((hm - 275) / 25) ** 2)))) * rc
+    parts = dl / sl, dc / sc, dh / sh
+    return np.sqrt(sum(p**2 for p in parts) + rt * parts[1] * parts[2])
+
+
+def test_ciede2000_by_hand_is_sharmas():
+    """Rows 1, 7 and 17 of the test data of the paper."""
+    for first, second, expected in (
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, 0, 0), (50, -1, 2), 2.3669),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492),
+    ):
+        values = (tuple(np.float64(v) for v in lab) for lab in (first, second))
+        assert ciede2000(*values) == pytest.approx(expected, abs=5e-5)
+
+
+def test_rows_of_evaluate_are_what_other_code_finds(tmp_path):
+    """From files to means over photos: figures written out here, pictures made with Pillow here."""
+    rng = np.random.default_rng(3)
+    for i in range(3):
+        small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        small.resize((70, 50), Image.Resampling.BICUBIC).save(tmp_path / f"{i}.png")
+
+    def blue(low, reference, mode):  # stands in for a network
+        return np.asarray(
+            Image.fromarray((low[0].permute(1, 2, 0) * 255).round().byte().numpy())
+            .resize((48, 48), Image.Resampling.NEAREST)
+            .point(lambda v: v // 2 + 60)
+        )
+
+    protocol = Protocol(size=48, magnification=3.0, modes=("auto",))
+    made = score(blue, find([tmp_path]), protocol)
+    expected = {"auto": [], "true colour + bicubic": []}
+    for path in sorted(tmp_path.glob("*.png")):
+        truth = Image.open(path).crop((10, 0, 60, 50)).resize((48, 48), Image.Resampling.BICUBIC)
+        low = truth.resize((16, 16), Image.Resampling.BICUBIC)
+        results = {
+            "auto": low.resize((48, 48), Image.Resampling.NEAREST).point(lambda v: v // 2 + 60),
+            "true colour + bicubic": low.resize((48, 48), Image.Resampling.BICUBIC),
+        }
+        true_lab = lab_by_hand(np.asarray(truth))
+        for name, result in results.items():
+            lab = lab_by_hand(np.asarray(result))
+            error = [a - b for a, b in zip(lab, true_lab, strict=True)]
+            square = (np.asarray(result, dtype=float) - np.asarray(truth, dtype=float)) ** 2
+            expected[name].append(
+                {
+                    "psnr": 10 * math.log10(255**2 / square.mean()),
+                    "psnr_l": 10 * math.log10(100**2 / (error[0] ** 2).mean()),
+                    "psnr_ab": 10
+                    * math.log10(255**2 / ((error[1] ** 2 + error[2] ** 2) / 2).mean()),
+                    "ab_error": (abs(error[1]) + abs(error[2])).mean() / 2,
+                    "chroma": np.hypot(lab[1], lab[2]).mean(),
+                    "delta_e": ciede2000(true_lab, lab).mean(),
+                }
+            )
+    assert made.photos == 3
+    for name, rows in expected.items():
+        for figure in rows[0]:
+            wanted = np.mean([row[figure] for row in rows])
+            assert made.rows[name][figure] == pytest.approx(wanted, rel=1e-3), (name, figure)
 
 
 def test_moving_towards_a_reference():

@@ -1,17 +1,20 @@
 """Whole runs of other kinds: fine-tuning, features of other networks, dry runs, ablations."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_run import losses, make_photos, tiny_config
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
-from scsnet import checkpoint
-from training import ablate, checkpoints, export, train
+from scsnet import SCSNetConfig, checkpoint
+from training import ablate, checkpoints, curves, export, train
+from training.loop import read_config
 from training.loop import train as run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -110,7 +113,7 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("table", [4, 5])
+@pytest.mark.parametrize("table", ["4", "5"])
 def test_ablations(photos, tmp_path, table, vgg_file):
     config = one_stage(photos, tmp_path / "a", steps=2, magnification=(4.0, 4.0), window=32)
     config = replace(config, validation=(str(photos),), perceptual_weights=vgg_file)
@@ -119,3 +122,49 @@ def test_ablations(photos, tmp_path, table, vgg_file):
     assert len(rows) == 1 + len(ablate.PAPER[table])
     assert (tmp_path / "a" / f"table{table}.md").read_text() == text
     assert ablate.ablate(table, config, photos=1) == text  # nothing is trained again
+
+
+def test_what_makes_it_use_its_reference(photos, tmp_path, capsys):
+    options = (
+        *("--table", "start", "--data", str(photos), "--validation", str(photos), "--photos", "3"),
+        *("--output", str(tmp_path / "a"), "--steps", "2", "--batch", "2", "--size", "16"),
+        *("--network.width", "8", "--network.depth", "1", "--precision", "float32"),
+    )
+    ablate.main(options)
+    text = (tmp_path / "a" / "tablestart.md").read_text()
+    assert text in capsys.readouterr().out
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(ablate.START)
+    literal, ours = (
+        read_config(next((tmp_path / "a").glob(pattern))) for pattern in ("the_paper*", "cosine*")
+    )
+    assert (literal.network.norm, literal.network.attention_scale) == ("instance", 1.0)
+    assert (literal.siamese, literal.stages[0].supervision) == (False, 0.0)
+    assert ours.network == replace(SCSNetConfig(), width=8, depth=1)
+    assert (ours.siamese, ours.stages[0].supervision) == (True, 10.0)
+
+
+def test_loss_curves_of_a_run(tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    rows = [
+        {"step": n, "auto_content": 1 / n, "gradient": 2.0, "stage": 1 + n // 50}
+        for n in range(1, 100)
+    ]
+    rows += [{"step": 50, "auto_psnr": 20.0}, {"step": 99, "auto_psnr": 25.0}]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 10')
+    curves.main([str(tmp_path)])
+    image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
+    assert image.shape == (2 * curves.HEIGHT, 2 * curves.WIDTH, 3)  # three panels
+    where = np.argwhere((image == curves.COLORS[0]).all(2))
+    falling = where[(where[:, 0] < curves.HEIGHT) & (where[:, 1] < curves.WIDTH)]
+    left, right = falling[falling[:, 1].argmin()], falling[falling[:, 1].argmax()]
+    assert left[0] < right[0]  # the loss starts high and ends low
+    log.write_text("")
+    with pytest.raises(SystemExit):
+        curves.main([str(tmp_path)])
+    assert "has no lines yet" in capsys.readouterr().err
+
+
+def test_ticks_are_round():
+    assert list(curves.ticks(0.0, 1.0)) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert list(curves.ticks(-3.0, 12.0)) == pytest.approx([0, 5, 10])

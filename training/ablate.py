@@ -1,15 +1,20 @@
-"""The ablations of Tables 4 and 5: `python training/ablate.py --table 5 --data P --validation V --output A`.
+"""What the parts are worth: `python training/ablate.py --table 5 --data P --validation V --output A`.
 
-Trains every row from the same start for the same steps, then evaluates it with self-reference, as the paper
-does. Any option of train.py changes all rows. A row that is done already is not trained again.
+Tables 4 (losses) and 5 (attention, head) of the paper, evaluated with self-reference as it does. Table
+"start": the paper to the letter, and what makes the network use its reference, part by part.
+
+Trains every row from the same start for the same steps. Any option of train.py changes all rows. A row that
+is done already is not trained again.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -21,24 +26,26 @@ except ImportError as error:
 
 import torch
 
-from scsnet import checkpoint
+from scsnet import SCSNet, checkpoint
 from training.checkpoints import RunError
 from training.config import Stage, TrainConfig
 from training.files import save_text
 from training.loop import WEIGHTS, train
 from training.options import Parser
 from training.overrides import config_parser, described, overridden
-from training.photos import find
-from training.score import Colorizer, Protocol, first, score
+from training.photos import find, spread
+from training.plan import Plan
+from training.score import Colorizer, Protocol, score
+from training.validate import Validation
 
 PAPER = {
-    4: {
+    "4": {
         "content": (16.290, 26.172, 0.898),
         "content + perceptual": (15.068, 27.456, 0.918),
         "content + adversarial": (11.616, 26.536, 0.906),
         "all three": (9.632, 27.694, 0.923),
     },
-    5: {
+    "5": {
         "baseline": (17.541, 25.517, 0.887),
         "BCAttn": (16.635, 26.173, 0.896),
         "PVCAttn": (15.334, 26.619, 0.907),
@@ -60,22 +67,46 @@ PARTS = {
     "CPM": ("none", "cpm"),
     "PVCAttn + CPM": ("pyramid_valve", "cpm"),
 }
+LITERAL = {"norm": "instance", "residual": False, "cosine_attention": False, "attention_scale": 1.0}
+PLAIN = LITERAL | {"norm": "none"}
+RESIDUAL = PLAIN | {"residual": True}
+COSINE = RESIDUAL | {"cosine_attention": True, "attention_scale": 30.0}
+START: dict[str, tuple[dict[str, Any], bool, float]] = {
+    "the paper's colour branch: instance norm, plain chain, plain attention": (LITERAL, False, 0.0),
+    "instance norm, residual": (LITERAL | {"residual": True}, False, 0.0),
+    "no norm, plain chain": (PLAIN, False, 0.0),
+    "no norm, residual": (RESIDUAL, False, 0.0),
+    "... + siamese start": (RESIDUAL, True, 0.0),
+    "... + deep supervision": (RESIDUAL, True, 10.0),
+    "... + cosine attention, scale 30 (our presets)": (COSINE, True, 10.0),
+}
+"""Row -> fields of the network, siamese start, weight of the deep supervision."""
+TABLES = (*PAPER, "start")
 
 
-def small() -> TrainConfig:
-    """A scale at which a row takes minutes: 32 -> 128, one stage, everything at x4."""
-    stage = Stage(
-        steps=300, batch=8, size=32, magnification=(4.0, 4.0), automatic_every=2, warmup=30
-    )
+def small(table: str) -> TrainConfig:
+    """A scale at which a row takes minutes: 32 -> 128, everything; "start": 32 px, references only."""
+    stage = Stage(steps=300, batch=8, size=32)
+    if table == "start":
+        stage = replace(stage, texture=False, automatic_every=0, rebalance=0.0)
+    else:
+        stage = replace(stage, magnification=(4.0, 4.0), automatic_every=2, warmup=30)
     return TrainConfig(stages=(stage,), ema=0.99, save_every=100, validate_every=10**9, trackers=())
 
 
-def variants(table: int, config: TrainConfig) -> dict[str, TrainConfig]:
+def variants(table: str, config: TrainConfig) -> dict[str, TrainConfig]:
     """Row of the table -> the config that makes it."""
     rows = {}
-    for name in PAPER[table]:
-        folder = str(Path(config.output, name.replace(" + ", "_").replace(" ", "_")))
-        if table == 4:
+    for name in START if table == "start" else PAPER[table]:
+        folder = str(Path(config.output, re.sub(r"\W+", "_", name).strip("_")))
+        if table == "start":
+            fields, siamese, supervision = START[name]
+            network = replace(config.network, **fields)
+            stages = tuple(replace(s, supervision=supervision) for s in config.stages)
+            rows[name] = replace(
+                config, output=folder, network=network, siamese=siamese, stages=stages
+            )
+        elif table == "4":
             perceptual, adversarial = LOSSES[name]
             stages = tuple(
                 replace(s, perceptual=float(perceptual), adversarial=float(adversarial))
@@ -89,9 +120,18 @@ def variants(table: int, config: TrainConfig) -> dict[str, TrainConfig]:
     return rows
 
 
-def ablate(table: int, config: TrainConfig, photos: int) -> str:
-    """Train and evaluate every row; the table as Markdown, also written beside the runs."""
-    entries = first(find(config.validation), photos)
+def trained(name: str, config: TrainConfig) -> SCSNet:
+    """The network of a row, trained where that is not done yet."""
+    weights = Path(config.output, WEIGHTS)
+    if not weights.exists():
+        print(f"== {name}")
+        train(config, resume=True)
+    return checkpoint.load(weights, dtype=torch.float32)
+
+
+def papers_table(table: str, config: TrainConfig, photos: int) -> list[str]:
+    """Table 4 or 5 of the paper as Markdown, line by line."""
+    entries = spread(find(config.validation), photos)
     stage = config.stages[-1]
     protocol = Protocol(size=4 * stage.size, magnification=4.0, modes=("auto", "self"))
     lines = [
@@ -102,11 +142,7 @@ def ablate(table: int, config: TrainConfig, photos: int) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, variant in variants(table, config).items():
-        weights = Path(variant.output, WEIGHTS)
-        if not weights.exists():
-            print(f"== {name}")
-            train(variant, resume=True)
-        net = checkpoint.load(weights, dtype=torch.float32)
+        net = trained(name, variant)
         rows = score(Colorizer(net, protocol), entries, protocol).rows
         own, auto = rows["self"], rows["auto"]
         cells = [
@@ -116,6 +152,36 @@ def ablate(table: int, config: TrainConfig, photos: int) -> str:
         fid, psnr, ssim = PAPER[table][name]
         count = sum(p.numel() for p in net.parameters()) / 1e6
         lines.append(f"| {name} | {' | '.join(cells)} | {count:.3f} M | {fid} | {psnr} | {ssim} |")
+    return lines
+
+
+def start_table(config: TrainConfig, photos: int) -> list[str]:
+    """What makes the network use its reference, as Markdown, line by line."""
+    validation = Validation(find(config.validation), photos, config.precision == "bf16")
+    stage, plan = config.stages[-1], Plan(config, 1)
+    lines = [
+        f"{len(validation.squares)} photos at {stage.size} px, {plan.total} steps of {stage.batch}, references only. Mean "
+        "error of ab with the photo's own reference (elastic) and with another photo's: a network that ignores its "
+        "reference has the same twice.",
+        "",
+        "| | own | another's | gray |",
+        "|---|---|---|---|",
+    ]
+    for name, variant in variants("start", config).items():
+        net = trained(name, variant)
+        place = Plan(variant, 1).place(plan.total - 1)
+        found = validation.figures(net, place, Path(variant.output, "validation.png"))
+        cells = " | ".join(f"{found[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))
+        lines.append(f"| {name} | {cells} |")
+    return lines
+
+
+def ablate(table: str, config: TrainConfig, photos: int) -> str:
+    """Train and evaluate every row; the table as Markdown, also written beside the runs."""
+    if table == "start":
+        lines = start_table(config, photos)
+    else:
+        lines = papers_table(table, config, photos)
     text = "\n".join(lines) + "\n"
     save_text(Path(config.output, f"table{table}.md"), text)
     return text
@@ -125,9 +191,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> table."""
     words = [Parser.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser = Parser(prog="ablate.py", description=__doc__)
-    parser.option(parser, "--table", type=int, choices=tuple(PAPER), default=5, help="of the paper")
+    parser.option(parser, "--table", choices=TABLES, default="5", help="of the paper, or start")
     parser.option(parser, "--photos", type=int, default=50, help="of --validation to evaluate on")
-    config = small()
+    peek = Parser(add_help=False)
+    peek.option(peek, "--table", default="5")
+    config = small(peek.parse_known_args(words)[0].table)
     config_parser(parser, words, len(config.stages))
     options = parser.parse(words)
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import psutil
@@ -13,9 +15,15 @@ import torch
 from .config import TrainConfig
 from .data import Pairs
 from .loop import make_accelerator
-from .photos import BadPhotoError, find, read
+from .photos import BadPhotoError, find, read, spread
 from .plan import Plan
 from .trainer import Trainer
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 LOOKED_AT = 50  # photos
 TRIED = 2  # steps of each stage after a first one
@@ -27,14 +35,14 @@ def describe_data(config: TrainConfig) -> Iterator[str]:
         if not sources:
             continue
         entries = find(sources)
-        spread = entries[:: max(1, len(entries) // LOOKED_AT)][:LOOKED_AT]
+        some = spread(entries, LOOKED_AT)
         sides, bad = [], []
-        for entry in spread:
+        for entry in some:
             try:
                 sides.append(min(read(entry).shape[:2]))
             except BadPhotoError as error:
                 bad.append(str(error))
-        yield f"{name}: {len(entries)} photos; of {len(spread)} looked at {len(bad)} are bad"
+        yield f"{name}: {len(entries)} photos; of {len(some)} looked at {len(bad)} are bad"
         yield from (f"  {reason}" for reason in bad[:5])
         if sides:
             yield f"  short sides {min(sides)} to {max(sides)} px, half of them {int(np.median(sides))} or more"
@@ -45,10 +53,13 @@ def describe_data(config: TrainConfig) -> Iterator[str]:
 
 
 def memory(device: torch.device) -> float:
-    """GB in use: the most on a GPU since the start, of this process otherwise."""
+    """The most GB since the start: of the GPU where there is one, of this process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return float(psutil.Process().memory_info().rss) / 1e9
+    if resource is None:
+        return float(psutil.Process().memory_info().peak_wset) / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
 def measure(config: TrainConfig) -> Iterator[str]:
@@ -76,7 +87,7 @@ def measure(config: TrainConfig) -> Iterator[str]:
         total += each * steps
         before += steps
         size = f"{place.stage.size} px, batch {place.stage.batch}"
-        yield f"stage {number}: {steps} steps of {each:.2f} s ({size}), {shown(each * steps)}; {memory(accelerator.device):.1f} GB so far"
+        yield f"stage {number}: {steps} steps of {each:.2f} s ({size}), {shown(each * steps)}; at most {memory(accelerator.device):.1f} GB so far"
     checkpoint = (
         sum(p.numel() for p in trainer.generator.parameters())
         * 4

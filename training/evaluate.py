@@ -22,9 +22,9 @@ from scsnet import SCSNet, checkpoint
 from training.extras import Extras
 from training.files import save_text
 from training.options import Parser, add_fields, given
-from training.photos import find
+from training.photos import find, spread
 from training.report import Page, as_json, markdown
-from training.score import Colorizer, Protocol, Score, first, parameters, score
+from training.score import Colorizer, Protocol, Score, parameters, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Options(Protocol):
 
 def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
     """Score, report on the screen and, with `output`, in files; the score and the report."""
-    entries = first(find(options.data), options.limit)
+    entries = spread(find(options.data), options.limit)
     page = Page(Path(options.output, "pictures"), options.pictures if options.output else 0)
     colorize = Colorizer(net, options)
     extras = Extras(options.inception, options.lpips)

@@ -24,9 +24,9 @@ from scsnet import SCSNet, checkpoint, pipeline
 from scsnet.wholefile import whole_file
 from training.files import save_text
 from training.options import Parser, add_fields, given
-from training.photos import find, squares
+from training.photos import find, spread, squares
 from training.report import document
-from training.score import BICUBIC, distorted, first, gray, picture_name, pixels, planes
+from training.score import BICUBIC, distorted, gray, picture_name, pixels, planes
 
 DETAIL = 32  # pixels of the input whose enlargements are shown
 
@@ -135,7 +135,7 @@ def _figures(photo: Photo, place: int, folder: Path) -> str:
 def gallery(net: SCSNet, options: Options) -> list[Photo]:
     """Write the page; the photos, best first. Errors: ValueError where no photo can be read."""
     skipped: list[str] = []
-    entries = first(find(options.data), options.limit)
+    entries = spread(find(options.data), options.limit)
     found = [(entry.name, square) for entry, square in squares(entries, options.size, skipped)]
     if not found:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")

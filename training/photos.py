@@ -120,6 +120,13 @@ def read(entry: Entry) -> np.ndarray:
     return decoded(entry.name, data(entry))
 
 
+def spread(entries: Sequence[Entry], count: int) -> list[Entry]:
+    """`count` of the photos, evenly spread; all of them with 0."""
+    if count <= 0 or count >= len(entries):
+        return list(entries)
+    return [entries[i * len(entries) // count] for i in range(count)]
+
+
 def centre_square(photo: np.ndarray, size: int) -> Image.Image:
     """The middle square of a photo (H, W, 3), bicubic to size x size where it is not."""
     height, width = photo.shape[:2]

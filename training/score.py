@@ -204,13 +204,6 @@ def parameters(net: SCSNet) -> dict[str, int]:
     return {"auto": total - unused, "self": total, "random": total}
 
 
-def first(entries: Sequence[Entry], limit: int) -> list[Entry]:
-    """`limit` of the photos, evenly spread; all with 0."""
-    if limit <= 0 or limit >= len(entries):
-        return list(entries)
-    return [entries[i * len(entries) // limit] for i in range(limit)]
-
-
 def picture_name(name: str) -> str:
     """The end of a photo's name, fit for a file."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(name.split(":")[-1]).stem)

@@ -16,7 +16,7 @@ from scsnet.wholefile import whole_file
 
 from .data import BICUBIC, planes
 from .elastic import elastic_copy
-from .photos import Entry, squares
+from .photos import Entry, spread, squares
 from .plan import Place
 
 SHOWN = 8  # photos in the picture
@@ -29,12 +29,8 @@ class Validation:
     def __init__(self, entries: Sequence[Entry], count: int, bf16: bool) -> None:
         self.bf16 = bf16
         self.skipped: list[str] = []
-        spread = (
-            [entries[i * len(entries) // count] for i in range(count)]
-            if count < len(entries)
-            else entries
-        )
-        self.squares = [square for _, square in squares(spread, 512, self.skipped)]
+        chosen = spread(entries, count)
+        self.squares = [square for _, square in squares(chosen, 512, self.skipped)]
         if not self.squares:
             raise ValueError(f"none of the validation photos can be read: {self.skipped[0]}")
 
