@@ -91,6 +91,9 @@ class AttentionMapViz(io.ComfyNode):
                     tooltip="How strongly the heat covers the reference in the figure.",
                 ),
             ],
+            # It shows the photo on itself. Of nodes between others ComfyUI tells the browser nothing when all that they
+            # made is still in the cache, as after reloading the page.
+            is_output_node=True,
             advanced=["color_map", "overlay"],
             outputs=[
                 io.Image.Output("figure", display_name="figure", tooltip="One figure per photo."),

@@ -365,6 +365,15 @@ def test_the_heat_is_where_the_network_looks(nodes, model):
     assert abs(peak // 32 - 0.2 * 32) <= 4
 
 
+def test_points_have_one_colour_in_figures_and_in_the_browser(root):
+    import re
+
+    from scsnet.figures import _POINT_COLORS
+
+    line = re.search(r"COLORS = \[(.*)\]", (root / "web" / "points.js").read_text())
+    assert re.findall(r'"(#\w+)"', line[1]) == _POINT_COLORS
+
+
 def test_a_level_that_is_not_there(nodes, model, photo):
     attention = by_reference(nodes, model, photo, photo)[1]
     with pytest.raises(ValueError, match="level: this network has D1, D2, D4, got 'D8'"):

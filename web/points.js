@@ -3,8 +3,8 @@
 
 const NUMBER = "[-+]?(?:\\d+\\.?\\d*|\\.\\d+)";
 const PAIR = new RegExp(`(${NUMBER})\\s*,\\s*(${NUMBER})`, "g");
-// One colour per point, in the order of nodes' pictures (scsnet/figures.py).
-export const COLORS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00b8c4", "#f032e6", "#9a6324"];
+// One colour per point, the same as in the figures (scsnet/figures.py).
+export const COLORS = ["#ff3b30", "#34c759", "#0a84ff", "#ffcc00", "#bf5af2", "#ff9f0a", "#64d2ff", "#ff6482"];
 
 export function parsePoints(text) {
   return [...String(text ?? "").matchAll(PAIR)].map(([, x, y]) => ({ x: clamp(Number(x)), y: clamp(Number(y)) }));
@@ -26,7 +26,7 @@ const STYLE = `
 .scsnet-points-stage img { width: 100%; height: 100%; display: block; pointer-events: none; -webkit-user-drag: none; }
 .scsnet-points-mark { position: absolute; width: 16px; height: 16px; margin: -8px 0 0 -8px; border-radius: 50%; cursor: grab;
   border: 2px solid #fff; box-shadow: 0 0 3px #000; box-sizing: border-box; color: #fff; font: bold 9px/12px sans-serif;
-  text-align: center; }
+  text-align: center; text-shadow: 0 0 2px #000, 0 0 2px #000; }
 .scsnet-points-hint { position: absolute; left: 0; right: 0; bottom: 2px; text-align: center; pointer-events: none;
   text-shadow: 0 0 3px #000, 0 0 3px #000; color: #ddd; font-size: 11px; }
 .scsnet-points-empty { padding: 12px; text-align: center; }`;

@@ -146,10 +146,16 @@ class Server:
 
     def resident(self) -> float:
         """Memory in use, MiB."""
+        return self._memory("VmRSS")
+
+    def peak(self) -> float:
+        """The most memory that was in use since the start, MiB."""
+        return self._memory("VmHWM")
+
+    def _memory(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(
-            int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:")
-        )
+        (line,) = (line for line in status.splitlines() if line.startswith(f"{name}:"))
+        return int(line.split()[1]) / 1024
 
     # --- HTTP ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import urllib.parse
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ SHOWN = """() => app.graph._nodes.filter(n => n.type === 'PreviewImage' && n.img
 RUN = 'button[data-testid="queue-button"], [data-testid="queue-button"] button[aria-label="Run"]'
 PICK = "() => app.graph._nodes.find(n => n.type === 'AttentionMapViz')"
 
+INFO = '.selection-toolbox button:has(i[class*="info"]), [data-testid="info-button"]'
+
 pytestmark = pytest.mark.browser
 
 
@@ -48,14 +51,11 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(scope="module", params=["canvas", "vue"])
-def tab(browser, comfy, request):
-    """The frontend, ready; nodes drawn on the canvas, or as elements ("Nodes 2.0" of newer frontends)."""
-    vue = request.param == "vue"
-    comfy.post(
-        "/settings",
-        {"Comfy.TutorialCompleted": True, "Comfy.Locale": "en", "Comfy.VueNodes.Enabled": vue},
-    )
+@contextmanager
+def opened(browser, comfy, vue=False, language="en"):
+    """The frontend, ready."""
+    settings = {"Comfy.Locale": language, "Comfy.VueNodes.Enabled": vue}
+    comfy.post("/settings", {"Comfy.TutorialCompleted": True, **settings})
     context = browser.new_context(
         viewport={"width": 1600, "height": 950}, locale="en-US", service_workers="block"
     )
@@ -72,12 +72,21 @@ def tab(browser, comfy, request):
     tab.goto(comfy.url, wait_until="domcontentloaded")
     tab.wait_for_function(READY, timeout=60000)
     tab.wait_for_timeout(1500)
-    if vue and not tab.evaluate("() => LiteGraph.vueNodesMode === true"):
+    try:
+        yield tab
+    finally:
         context.close()
-        pytest.skip("this frontend draws on the canvas only")
-    tab.evaluate(FOLLOW)
-    yield tab
-    context.close()
+
+
+@pytest.fixture(scope="module", params=["canvas", "vue"])
+def tab(browser, comfy, request):
+    """Nodes drawn on the canvas, or as elements ("Nodes 2.0" of newer frontends)."""
+    vue = request.param == "vue"
+    with opened(browser, comfy, vue) as tab:
+        if vue and not tab.evaluate("() => LiteGraph.vueNodesMode === true"):
+            pytest.skip("this frontend draws on the canvas only")
+        tab.evaluate(FOLLOW)
+        yield tab
 
 
 @pytest.fixture
@@ -291,12 +300,18 @@ def test_the_picker_follows_the_loader_and_the_last_run(page, picker):
       const flip = LiteGraph.createNode('ImageInvert'); g.add(flip);
       const load = g._nodes.find(n => n.widgets?.[0]?.value === 'scsnet_autumn.jpg');
       load.connect(0, flip, 0); flip.connect(0, find('SCSColorizeReference'), 1); }""")
-    run(page, 20)
+    run(page)
     page.wait_for_function(f"() => ({source})().includes('type=temp')", timeout=5000)
     page.wait_for_function(
         "() => document.querySelector('.scsnet-points-stage img').naturalWidth === 360",
         timeout=5000,
     )
+    # After the page was reloaded nothing is left of that, and a run takes everything from ComfyUI's cache.
+    page.evaluate(f"() => {{ delete ({PICK})().scsnetSource }}")
+    page.get_by_text("Connect a picture upstream").first.wait_for(timeout=3000)
+    run(page)
+    page.locator(".scsnet-points-stage").first.wait_for(timeout=5000)
+    assert "type=temp" in page.evaluate(source)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +336,32 @@ def test_the_help_page_opens(page, node):
         node,
     )
     page.wait_for_timeout(500)
-    page.locator(
-        '.selection-toolbox button:has(i[class*="info"]), [data-testid="info-button"]'
-    ).first.click(timeout=8000)
+    page.locator(INFO).first.click(timeout=8000)
     page.get_by_text("When to use it").first.wait_for(timeout=8000)
     if SHOTS:
         page.wait_for_timeout(1500)
         page.screenshot(path=str(Path(SHOTS, f"help-{node}.png")))
+
+
+def test_in_chinese(browser, comfy):
+    words = comfy.get("/i18n")["zh"]["nodeDefs"]["SCSColorizeAuto"]
+    with opened(browser, comfy, language="zh") as tab:
+        tab.evaluate("w => app.loadGraphData(w)", read("scsnet_auto_x4"))
+        tab.wait_for_timeout(1000)
+        find = "const n = app.graph._nodes.find(n => n.type === 'SCSColorizeAuto');"
+        assert tab.evaluate(f"() => {{ {find} return n.title }}") == words["display_name"]
+        shown = tab.evaluate(f"""() => {{ {find} return [
+          ...n.inputs.map(i => i.label ?? i.localized_name), ...n.widgets.map(w => w.label)] }}""")
+        assert {item["name"] for item in words["inputs"].values()} <= set(shown)
+        tab.evaluate(
+            f"() => {{ {find} app.canvas.centerOnNode(n); app.canvas.selectNode(n); app.canvas.setDirty(true, true) }}"
+        )
+        tab.wait_for_timeout(500)
+        tab.locator(INFO).first.click(timeout=8000)
+        tab.get_by_text("何时使用").first.wait_for(timeout=8000)
+        if SHOTS:
+            tab.wait_for_timeout(1500)
+            tab.screenshot(path=str(Path(SHOTS, "chinese.png")))
 
 
 def test_two_copies_of_the_pack_do_not_stop_the_frontend(browser, tmp_path):

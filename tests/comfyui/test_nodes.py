@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
 
 import numpy as np
 import pytest
-from conftest import PACK, ROOT, TINY
+from conftest import PACK, ROOT, TINY, random_weights
 from events import Events
+from interruption import delays
 from PIL import Image
 from prompts import Prompt, pictures
-from server import StatusError, cached, messages
+from server import Server, StatusError, cached
+
+from scsnet import SCSNetConfig
 
 ALPS = "scsnet_alps.jpg"  # 360 x 288
 
@@ -137,6 +141,61 @@ def test_the_hosts_own_nodes_before_and_after(comfy):
     assert a.shape == b.shape == (76, 116, 3)
 
 
+def test_a_loop_over_scales(comfy):
+    """One encoding, scale after scale, as users try them; then all of them in one graph."""
+    p, large, _ = chain(0.1)
+    nodes = {node["class_type"]: name for name, node in p.items()}
+    comfy.run(p)
+    scales = [0.5, 1.0, 1.37, 3.2]
+    for scale in scales:
+        p[nodes["SCSContinuousUpscale"]]["inputs"]["scale"] = scale
+        history = comfy.wait(comfy.queue(p))
+        assert nodes["SCSColorizeAuto"] in cached(history)
+        height, width = round(288 * scale), round(360 * scale)
+        assert pictures(comfy, history["outputs"], large)[0].shape == (height, width, 3)
+    p = Prompt()
+    node = p.auto(p.load(TINY), p.image(ALPS))
+    together = _run(comfy, p, *(p.upscale((node, 0), scale) for scale in scales))
+    assert [picture.shape[1] for picture in together] == [round(360 * scale) for scale in scales]
+
+
+def test_masks_lead_and_follow(comfy):
+    """Colour only where the attention lies: heat as a mask, composition, alpha taken apart again."""
+    p = Prompt()
+    gray, near = p.image(ALPS), p.image("scsnet_lake.jpg")
+    node = p.reference(p.load(TINY), gray, near)
+    heat = (p.viz((node, 1), "0.5, 0.2"), 2)
+    whole = p.upscale((node, 0), 1.5)
+    scaled = {"upscale_method": "bilinear", "width": 540, "height": 432, "crop": "disabled"}
+    below = (p.add("ImageScale", image=gray, **scaled), 0)
+    mixed = (
+        p.add(
+            "ImageCompositeMasked", destination=below, source=whole, x=0, y=0, resize_source=False, mask=heat
+        ),
+        0,
+    )  # fmt: skip
+    cut = (p.add("JoinImageWithAlpha", image=mixed, alpha=(p.add("InvertMask", mask=heat), 0)), 0)
+    again = p.auto(p.load(TINY), cut)
+    apart = p.add("SplitImageWithAlpha", image=p.upscale((again, 0), 0.5))
+    a, b, c = _run(comfy, p, mixed, (apart, 0), (p.add("MaskToImage", mask=(apart, 1)), 0))
+    assert a.shape == (432, 540, 3)
+    assert b.shape == c.shape == (216, 270, 3)
+    assert c.std() > 0.01
+
+
+def test_lists_of_batches(comfy):
+    """RebatchImages gives a list: ComfyUI runs the nodes once for each item."""
+    p = Prompt()
+    small = {"upscale_method": "area", "width": 40, "height": 32, "crop": "center"}
+    frame = (p.add("ImageScale", image=p.image(ALPS), **small), 0)
+    frames = (p.add("RepeatImageBatch", image=frame, amount=5), 0)
+    parts = (p.add("RebatchImages", images=frames, batch_size=2), 0)
+    node = p.auto(p.load(TINY), parts)
+    assert [picture.shape for picture in _run(comfy, p, p.upscale((node, 0), 2.0))] == [
+        (64, 80, 3)
+    ] * 5
+
+
 def test_many_frames_and_the_progress_of_each(comfy):
     p = Prompt()
     frame = (
@@ -171,26 +230,18 @@ def _watch(comfy, prompt, shown):
     return seen
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.5])
-def test_interruption_within_a_fraction_of_a_second(comfy, seconds):
-    """At any moment of a big job: encoding a large picture, rendering it, enlarging it."""
-    if not (comfy.base / "models" / "scsnet" / "full.safetensors").exists():
-        from conftest import random_weights
+@pytest.fixture(scope="session")
+def full(comfy) -> str:
+    """Weights of the real size."""
+    path = comfy.base / "models" / "scsnet" / "full.safetensors"
+    random_weights(path, SCSNetConfig())
+    return path.name
 
-        from scsnet import SCSNetConfig
 
-        random_weights(comfy.base / "models" / "scsnet" / "full.safetensors", SCSNetConfig())
-    Image.effect_noise((900, 700), 60).save(comfy.base / "input" / "big.png")
-    p = Prompt()
-    node = p.auto(p.load("full.safetensors"), p.image("big.png"), strength=1 + seconds / 100)
-    p.preview(p.upscale((node, 0), 4.0))
-    prompt_id = comfy.queue(p)
-    time.sleep(seconds)
-    asked = time.monotonic()
-    comfy.post("/interrupt", {})
-    history = comfy.wait(prompt_id)
-    assert time.monotonic() - asked < 0.3  # 0.2 and what HTTP and polling take
-    assert messages(history)[-1] == "execution_interrupted"
+def test_interruption_within_a_fraction_of_a_second(comfy, full):
+    """At any moment. What else the machine does may delay one stop; slices too large delay all three tries."""
+    best = [min(tries) for tries in delays(comfy, full, moments=6, tries=3)]
+    assert max(best) < 0.2, best
 
 
 def errors(comfy, p) -> str:
@@ -253,41 +304,71 @@ def test_no_network(comfy):
     assert "by hand" in message
 
 
-def test_nothing_goes_over_the_network_at_start(base, tmp_path):
-    """Importing the pack opens no connection: any attempt would be seen by this proxy."""
-    from server import Server
+class Silence:
+    """A proxy that takes every connection and never says a word; `calls` holds what it was told."""
 
-    with socket.socket() as trap:
-        trap.bind(("127.0.0.1", 0))
-        trap.listen()
-        trap.settimeout(0.2)
-        proxy = f"http://127.0.0.1:{trap.getsockname()[1]}"
-        calls, stop = [], threading.Event()
+    def __enter__(self):
+        self.calls, self.open, self.over = [], [], threading.Event()
+        self.trap = socket.create_server(("127.0.0.1", 0))
+        self.trap.settimeout(0.2)
+        self.url = f"http://127.0.0.1:{self.trap.getsockname()[1]}"
+        self.thread = threading.Thread(target=self._listen)
+        self.thread.start()
+        return self
 
-        def wait_for_calls():
-            while not stop.is_set():
-                try:
-                    calls.append(trap.accept()[0].recv(200))
-                except TimeoutError:
-                    continue
+    def _listen(self):
+        while not self.over.is_set():
+            try:
+                link = self.trap.accept()[0]
+            except TimeoutError:
+                continue
+            self.open.append(link)
+            link.settimeout(1)
+            try:
+                self.calls.append(link.recv(200))
+            except TimeoutError:
+                self.calls.append(b"")
 
-        thread = threading.Thread(target=wait_for_calls)
-        thread.start()
-        environment = {
-            "HTTP_PROXY": proxy,
-            "HTTPS_PROXY": proxy,
-            "ALL_PROXY": proxy,
-            "HF_HUB_OFFLINE": "0",
-        }
-        try:
-            # Two copies of the pack under two names must not get into each other's way either.
-            with Server(
-                tmp_path, {PACK: ROOT, "second_copy": ROOT}, environment=environment
-            ) as server:
-                assert "IMPORT FAILED" not in server.log()
-                info = server.get("/object_info/SCSColorizeAuto")
-                assert info["SCSColorizeAuto"]["display_name"] == "SCS Colorize (automatic)"
-        finally:
-            stop.set()
-            thread.join()
-        assert not [c for c in calls if b"huggingface" in c or b"hf.co" in c], calls
+    def to_the_hub(self):
+        return [call for call in self.calls if b"huggingface" in call or b"hf.co" in call]
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        for link in [*self.open, self.trap]:
+            link.close()
+
+
+def test_two_copies_start_without_a_network_and_stop_waiting_for_one(base, tmp_path):
+    """Importing the pack opens no connection; a download from a silent network is interrupted at once."""
+    with Silence() as proxy:
+        environment = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy.url)
+        environment |= dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy.url)
+        environment["HF_HUB_OFFLINE"] = "0"
+        # Two copies of the pack under two names must not get into each other's way either.
+        copies = {PACK: ROOT, "second_copy": ROOT}
+        with Server(tmp_path, copies, environment=environment) as server:
+            assert "IMPORT FAILED" not in server.log()
+            info = server.get("/object_info/SCSColorizeAuto")
+            assert info["SCSColorizeAuto"]["display_name"] == "SCS Colorize (automatic)"
+            for file in (f"input/{ALPS}", f"models/scsnet/{TINY}"):
+                shutil.copy(base / file, tmp_path / file)
+            p, large, same = chain(1.3)
+            outputs = server.run(p)
+            assert pictures(server, outputs, large)[0].shape == (374, 468, 3)
+            assert outputs[same]["images"]
+            assert not proxy.to_the_hub()
+
+            p = Prompt()
+            p.preview((p.auto(p.load(TINY, hub_id="someone/scsnet"), p.image(ALPS)), 1))
+            waiting = server.queue(p)
+            end = time.monotonic() + 30
+            while not proxy.to_the_hub() and time.monotonic() < end:
+                time.sleep(0.1)
+            assert proxy.to_the_hub()
+            time.sleep(0.5)
+            asked = time.time()
+            server.post("/interrupt", {})
+            kind, data = server.wait(waiting)["status"]["messages"][-1]
+            assert kind == "execution_interrupted"
+            assert data["timestamp"] / 1000 - asked < 0.5
