@@ -1,7 +1,10 @@
 """Photos: where they are found, what is made of them, what happens to bad ones."""
 
 import gc
+import io
 import json
+import random
+import struct
 import tarfile
 from dataclasses import replace
 
@@ -78,6 +81,47 @@ def test_bad_photos_say_why(tmp_path):
     ):
         with pytest.raises(BadPhotoError, match=reason):
             read(entry)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's own
+def test_whatever_is_broken_in_a_photo_only_a_bad_photo_comes_of_it():
+    """Bytes changed at random, half of them in the head and its metadata."""
+    rng = random.Random(0)
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "maker"
+    exif.get_ifd(0x8825)[1] = "N"
+    picture = Image.linear_gradient("L").resize((60, 40)).convert("RGB")
+    bad = 0
+    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, exif=exif)
+        for _ in range(400):
+            content = bytearray(buffer.getvalue())
+            for _ in range(rng.randint(1, 4)):
+                limit = len(content) if rng.random() < 0.5 else min(400, len(content))
+                content[rng.randrange(limit)] = rng.randrange(256)
+            try:
+                photo = decoded("x", bytes(content))
+            except BadPhotoError:
+                bad += 1
+            else:
+                assert photo.dtype == np.uint8
+                assert photo.shape[2] == 3
+    assert 200 < bad < 1500
+
+
+@pytest.mark.parametrize("error", [struct.error("no integer"), TypeError("abs of text")], ids=str)
+def test_broken_metadata_is_a_bad_photo(error, monkeypatch):
+    """What Pillow's reading of the orientation raised for one in a thousand damaged files."""
+
+    def broken(image):
+        raise error
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, "JPEG")
+    with pytest.raises(BadPhotoError, match=f"x: {error}"):
+        decoded("x", buffer.getvalue())
 
 
 def pairs(photos, **changes):

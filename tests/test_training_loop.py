@@ -141,6 +141,27 @@ def test_an_unreadable_checkpoint_ends_the_run_and_names_the_older_one(photos, t
     train(config, resume=True)
 
 
+def test_a_damaged_checkpoint_is_noticed(tmp_path):
+    """torch writes checksums but does not look at them: one bit among the weights would go unseen."""
+    state = {"format": "scsnet-training-1", "weights": torch.arange(5000.0)}
+    path = checkpoints.save(tmp_path, 1, state, keep=3)
+    whole = path.read_bytes()
+    assert torch.equal(checkpoints.load(path)["weights"], state["weights"])
+    for damaged in (b"", whole[:-1], whole[: len(whole) // 2], b"text", flipped(whole)):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match="cannot be read"):
+            checkpoints.load(path)
+    torch.save({"something": 1}, path)
+    with pytest.raises(RunError, match="no checkpoint of this trainer"):
+        checkpoints.load(path)
+
+
+def flipped(content):
+    """One bit changed in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
+
+
 def test_nan_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path, monkeypatch):
     from training import losses as module
 

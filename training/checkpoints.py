@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,28 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     return path
 
 
+def _check(path: Path) -> None:
+    """Compare the checksums in the file, which torch writes but does not read."""
+    with zipfile.ZipFile(path) as archive:
+        if bad := archive.testzip():
+            raise zipfile.BadZipFile(f"{bad} in it is damaged")
+
+
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU. Errors: RunError for a file that is not one."""
+    """The state in a checkpoint, on the CPU. Errors: RunError for a file that is not one, or damaged."""
     try:
+        _check(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        struct.error,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         older = [p for p in listed(path.parent) if p != path]
         advice = f"; remove it to go on from {older[-1]}" if older else ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +15,18 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow was seen to raise for broken files, in their metadata too, and near relatives of it."""
 SMALLEST = 16  # pixels on the short side: below that a photo counts as bad
 
 
@@ -108,7 +122,7 @@ def decoded(name: str, content: bytes) -> np.ndarray:
             photo = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
         raise BadPhotoError(f"{name}: no picture of a known format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise BadPhotoError(f"{name}: {error}") from error
     if min(photo.shape[:2]) < SMALLEST:
         raise BadPhotoError(f"{name}: {photo.shape[1]} x {photo.shape[0]} pixels are too few")
