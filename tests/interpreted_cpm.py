@@ -12,7 +12,7 @@ from scsnet import fused
 from scsnet.cpm import CPM, axis
 from scsnet.cpm_triton import OutOfResources, Plan, fastest, planes, plans
 
-SMALL = Plan(4, 4, 16, 4, 1)
+SMALL = Plan(8, 4, 16, 4, 1)
 GRIDS = [
     ((8, 8), (32, 32)),
     ((7, 5), (16, 27)),
@@ -56,15 +56,15 @@ def test_every_width(channels):
 
 @pytest.mark.parametrize("plan", {*plans((8, 0)), *plans((9, 0))}, ids=str)
 def test_every_plan(plan):
-    compare(torch.float32, "centre", (5, 4), (21, 19), plan, 128)
+    compare(torch.float32, "centre", (5, 4), (19, 21), plan, 128, batch=1)
 
 
 def test_windows_of_a_batch_and_of_features():
     """Part of a grid on features that are themselves a view: rows and pictures lie apart in memory."""
     torch.manual_seed(2)
     head = CPM(16, 32).requires_grad_(False)
-    hidden = head.folded(torch.randn(2, 16, 12, 10))
-    rows, columns = axis(12, 40, 10, 31, "centre"), axis(10, 35, 8, 25, "centre")
+    hidden = head.folded(torch.randn(2, 16, 9, 8))
+    rows, columns = axis(9, 30, 8, 21, "centre"), axis(8, 28, 8, 17, "centre")
     whole = planes(head, hidden, rows, columns, SMALL)
     (top, bottom), (left, right) = rows.taps.span(), columns.taps.span()
     near = [a._replace(taps=a.taps.shifted(start)) for a, start in ((rows, top), (columns, left))]
@@ -77,14 +77,14 @@ def test_windows_of_a_batch_and_of_features():
 def test_decode_takes_the_kernel_where_it_is_chosen(tiny_net, monkeypatch):
     import scsnet.cpm_triton as module
 
-    features = tiny_net.encode(torch.rand(2, 1, 12, 9))
-    plain = tiny_net.decode(features, (25, 30))
+    features = tiny_net.encode(torch.rand(1, 1, 12, 9))
+    plain = tiny_net.decode(features, (17, 18))
     calls = []
     launch = module.planes
     monkeypatch.setattr(module, "planes", lambda *a: calls.append(a) or launch(*a))
     monkeypatch.setattr(fused, "plan", lambda *_: SMALL)
     monkeypatch.setattr("scsnet.cpm.cpm_cpu.usable", lambda *_: False)
-    assert torch.allclose(tiny_net.decode(features, (25, 30)), plain, atol=1e-5)
+    assert torch.allclose(tiny_net.decode(features, (17, 18)), plain, atol=1e-5)
     assert len(calls) == 1  # one launch for the whole of a small picture
 
 
@@ -96,7 +96,7 @@ def test_nan_is_not_hidden():
 
 
 def test_the_fastest_plan_that_fits_is_taken():
-    slow, quick, huge = SMALL, SMALL._replace(down=8), SMALL._replace(down=16)
+    slow, quick, huge = SMALL, SMALL._replace(across=8), SMALL._replace(across=16)
 
     def timer(run):
         plan = run.args[-1]
