@@ -18,10 +18,13 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def exact_float32(monkeypatch):
-    """Products of float32 as they are, not cut to TF32."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def exact_float32():
+    """Products of float32 as they are, not cut to TF32. (These attributes are no plain ones: no monkeypatch.)"""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    yield
+    products.allow_tf32, convolutions.allow_tf32 = before
 
 
 @pytest.fixture
