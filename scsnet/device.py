@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
+from pathlib import Path
+
 import torch
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Linux: microseconds of all cores together that a container may use, and out of how many."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -44,3 +51,19 @@ def cpu_multiplies_bfloat16() -> bool:
     """
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(probe() for name in probes if (probe := getattr(torch.cpu, name, None)))
+
+
+def choose_threads() -> int:
+    """How many threads to compute with on a CPU: PyTorch's choice, but no more than a container may use.
+
+    PyTorch takes one per core, which is fastest; of a container's quota it knows nothing. OMP_NUM_THREADS stands.
+    """
+    threads = torch.get_num_threads()
+    if "OMP_NUM_THREADS" in os.environ:
+        return threads
+    try:
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        allowed = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # not Linux, no container, or "max": no limit
+        return threads
+    return max(1, min(threads, allowed))

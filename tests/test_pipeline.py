@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scsnet import encode_picture, encode_references, output_size, render
+from scsnet import device, encode_picture, encode_references, output_size, render
 from scsnet.color import denormalize_lab, lab_to_rgb, rgb_to_lab, rgb_to_lightness
 from scsnet.device import choose_device, choose_dtype
 from scsnet.resample import bicubic
@@ -140,3 +140,18 @@ def test_devices_and_dtypes():
     assert choose_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
     with pytest.raises(ValueError, match="dtype must be one of"):
         choose_dtype(torch.device("cpu"), "int8")
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads"),
+    [("150000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("max 100000", 4), ("", 4)],
+)
+def test_threads_stay_within_a_containers_quota(monkeypatch, tmp_path, quota, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(device, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert device.choose_threads() == 4  # no such file
+    device.CPU_QUOTA.write_text(quota)
+    assert device.choose_threads() == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert device.choose_threads() == 4

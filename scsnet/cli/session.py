@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import checkpoint
-from ..device import choose_device, choose_dtype
+from ..device import choose_device, choose_dtype, choose_threads
 from ..features import Features, ReferenceFeatures
 from ..model import SCSNet
 from ..pictures import Picture, read_picture
@@ -46,6 +46,7 @@ def load_network(options: argparse.Namespace) -> SCSNet:
     except ValueError as error:
         raise CommandError(f"--device {options.device}: {error}") from error
     dtype = choose_dtype(device, options.dtype)
+    torch.set_num_threads(choose_threads())
     with weights_explained(options.weights), Bar("weights", options.quiet, unit="B") as bar:
         return checkpoint.load(options.weights, device=device, dtype=dtype, progress=bar.phase())
 
