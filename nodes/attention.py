@@ -168,5 +168,8 @@ def _room(count: int, first: Tensor) -> Tensor:
 
 def colored(heats: Tensor, colors: str) -> Tensor:
     """MASK (B, h, w) -> IMAGE (B, h, w, 3) in the colours of a map."""
-    rgb = torch.from_numpy(color_map(heats.float().cpu().numpy(), colors)).float() / 255
-    return rgb.to(heats)
+    result = torch.empty((*heats.shape, 3), device=heats.device, dtype=heats.dtype)
+    for number, heat in enumerate(heats):
+        host.ask()
+        result[number] = torch.from_numpy(color_map(heat.float().cpu().numpy(), colors)) / 255
+    return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,7 +124,11 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def on_device(model: Model, memory: float) -> Iterator[SCSNet]:
-    """The network on the compute device, with `memory` bytes beside it; interruptions take effect at every operation."""
+    """The network on the compute device, with `memory` bytes beside it.
+
+    On the CPU interruptions take effect at every operation; a GPU is only asked to do them, faster than it does, so
+    there it is the reports of progress that end the work.
+    """
     patcher = model.patcher
     mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
     net, device = patcher.model, patcher.load_device
@@ -133,7 +137,7 @@ def on_device(model: Model, memory: float) -> Iterator[SCSNet]:
     if moved:
         net.to(device)
     try:
-        with interruptible():
+        with interruptible() if device.type == "cpu" else nullcontext():
             yield net
     finally:
         if moved:

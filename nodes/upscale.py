@@ -7,7 +7,7 @@ from typing import Literal
 
 from comfy_api.latest import io
 
-from ..scsnet.pipeline import output_size
+from ..scsnet.pipeline import MAX_PIXELS, MAX_SIDE, output_size
 from ..scsnet.sizes import Window
 from .batches import upscale
 from .layout import Picture, to_planes
@@ -19,15 +19,15 @@ SMALLEST, LARGEST = 0.1, 16.0
 
 
 def target_size(
-    size: tuple[int, int], by: str, scale: float, width: int, height: int, megapixels: float
-) -> tuple[int, int]:
-    """(height, width) of the whole result. Errors: ValueError for what is no size."""
+    size: tuple[int, int], by: str, scale: float, width: int, height: int, megapixels: float, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:  # fmt: skip
+    """(height, width) of the whole result. Errors: ValueError for what is no size, or one of too many pixels."""
     if by == SCALE:
         if not SMALLEST <= scale <= LARGEST:
             raise ValueError(f"scale must be between {SMALLEST} and {LARGEST}, got {scale}")
-        return output_size(*size, scale=scale)
+        return output_size(*size, scale=scale, max_pixels=max_pixels)
     if by == MEGAPIXELS:
-        return output_size(*size, megapixels=megapixels)
+        return output_size(*size, megapixels=megapixels, max_pixels=max_pixels)
     if by != SIZE:
         raise ValueError(f"size_by must be {SCALE!r}, {SIZE!r} or {MEGAPIXELS!r}, got {by!r}")
     if width < 1 and height < 1:
@@ -38,7 +38,7 @@ def target_size(
         width = max(1, round(size[1] * height / size[0]))
     if height < 1:
         height = max(1, round(size[0] * width / size[1]))
-    return output_size(*size, size=(height, width))
+    return output_size(*size, size=(height, width), max_pixels=max_pixels)
 
 
 def pixel_window(size: tuple[int, int], x: float, y: float, width: float, height: float) -> Window:
@@ -143,7 +143,9 @@ class SCSContinuousUpscale(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         """Errors: ValueError for wrong wiring, sizes and windows, or too little room; out of memory."""
         bundle = checked(lab, Lab, "lab")
-        size = target_size(bundle.size, size_by, scale, width, height, megapixels)
+        # Of a window the result's own pixels count, not those around it.
+        most = MAX_PIXELS if window_width * window_height >= 1 else MAX_SIDE**2
+        size = target_size(bundle.size, size_by, scale, width, height, megapixels, most)
         window = pixel_window(size, window_x, window_y, window_width, window_height)
         return io.NodeOutput(
             upscale(bundle, size, window, luminance_of(bundle, keep_luminance, luminance_image))

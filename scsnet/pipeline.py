@@ -33,11 +33,13 @@ def output_size(
     size: tuple[int, int] | None = None,
     long_side: int | None = None,
     megapixels: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, int]:
     """(height, width) of the result, from exactly one of the four ways to ask for it.
 
     `scale` is any number above 0, `size` is (height, width), `megapixels` counts 1,000,000 pixels; all
-    but `size` keep the shape. ValueError for what is not a size, or larger than 1.5 gigapixels.
+    but `size` keep the shape. ValueError for what is not a size, or larger than `max_pixels`, by default
+    1.5 gigapixels: more is for those who render a window of it only.
     """
     ways = {"scale": scale, "size": size, "long_side": long_side, "megapixels": megapixels}
     given = {name: value for name, value in ways.items() if value is not None}
@@ -58,10 +60,10 @@ def output_size(
         size = (max(1, round(height * factor)), max(1, round(width * factor)))
     if min(size) < 1:
         raise ValueError(f"size must be at least 1 x 1, got {size[1]} x {size[0]}")
-    if max(size) > MAX_SIDE or size[0] * size[1] > MAX_PIXELS:
+    if max(size) > MAX_SIDE or size[0] * size[1] > max_pixels:
         raise ValueError(
             f"a result of {size[1]} x {size[0]} pixels is too large: at most {MAX_SIDE} on a side "
-            f"and {MAX_PIXELS // 10**6} megapixels"
+            f"and {max_pixels // 10**6} megapixels"
         )
     return size
 

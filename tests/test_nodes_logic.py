@@ -164,6 +164,15 @@ def test_a_window_is_a_part_of_the_whole(nodes, model, photo):
     assert torch.allclose(part, whole[:, 30:48, 20:60], atol=1e-5)
 
 
+def test_a_window_of_a_result_that_would_be_too_large_as_a_whole(nodes, model, photo):
+    lab, _ = auto(nodes, model, photo)
+    gigantic = {"size_by": "width and height", "width": 80_000, "height": 60_000}
+    with pytest.raises(ValueError, match=r"too large: .* 1500 megapixels"):
+        upscaled(nodes, lab, **gigantic)
+    part = upscaled(nodes, lab, **gigantic, window_x=0.5, window_width=0.0005, window_height=0.001)
+    assert part.shape == (1, 60, 40, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

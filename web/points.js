@@ -135,8 +135,8 @@ export class PointPicker {
 
   press(event) {
     event.stopPropagation();
+    // Not prevented: the frontend looks for changes, which undo takes back, at the mouse event that follows.
     if (event.button !== 0) return;
-    event.preventDefault();
     const mark = event.target.closest(".scsnet-points-mark");
     const points = parsePoints(this.read());
     if (mark) {
@@ -152,6 +152,7 @@ export class PointPicker {
     if (this.dragged < 0) return;
     event.stopPropagation();
     const points = parsePoints(this.read());
+    if (this.dragged >= points.length) return; // the text has changed meanwhile
     points[this.dragged] = this.at(event);
     this.change(points);
   }
@@ -160,7 +161,7 @@ export class PointPicker {
     if (this.dragged < 0) return;
     event.stopPropagation();
     this.dragged = -1;
-    this.stage.releasePointerCapture(event.pointerId);
+    if (this.stage.hasPointerCapture(event.pointerId)) this.stage.releasePointerCapture(event.pointerId);
   }
 
   remove(event) {

@@ -5,7 +5,7 @@ import { PointPicker } from "./points.js";
 import { offerSamples, provideSamples } from "./samples.js";
 import { chosenPicture, feeder } from "./upstream.js";
 
-const NAME = "SCSNet";
+const NAME = "scsnet.nodes"; // unlike that of any other pack
 const HEIGHT = 240;
 
 /** Address of the source picture: what the loader upstream has chosen, else what the last run has used. */

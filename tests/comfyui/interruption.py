@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 from PIL import Image
 from prompts import Prompt
@@ -42,11 +41,14 @@ def delay(server: Server, prompt: Prompt, seconds: float) -> float:
     return data["timestamp"] / 1000 - asked
 
 
-def delays(server: Server, checkpoint: str, moments: int, tries: int) -> Iterator[list[float]]:
-    """The delays of the tries at each of `moments` that divide a job evenly."""
-    whole = prepare(server, checkpoint)
+def delays(server: Server, checkpoint: str, moments: int, enough: float) -> list[float]:
+    """The delays at `moments` that divide a job evenly; one longer than `enough` is tried again, twice at most."""
+    whole, found = prepare(server, checkpoint), []
     for moment in range(1, moments + 1):
-        # Never from the cache: each with a strength of its own.
-        strengths = (1 + moment / 20 + attempt / 200 for attempt in range(tries))
-        seconds = whole * 0.9 * moment / (moments + 1)
-        yield [delay(server, job(checkpoint, strength), seconds) for strength in strengths]
+        tries: list[float] = []
+        while len(tries) < 3 and (not tries or tries[-1] >= enough):
+            strength = 1 + moment / 20 + len(tries) / 200  # never from the cache
+            seconds = whole * 0.9 * moment / (moments + 1)
+            tries.append(delay(server, job(checkpoint, strength), seconds))
+        found.append(min(tries))
+    return found

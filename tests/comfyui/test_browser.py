@@ -260,6 +260,23 @@ def test_the_text_and_the_marks_stay_in_step(page, picker):
     assert near(points(picker.text())[0], (0.25, 0.75))
 
 
+def test_undo_takes_a_point_back(page, picker):
+    before = picker.text()
+    page.mouse.click(*picker(0.9, 0.9))
+    assert picker.text() != before
+    page.wait_for_timeout(500)
+    page.keyboard.press("Control+z")
+    page.wait_for_function(
+        f"t => ({PICK})()?.widgets.find(w => w.name === 'points').value === t",
+        arg=before,
+        timeout=5000,
+    )
+    marks = (
+        f"() => document.querySelectorAll('.scsnet-points-mark').length === {len(points(before))}"
+    )
+    page.wait_for_function(marks, timeout=5000)
+
+
 def test_picked_points_reach_the_node_and_the_file(page, picker, comfy):
     picker.set("")
     page.mouse.click(*picker(0.25, 0.75))
