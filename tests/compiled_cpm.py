@@ -63,5 +63,4 @@ def test_fits_the_chip(capability, dtype, plan, tmp_path):
     cubin.write_bytes(kernel.asm["cubin"])
     command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", cubin]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    spilled = int(re.search(r"STACK:(\d+)", usage)[1])
-    assert spilled <= 64, usage  # bytes of a thread's 1020 in registers
+    assert re.search(r"STACK:(\d+)", usage)[1] == "0", usage  # no registers spilled
