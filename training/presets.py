@@ -86,7 +86,7 @@ def bundled() -> TrainConfig:
                 softness=40.0,
             ),
             Stage(
-                steps=1000,
+                steps=3000,
                 batch=8,
                 size=64,
                 working_sizes=(48, 64),
@@ -98,7 +98,7 @@ def bundled() -> TrainConfig:
                 classification=0.5,
                 rebalance=0.15,
                 softness=40.0,
-                degrade=0.25,
+                degrade=0.1,
             ),
         ),
         perceptual_float32=False,
