@@ -37,22 +37,22 @@ PANELS = {
     "distillation": {"distillation": "cosine distance"},
     "gradient norm": {"gradient": "before clipping"},
     "learning rate": {"learning_rate": "Adam"},
-    "validation: PSNR in dB": {
-        "own_psnr": "own reference",
-        "auto_psnr": "automatic",
-        "swap_psnr": "another's reference",
+    "validation, by reference: PSNR in dB": {
+        "own_psnr": "own",
+        "auto_psnr": "none",
+        "swap_psnr": "another's",
         "gray_psnr": "gray",
     },
-    "validation: mean error of ab": {
-        "own_ab": "own reference",
-        "auto_ab": "automatic",
-        "swap_ab": "another's reference",
+    "validation, by reference: mean error of ab": {
+        "own_ab": "own",
+        "auto_ab": "none",
+        "swap_ab": "another's",
         "gray_ab": "gray",
     },
-    "validation: chroma, share of the truth's": {
-        "own_chroma": "own reference",
-        "auto_chroma": "automatic",
-        "swap_chroma": "another's reference",
+    "validation, by reference: chroma over the truth's": {
+        "own_chroma": "own",
+        "auto_chroma": "none",
+        "swap_chroma": "another's",
     },
 }
 """Title -> name in the log -> what is said of it. A panel without values is left out."""
@@ -95,15 +95,22 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def running_mean(curve: Curve) -> Curve:
-    """The mean over a few values to both sides."""
-    reach = int(len(curve) * SMOOTH / 2)
+def running_mean(curve: Curve, reach: int) -> Curve:
+    """The mean over `reach` values to both sides."""
     means = []
     for i, (step, _) in enumerate(curve):
         near = min(reach, i, len(curve) - 1 - i)  # evenly to both sides, so that ends do not lag
         part = [value for _, value in curve[i - near : i + near + 1]]
         means.append((step, sum(part) / len(part)))
     return means
+
+
+def smoothed(curve: Curve, stages: Sequence[int]) -> Curve:
+    """The running mean, stage by stage: what is compared changes from one to the next."""
+    borders = [-1, *stages, math.inf]
+    parts = [[p for p in curve if low < p[0] <= high] for low, high in pairwise(borders)]
+    reach = int(len(curve) * SMOOTH / 2)
+    return [point for part in parts for point in running_mean(part, reach)]
 
 
 def ticks(low: float, high: float, count: int = 5) -> Iterator[float]:
@@ -158,7 +165,7 @@ def draw_panel(
     legend = right - 6.0
     for color, (name, curve) in reversed(list(zip(COLORS, curves.items(), strict=False))):
         pale = tuple(255 - (255 - c) // 3 for c in color)
-        smooth = curve if title == "learning rate" else running_mean(curve)
+        smooth = curve if title == "learning rate" else smoothed(curve, stages)
         if smooth != curve:
             draw.line([(frame.x(s), frame.y(v)) for s, v in curve], fill=pale)
         draw.line([(frame.x(s), frame.y(v)) for s, v in smooth], fill=color, width=2)
