@@ -44,7 +44,7 @@ FORMATS = _formats()
 def _works() -> bool:
     """Whether the operators take these arguments and give what PyTorch's own do: another release may differ."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # of the CPU alone
         x = torch.randn(1, 4, 5, 5)
         conv, layer = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 4)
     conv.requires_grad_(False)
