@@ -2,42 +2,13 @@
 
 import asyncio
 import sys
-import weakref
 
 import pytest
 import torch
 from host_doubles import Host, pack
-from torch.utils._python_dispatch import TorchDispatchMode
+from meters import Peak
 
 FLOOR = 40 * 2**20  # a block of CPM, which small pictures do not fill
-
-
-class Peak(TorchDispatchMode):
-    """Bytes of all storages made inside and alive at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen = {}
-
-    def _gone(self, key, nbytes):
-        self.now -= nbytes
-        self.seen.pop(key, None)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        inside = {t.untyped_storage()._cdata for t in args if isinstance(t, torch.Tensor)}
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if not isinstance(tensor, torch.Tensor):
-                continue
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key in inside or key in self.seen:
-                continue
-            self.seen[key] = weakref.finalize(storage, self._gone, key, storage.nbytes())
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-        return result
 
 
 @pytest.fixture

@@ -1,0 +1,62 @@
+"""CPM against the heads of Meta-SR and LIIF: the same 64 channels of features, 128 -> 512, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.heads import CHANNELS, LIIF, MetaSR, cpm
+from benchmarks.measure import Clock, Record, in_turns, markdown, spread, times
+from benchmarks.pictures import best
+from scsnet.cpm import CPM
+
+SIDE, SIZE = 128, (512, 512)
+BANDS = 4096
+
+
+def heads(dtype: torch.dtype) -> dict[str, Callable[[Clock], Any]]:
+    """Each on the clock."""
+    torch.manual_seed(0)
+    head, meta, liif = (m.eval().to(dtype) for m in (CPM(CHANNELS, 256), MetaSR(), LIIF()))
+    assert isinstance(head, CPM)
+    assert isinstance(meta, MetaSR)
+    planes = torch.randn(1, CHANNELS, SIDE, SIDE).to(dtype)
+    last = planes.contiguous(memory_format=torch.channels_last)
+    return {
+        "CPM": lambda c: c.time("", lambda: cpm(head, last, SIZE)),
+        "Meta-SR": lambda c: c.time("", lambda: meta(planes, SIZE)),
+        "Meta-SR, in bands": lambda c: c.time("", lambda: meta(planes, SIZE, BANDS)),
+        "Meta-SR, weights shared": lambda c: c.time("", lambda: meta.shared(last, SIZE)),
+        "LIIF": lambda c: c.time("", lambda: liif(planes, SIZE)),
+    }
+
+
+@torch.inference_mode()
+def measure(runs: int) -> list[Record]:
+    """In float32, and in what the program chooses."""
+    return [
+        {
+            "section": "heads",
+            "way": name,
+            "dtype": str(dtype).removeprefix("torch."),
+            "seconds": clock.seconds[""],
+        }
+        for dtype in dict.fromkeys((torch.float32, best()))
+        for name, clock in in_turns(heads(dtype), runs).items()
+    ]
+
+
+def tables(records: list[Record]) -> str:
+    """Seconds, and how many times as long as CPM."""
+    formats = list(dict.fromkeys(r["dtype"] for r in records))
+    found = {(r["way"], r["dtype"]): r["seconds"] for r in records}
+    rows = []
+    for way in dict.fromkeys(r["way"] for r in records):
+        cells = [way]
+        for dtype in formats:
+            cells += [spread(found[way, dtype]), times(found[way, dtype], found["CPM", dtype])]
+        rows.append(cells)
+    head = ["head", *(cell for dtype in formats for cell in (dtype, "CPM is times as fast"))]
+    return markdown(head, rows)

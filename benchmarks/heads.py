@@ -1,0 +1,168 @@
+"""Heads of other papers on the same 64 channels of features: Meta-SR and LIIF, written from their papers.
+
+    Meta-SR: Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019
+    LIIF:    Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function",
+             CVPR 2021
+
+B pictures of C = 64 channels, H x W pixels, output n x m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise, product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scsnet.cpm import CPM, axis
+
+CHANNELS = 64
+
+
+class MetaSR(nn.Module):
+    """Meta-Upscale: a network predicts k x k x C x 3 weights for every output pixel.
+
+    Its authors do that for the whole picture at once. `pixels` bounds how many are worked on at a time: 4096,
+    28 MiB of weights in float32, was fastest.
+    """
+
+    def __init__(self, channels: int = CHANNELS, kernel: int = 3, hidden: int = 256) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.predict = nn.Sequential(
+            nn.Linear(3, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, kernel**2 * channels * 3)
+        )
+
+    def offsets(self, n_in: int, n_out: int) -> tuple[Tensor, Tensor]:
+        """Along an axis: which source pixel floor(i / r) each output falls into, and i / r - floor(i / r)."""
+        i = torch.arange(n_out)
+        return (i * n_in).div(n_out, rounding_mode="floor"), ((i * n_in) % n_out) / n_out
+
+    def forward(self, features: Tensor, size: tuple[int, int], pixels: int | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, 3, n, m)."""
+        batch, _, height, width = features.shape
+        patches = F.unfold(features, self.kernel, padding=self.kernel // 2).mT.contiguous()
+        row, down = self.offsets(height, size[0])
+        column, right = self.offsets(width, size[1])
+        out = features.new_empty(batch, size[0] * size[1], 3)
+        step = size[0] if pixels is None else max(1, pixels // size[1])
+        for top in range(0, size[0], step):
+            rows = slice(top, min(top + step, size[0]))
+            offset = torch.stack(
+                [
+                    down[rows, None].expand(-1, size[1]),
+                    right.expand(rows.stop - top, -1),
+                    torch.full((rows.stop - top, size[1]), height / size[0]),
+                ],
+                dim=-1,
+            )
+            weights = self.predict(offset.view(-1, 3).to(features.dtype))  # (P, k k C 3)
+            weights = weights.view(len(weights), -1, 3)
+            source = (row[rows, None] * width + column).flatten()
+            area = slice(top * size[1], rows.stop * size[1])
+            for picture in range(batch):
+                near = patches[picture].index_select(0, source)[:, None]  # (P, 1, k k C)
+                out[picture, area] = torch.bmm(near, weights)[:, 0]
+        return out.mT.reshape(batch, 3, *size)
+
+    def shared(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """The same at whole-number scales alone: with only r x r different offsets, weights are predicted once.
+
+        Neither the paper nor its authors' code does this.
+        """
+        _, channels, height, width = features.shape
+        scale = size[0] // height
+        if size != (scale * height, scale * width):
+            raise ValueError(f"expected a whole-number scale, got {height} x {width} -> {size}")
+        part = torch.arange(scale) / scale
+        y, x = torch.meshgrid(part, part, indexing="ij")
+        offset = torch.stack([y, x, torch.full_like(y, 1 / scale)], dim=-1).view(-1, 3)
+        weights = self.predict(offset.to(features.dtype))
+        # (r r, C k k, 3) -> a convolution to 3 x r x r channels
+        shape = (scale**2, channels, self.kernel, self.kernel, 3)
+        weights = weights.view(shape).permute(4, 0, 1, 2, 3).flatten(0, 1)
+        planes = F.conv2d(features, weights.contiguous(), padding=self.kernel // 2)
+        return F.pixel_shuffle(planes, scale)
+
+
+class LIIF(nn.Module):
+    """Local implicit image function: 3x3 feature unfolding, local ensemble, cell decoding."""
+
+    PIXELS = 30_000  # queries at a time, as its authors evaluate
+    HIDDEN = 256
+
+    def __init__(self, channels: int = CHANNELS) -> None:
+        super().__init__()
+        widths = [9 * channels + 2 + 2, *[self.HIDDEN] * 4]
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
+        self.mlp = nn.Sequential(*layers, nn.Linear(self.HIDDEN, 3))
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, C, H, W) -> (B, 3, n, m)."""
+        batch = features.shape[0]
+        unfolded = F.unfold(features, 3, padding=1).mT.contiguous()  # (B, H W, 9 C)
+        out = features.new_empty(batch, size[0] * size[1], 3)
+        step = max(1, self.PIXELS // size[1])
+        for top in range(0, size[0], step):
+            bottom = min(top + step, size[0])
+            for picture in range(batch):
+                band = self._band(unfolded[picture], features.shape[2:], size, top, bottom)
+                out[picture, top * size[1] : bottom * size[1]] = band
+        return out.mT.reshape(batch, 3, *size)
+
+    def _band(
+        self, unfolded: Tensor, shape: torch.Size, size: tuple[int, int], top: int, bottom: int
+    ) -> Tensor:
+        """Rows top..bottom of the output -> (P, 3): four answers, each weighted by the area opposite."""
+        neighbours = list(_neighbours(shape, size, top, bottom))
+        cell = unfolded.new_tensor([2 * shape[0] / size[0], 2 * shape[1] / size[1]])
+        areas = [(offset[:, :1] * offset[:, 1:]).abs() + 1e-9 for _, offset in neighbours]
+        whole = torch.stack(areas).sum(0)
+        total = unfolded.new_zeros(len(whole), 3)
+        for (source, offset), opposite in zip(neighbours, reversed(areas), strict=True):
+            query = [unfolded.index_select(0, source), offset.to(unfolded.dtype)]
+            answer = self.mlp(torch.cat([*query, cell.expand(len(source), -1)], dim=1))
+            total += answer * (opposite / whole).to(answer.dtype)
+        return total
+
+
+def _neighbours(
+    shape: torch.Size, size: tuple[int, int], top: int, bottom: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four source pixels around each output pixel: index (P,), offset from it in source pixels (P, 2)."""
+    ranges = (range(top, bottom), range(size[1]))
+    positions = [
+        (torch.arange(r.start, r.stop) + 0.5) * (shape[d] / size[d]) - 0.5
+        for d, r in enumerate(ranges)
+    ]
+    for sides in product((0, 1), repeat=2):
+        index = [
+            (p.floor() + side).clamp(0, shape[d] - 1)
+            for d, (p, side) in enumerate(zip(positions, sides, strict=True))
+        ]
+        # Local coordinates are doubled, as they span -1..+1 over the picture.
+        y, x = (2 * (p - i) for p, i in zip(positions, index, strict=True))
+        offset = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).view(-1, 2)
+        yield (index[0][:, None] * shape[1] + index[1]).long().flatten(), offset
+
+
+def cpm(head: CPM, features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Our head by itself, in the blocks of `SCSNet.decode`: (B, C, H, W) -> (B, 3, n, m) float32."""
+    height, width = features.shape[2:]
+    hidden = head.folded(features)
+    out = torch.empty(features.shape[0], 3, *size)
+    for top, left in product(range(0, size[0], 64), range(0, size[1], 256)):
+        rows = axis(height, size[0], top, min(top + 64, size[0]), "centre")
+        columns = axis(width, size[1], left, min(left + 256, size[1]), "centre")
+        (first, last), (start, stop) = rows.taps.span(), columns.taps.span()
+        planes = head.map(
+            hidden[:, first:last, start:stop],
+            rows._replace(taps=rows.taps.shifted(first)),
+            columns._replace(taps=columns.taps.shifted(start)),
+        )
+        out[:, :, top : top + 64, left : left + 256] = planes.permute(0, 3, 1, 2)
+    return out

@@ -1,0 +1,110 @@
+"""Seconds and peak memory: ways that take turns, processes of their own, the spread."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+Record = dict[str, Any]
+"""One measurement: "section", what was measured, and "seconds" (a list) or "bytes"."""
+Note = Callable[[str, float], None]
+"""Takes the name of a part and the seconds that it took."""
+
+
+class Clock:
+    """Seconds per part, over several runs."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def time(self, part: str, function: Callable[[], T]) -> T:
+        """Calls, and notes how long it took."""
+        start = time.perf_counter()
+        result = function()
+        self.seconds.setdefault(part, []).append(time.perf_counter() - start)
+        return result
+
+
+def in_turns(
+    ways: Mapping[str, Callable[[Clock], object]], runs: int, warm: bool = True
+) -> dict[str, Clock]:
+    """Every way once without a clock, then `runs` times each, one after the other."""
+    clocks = {name: Clock() for name in ways}
+    if warm:
+        for way in ways.values():
+            way(Clock())
+    for _ in range(runs):
+        for name, way in ways.items():
+            way(clocks[name])
+    return clocks
+
+
+def resident() -> int:
+    """Bytes of this process in memory now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def peak(function: Callable[[], T]) -> tuple[T, int]:
+    """The result, and how far the resident size rose above what it was before."""
+    before, highest, done = resident(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.002):
+            highest = max(highest, resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = function()
+        highest = max(highest, resident())
+    finally:
+        done.set()
+        watcher.join()
+    return result, max(0, highest - before)
+
+
+def alone(module: str, *arguments: object) -> Any:
+    """What `python -m benchmarks.<module> <arguments>` says as JSON on its last line: a fresh process."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def free_memory() -> int:
+    """Bytes that processes can still get."""
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and, where there is more than one, the range."""
+    middle = statistics.median(seconds)
+    if len(seconds) == 1:
+        return f"{middle:.3f}"
+    return f"{middle:.3f} ({min(seconds):.3f}-{max(seconds):.3f})"
+
+
+def times(slow: list[float] | None, fast: list[float] | None) -> str:
+    """How many times as fast; empty where one of them is not there."""
+    if not slow or not fast:
+        return ""
+    return f"{statistics.median(slow) / statistics.median(fast):.1f}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

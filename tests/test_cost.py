@@ -1,0 +1,174 @@
+"""What encode and decode cost, counted: a guard against slowness that is the same on every machine."""
+
+import pytest
+import torch
+from meters import Peak, Work
+
+import scsnet.model
+from benchmarks import straightforward
+from scsnet import SCSNet, SCSNetConfig, onednn
+from scsnet.texture import texture_whole
+
+LINEARS = 2 * 256 * 256 + 3 * 256  # multiplications per output pixel that no trick removes
+FUSED = pytest.mark.skipif(not onednn.FORMATS, reason="oneDNN's fused operators are not here")
+
+
+@pytest.fixture(autouse=True)
+def tried(tiny_net):
+    """oneDNN's operators are tried once in a process: not on the meters."""
+    tiny_net.encode(torch.rand(1, 1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return SCSNet().eval().requires_grad_(False)
+
+
+def encode_work(net, side, **options):
+    with torch.no_grad(), Work() as work:
+        features = net.encode(torch.rand(1, 1, side, side), **options)
+    return work, features
+
+
+def decode_work(net, features, size, window=None):
+    with torch.no_grad(), Work() as work:
+        net.decode(features, size, window)
+    return work
+
+
+def test_decode_costs_the_linear_layers_of_its_pixels(net):
+    """128 -> 512 in small: interpolation adds less than a quarter to what the linear layers take."""
+    _, features = encode_work(net, 64)
+    work = decode_work(net, features, (256, 256))
+    assert LINEARS <= work.products / 256**2 <= 1.25 * LINEARS
+    # F_cs once, at source size: 128 -> 256 channels, the first linear layer inside of it
+    assert work.convolutions == 64**2 * 128 * 256 * 9
+
+
+def test_formulas_cost_a_quarter_more(net):
+    """Operations that decode is spared; the rest of the distance is passes over memory."""
+    luminance = torch.rand(1, 1, 64, 64) * 2 - 1
+    _, features = encode_work(net, 64)
+    with torch.no_grad(), Work() as plain:
+        straightforward.decode(net, torch.rand(1, 128, 64, 64), luminance, (256, 256))
+    assert plain.total / decode_work(net, features, (256, 256)).total > 1.25
+
+
+def test_a_second_magnification_runs_nothing_of_the_encoder(net):
+    first, features = encode_work(net, 40)
+    assert first.kernels[64, 64, 3, 3] == 3 + 32  # phi_E, psi_E
+    for size in [(160, 160), (90, 61), (20, 20)]:
+        work = decode_work(net, features, size)
+        assert work.kernels == {(256, 128, 3, 3): 1}, work.kernels
+        assert work.attention == 0
+
+
+def test_a_window_costs_its_own_pixels(net):
+    _, features = encode_work(net, 64)
+    small = decode_work(net, features, (16384, 16384), (5000, 7000, 64, 64))
+    large = decode_work(net, features, (16384, 16384), (5000, 7000, 256, 256))
+    near = decode_work(net, features, (16384, 16384), (0, 0, 64, 64))
+    assert small.total < 2 * 64**2 * LINEARS
+    assert large.products < 17 * small.products
+    assert near.total == pytest.approx(small.total, rel=0.5)
+    whole = decode_work(net, features, (512, 512))
+    part = decode_work(net, features, (512, 512), (100, 200, 128, 128))
+    assert part.total < whole.total / 10
+
+
+def test_colour_costs_the_same_beyond_the_working_size():
+    net = SCSNet(SCSNetConfig(width=8, depth=2, working_size=48)).eval().requires_grad_(False)
+    costs = []
+    for side in (48, 96, 192, 480):
+        luminance = torch.rand(1, 1, side, side)
+        with torch.no_grad(), Work() as work:
+            net.encode(luminance)
+        with torch.no_grad(), Work() as texture:
+            texture_whole(net.initial, net.texture_encoder, luminance)
+        costs.append(work.total - texture.total)
+        # linear: psi_E and the initial convolution, with no margin in a single tile
+        assert texture.total == side**2 * 9 * (8 + 4 * 64)
+    assert len(set(costs)) == 1, costs
+
+
+def test_batches_cost_their_pictures(net):
+    one, features = encode_work(net, 32)
+    with torch.no_grad(), Work() as eight:
+        together = net.encode(torch.rand(8, 1, 32, 32))
+    assert eight.total == 8 * one.total
+    single = decode_work(net, features, (96, 96)).total
+    assert 7 * single < decode_work(net, together, (96, 96)).total <= 8 * single
+
+
+def test_memory_of_decode_is_flat_beyond_its_result(tiny_net):
+    """The peak beside features and result does not know how large the result is."""
+    with torch.no_grad():
+        features = tiny_net.encode(torch.rand(1, 1, 100, 100))
+        beside = []
+        for side in (400, 1200, 2400):
+            with Peak() as used:
+                tiny_net.decode(features, (side, side))
+            beside.append(used.peak - 3 * 4 * side**2)
+    assert max(beside) < 1.5 * min(beside), beside
+    # not even all features of a block's row of output pixels
+    assert max(beside) < 2400 * 32 * 4 * 64
+
+
+def test_memory_of_encode_is_a_tiles_beyond_its_result(tiny_net, monkeypatch):
+    monkeypatch.setattr(scsnet.model, "KEPT_TEXTURE", 2**40)
+    beside = []
+    for side in (256, 512):
+        with torch.no_grad(), Peak() as used:
+            features = tiny_net.encode(torch.rand(1, 1, side, side), tile=64)
+        kept = features.nbytes + features.color.nbytes
+        beside.append(used.peak - kept)
+    assert beside[1] < 1.5 * beside[0] + 2**20, beside
+
+
+def test_a_video_needs_no_more_memory_than_its_pictures_at_a_time(tiny_net):
+    peaks = []
+    for chunks in (1, 5):
+        with torch.no_grad(), Peak() as used:
+            for _ in range(chunks):
+                tiny_net.decode(tiny_net.encode(torch.rand(4, 1, 32, 32)), (128, 128))
+        peaks.append(used.peak)
+    assert peaks[1] <= 1.05 * peaks[0], peaks
+
+
+@FUSED
+@pytest.mark.parametrize("dtype", sorted(onednn.FORMATS, key=str), ids=str)
+def test_no_pass_over_memory_for_what_can_be_done_on_the_way(net, dtype):
+    """ReLU, bias and the sum of a residual block are done by the convolution or product before them."""
+    net = SCSNet().eval().requires_grad_(False).to(dtype)
+    with torch.no_grad(), Work() as work:
+        features = net.encode(torch.rand(1, 1, 32, 32))
+        net.decode(features, (128, 128))
+    apart = {name: work.called[name] for name in ("relu", "relu_", "clamp_min_", "addmm")}
+    assert not any(apart.values()), apart
+    assert work.called["leaky_relu"] <= 1  # after the convolution that psi_E has without it
+    assert work.called["_convolution_pointwise_"] == 2 * 16
+
+
+@FUSED
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=str
+)
+def test_fused_operators_change_nothing(monkeypatch, dtype, tolerance):
+    if dtype not in onednn.FORMATS:
+        pytest.skip(f"no {dtype} in hardware here")
+    torch.manual_seed(2)
+    net = SCSNet(SCSNetConfig(depth=2)).eval().requires_grad_(False)
+    for block in net.texture_encoder.blocks:
+        torch.nn.init.normal_(block.conv2.weight, std=0.05)
+    net = net.to(dtype)
+    luminance = torch.rand(2, 1, 36, 28) * 2 - 1
+
+    def work():
+        return net.decode(net.encode(luminance), (141, 300))
+
+    fused = work()
+    monkeypatch.setattr(onednn, "FORMATS", frozenset())
+    plain = work()
+    assert (fused - plain).abs().max() <= tolerance * plain.abs().max()
+    assert not torch.equal(fused, plain)  # both ways were taken
