@@ -23,7 +23,7 @@ from .cpm import CPM, Axis, axis
 from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
 from .pixel_shuffle import FACTOR, PixelShuffle
-from .resample import centred_taps, resample
+from .resample import centred_taps, resample, resample_features
 from .sizes import Window, checked_window, cut, fit, joined, pad
 from .texture import TILE, TextureEncoder, texture_whole, texture_window
 
@@ -122,7 +122,7 @@ class SCSNet(nn.Module):
         device = features.color.device
         rows = centred_taps(height, features.size[0], window.top, window.bottom, device)
         columns = centred_taps(width, features.size[1], window.left, window.right, device)
-        color = resample(features.color, rows, columns)
+        color = resample_features(features.color, rows, columns)
         return torch.cat([texture, color], dim=1)
 
     def decode_tiles(

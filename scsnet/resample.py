@@ -137,6 +137,18 @@ def resample(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
     return _along(_along(part, rows.shifted(top), 2), columns.shifted(left), 3)
 
 
+def resample_features(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """The same for many channels, as two products of matrices; the result is channels-last in memory."""
+    top, bottom = rows.span()
+    left, right = columns.span()
+    part = planes[..., top:bottom, left:right].permute(0, 2, 3, 1)  # (B, h, w, C)
+    batch, height, width, channels = part.shape
+    down = rows.shifted(top).matrix(height, planes.dtype)  # (rows, h)
+    across = columns.shifted(left).matrix(width, planes.dtype)  # (columns, w)
+    lines = down @ part.reshape(batch, height, width * channels)
+    return (across @ lines.view(batch, -1, width, channels)).permute(0, 3, 1, 2)
+
+
 def bicubic(
     planes: Tensor, size: tuple[int, int], window: tuple[int, int, int, int] | None = None
 ) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from scsnet.resample import bicubic, linear_taps, pixel_centres, resample
+from scsnet.resample import bicubic, linear_taps, pixel_centres, resample, resample_features
 
 SIZES = [(7, 7), (7, 28), (28, 7), (13, 37), (37, 13), (1, 5), (5, 1), (40, 11), (128, 512)]
 
@@ -25,6 +25,16 @@ def test_linear_is_pytorchs(n_in, n_out):
     taps = linear_taps(*pixel_centres(n_in, n_out, 0, n_out), n_in)
     expected = F.interpolate(planes, (n_out, n_out), mode="bilinear")
     assert torch.allclose(resample(planes, taps, taps), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), SIZES)
+def test_features_are_resampled_as_pictures(n_in, n_out):
+    planes = torch.rand(2, 5, n_in, 9)
+    rows = linear_taps(*pixel_centres(n_in, n_out, n_out // 3, n_out), n_in)
+    columns = linear_taps(*pixel_centres(9, 21, 4, 15), 9)
+    got = resample_features(planes, rows, columns)
+    assert torch.allclose(got, resample(planes, rows, columns), atol=1e-6)
+    assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_window_is_cut_from_the_whole():
