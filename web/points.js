@@ -71,6 +71,14 @@ export class PointPicker {
 
   destroy() {
     this.resizes.disconnect();
+    this.element.dataset.stale = "";
+  }
+
+  /** Undo makes a node anew under its old id, and frontends that draw nodes as elements go on showing the old picker. */
+  replaceStale(id) {
+    this.element.dataset.node = id;
+    if (this.element.isConnected) return;
+    document.querySelector(`.scsnet-points[data-stale][data-node="${id}"]`)?.replaceWith(this.element);
   }
 
   /** The picture at this address; null: none yet. */

@@ -34,6 +34,7 @@ function addPicker(node) {
   });
   widget.serialize = false; // of the workflow file too: the points are in the text
   const update = () => {
+    picker.replaceStale(node.id);
     picker.look(sourceUrl(node));
     picker.follow();
   };

@@ -31,7 +31,9 @@ FOLLOW = """() => { window.seen = []; window.over = null;
   app.api.addEventListener('execution_success', () => window.over = 'success');
   app.api.addEventListener('execution_error', e => window.over = e.detail.exception_message);
   app.api.addEventListener('execution_interrupted', () => window.over = 'interrupted'); }"""
-SHOWN = """() => app.graph._nodes.filter(n => n.type === 'PreviewImage' && n.imgs?.length && n.imgs[0].naturalWidth).length"""
+# Drawn on the canvas a node has its pictures; drawn as an element, that has them.
+SHOWN = """() => app.graph._nodes.filter(n => n.type === 'PreviewImage' && [...(n.imgs ?? []),
+  ...document.querySelectorAll(`[data-node-id="${n.id}"] img`)].some(i => i.naturalWidth)).length"""
 # The button itself in newer frontends, a group of buttons around it in older ones.
 RUN = 'button[data-testid="queue-button"], [data-testid="queue-button"] button[aria-label="Run"]'
 PICK = "() => app.graph._nodes.find(n => n.type === 'AttentionMapViz')"
@@ -162,7 +164,7 @@ def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     run(page, 300)
     assert page.evaluate("() => window.seen.length") > 2, "no progress was shown"
     previews = sum(node["type"] == "PreviewImage" for node in read(name)["nodes"])
-    page.wait_for_function(f"({SHOWN})() === {previews}", timeout=15000)
+    page.wait_for_function(f"({SHOWN})() === {previews}", timeout=60000)
     api = page.evaluate("async () => (await app.graphToPrompt()).output")
     assert not any("picker" in key for node in api.values() for key in node["inputs"]), (
         "the picker is no input"
@@ -182,8 +184,10 @@ def test_thumbnails_are_shown_in_the_dialog(page):
 
 
 @pytest.fixture
-def picker(page):
+def picker(page, comfy):
     """The attention study with its picker in view; a function from fractions to places on the screen."""
+    for sample in SAMPLES.iterdir():  # other tests take them away
+        shutil.copy(sample, comfy.base / "input")
     open_workflow(page, "scsnet_attention_study")
     page.evaluate(
         f"() => {{ const n = ({PICK})(); app.canvas.centerOnNode(n); app.canvas.setDirty(true, true) }}"
@@ -275,6 +279,8 @@ def test_undo_takes_a_point_back(page, picker):
         f"() => document.querySelectorAll('.scsnet-points-mark').length === {len(points(before))}"
     )
     page.wait_for_function(marks, timeout=5000)
+    page.mouse.click(*picker(0.1, 0.2))  # what is shown now still belongs to the node
+    assert len(points(picker.text())) == len(points(before)) + 1
 
 
 def test_picked_points_reach_the_node_and_the_file(page, picker, comfy):
