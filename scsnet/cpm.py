@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import cpm_cpu, fused
 from .config import Alignment
 from .layers import conv3x3
-from .resample import Taps, centred_taps, linear_taps, with_host
+from .resample import Taps, centred_taps, exact, linear_taps, with_host
 
 
 class Axis(NamedTuple):
@@ -50,7 +50,7 @@ def axis(
     of the output pixel for both, (j + 0.5) / Wt; low- and high-resolution pictures then cover the same
     area, as those that a resize makes do.
     """
-    j = torch.arange(start, stop, device=device)
+    j = torch.arange(start, stop, device=exact(device))
     if align == "centre":
         taps = centred_taps(n_in, n_out, start, stop, device)
         cell = ((2 * j + 1) * n_in) % (2 * n_out)
@@ -59,7 +59,7 @@ def axis(
         last = max(n_out - 1, 1)
         taps = with_host(lambda d: _cornered_taps(n_in, last, start, stop, d), device)
         relative = ((j * n_in) % last).double() / last
-    return Axis(taps, (relative * 2 - 1).float())
+    return Axis(taps, (relative * 2 - 1).float().to(device))
 
 
 def _cornered_taps(n_in: int, last: int, start: int, stop: int, device: torch.device) -> Taps:

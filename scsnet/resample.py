@@ -13,6 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+WITHOUT_DOUBLES = {"mps"}  # kinds of device that have no float64
+
+
+def exact(device: torch.device | str) -> torch.device:
+    """Where positions for a device are worked out: there, or in host memory where it has no float64."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type in WITHOUT_DOUBLES else device
+
 
 class Taps(NamedTuple):
     """Which input pixels make an output pixel, along one axis."""
@@ -60,7 +68,10 @@ def with_host(make: Callable[[torch.device], Taps], device: torch.device | str) 
     """The taps that `make` makes on a device, with what the host must know of them made by the host."""
     device, here = torch.device(device), torch.device("cpu")
     host = make(here)
-    return host if device == here else make(device)._replace(host=host[:2])
+    if device == here:
+        return host
+    there = make(device) if exact(device) == device else host
+    return Taps(there.source.to(device), there.weight.to(device), host[:2])
 
 
 def pixel_centres(

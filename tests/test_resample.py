@@ -5,7 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 
+from scsnet import cpm
+from scsnet import resample as resampling
 from scsnet.resample import bicubic, linear_taps, pixel_centres, resample, resample_features
 
 SIZES = [(7, 7), (7, 28), (28, 7), (13, 37), (37, 13), (1, 5), (5, 1), (40, 11), (128, 512)]
@@ -61,3 +64,32 @@ def test_matrix_says_the_same_as_the_taps():
     assert torch.allclose(dense.sum(1), torch.ones(28))
     expected = dense @ planes[0, 0] @ dense.T
     assert torch.allclose(resample(planes, taps, taps)[0, 0], expected, atol=1e-6)
+
+
+class NoDoubles(TorchFunctionMode):
+    """Like MPS: no float64 on the device."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            assert result.device.type != "meta", func
+        return result
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda device: resampling.cubic_taps(9, 23, 0, 23, device),
+        lambda device: cpm.axis(9, 23, 2, 20, "centre", device).taps,
+        lambda device: cpm.axis(9, 23, 2, 20, "paper", device).taps,
+        lambda device: cpm.axis(9, 23, 2, 20, "paper", device),
+    ],
+)
+def test_devices_without_float64(make, monkeypatch):
+    monkeypatch.setattr(resampling, "WITHOUT_DOUBLES", {"meta"})
+    with NoDoubles():
+        made = make("meta")
+    assert all(t.device.type == "meta" for t in made[:2] if isinstance(t, torch.Tensor))
+    monkeypatch.setattr(resampling, "WITHOUT_DOUBLES", set())
+    with NoDoubles(), pytest.raises(AssertionError):
+        make("meta")
