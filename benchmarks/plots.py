@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from benchmarks.measure import Record
 
 mpl.use("svg")
+mpl.rcParams["svg.fonttype"] = "none"  # text stays text, and the files small
 mpl.rcParams["svg.hashsalt"] = "scsnet"  # equal measurements, equal files
 COLOURS = {"time": "#0b6e99", "memory": "#b3541e"}
 
@@ -30,7 +31,7 @@ def draw(records: list[Record], folder: Path) -> None:
         over_pixels(
             axes[0], [r for r in grown if r.get("from") == 128], "output", "decode 128² → n²"
         )
-        over_pixels(axes[1], [r for r in grown if "source" in r], "source", "encode n²")
+        over_pixels(axes[1], [r for r in grown if r.get("texture")], "source", "encode n²")
         figure.savefig(folder / "growth.svg", metadata={"Date": None})
         plt.close(figure)
     files = [r for r in records if r.get("section") == "files" and r.get("side") == 128]
@@ -47,10 +48,8 @@ def over_pixels(axis: Axes, records: list[Record], key: str, title: str) -> None
     seconds = [r["seconds"][0] for r in records]
     axis.loglog(pixels, seconds, "o-", color=COLOURS["time"], label="seconds")
     if key == "source":
-        colour = [r["colour"] for r in records if r["texture"] is not None]
-        axis.loglog(
-            pixels[: len(colour)], colour, "o:", color=COLOURS["time"], label="of it colour"
-        )
+        colour = [r["colour"] for r in records]
+        axis.loglog(pixels, colour, "o:", color=COLOURS["time"], label="of it colour")
     middle = len(pixels) // 2
     linear = [seconds[middle] * p / pixels[middle] for p in pixels]
     axis.loglog(pixels, linear, "--", color="#999999", label="linear")
