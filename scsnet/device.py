@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -56,11 +55,9 @@ def cpu_multiplies_bfloat16() -> bool:
 def choose_threads() -> int:
     """How many threads to compute with on a CPU: PyTorch's choice, but no more than a container may use.
 
-    PyTorch takes one per core, which is fastest; of a container's quota it knows nothing. OMP_NUM_THREADS stands.
+    PyTorch takes one per core, which is fastest; of a container's quota it knows nothing.
     """
     threads = torch.get_num_threads()
-    if "OMP_NUM_THREADS" in os.environ:
-        return threads
     try:
         quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
         allowed = math.ceil(int(quota) / int(period))

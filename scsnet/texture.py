@@ -34,7 +34,9 @@ class TextureEncoder(nn.Module):
     def forward(self, initial: Tensor) -> Tensor:
         """F_init (B, 64, H, W) -> F_tex (B, 64, H, W)."""
         blocks = [cast(ResidualBlock, block) for block in self.blocks]
-        if not blocks or not onednn.usable(initial, blocks[0].conv1):
+        # PyTorch leaves a single row or column to another operator, which lacks bfloat16.
+        narrow = min(initial.shape[2:]) < 2
+        if not blocks or narrow or not onednn.usable(initial, blocks[0].conv1):
             return self.blocks(initial)
         x, between = initial.clone(), torch.empty_like(initial)
         for block in blocks:
