@@ -100,36 +100,18 @@ def linear(x: Tensor, layer: nn.Linear, relu: bool) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, name, [], "")
 
 
+def _parts(conv: nn.Conv2d) -> tuple[object, ...]:
+    """A convolution as the operators take it."""
+    return conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
+
+
 def convolve(x: Tensor, conv: nn.Conv2d, slope: float) -> Tensor:
     """The convolution and LeakyReLU of that slope."""
-    return torch.ops.mkldnn._convolution_pointwise(
-        x,
-        conv.weight,
-        conv.bias,
-        conv.padding,
-        conv.stride,
-        conv.dilation,
-        conv.groups,
-        "leaky_relu",
-        [slope],
-        "",
-    )
+    return torch.ops.mkldnn._convolution_pointwise(x, *_parts(conv), "leaky_relu", [slope], "")
 
 
 def convolve_add_to(total: Tensor, conv: nn.Conv2d, x: Tensor, relu: bool = False) -> Tensor:
     """total += the convolution of x, and ReLU where asked; returns total."""
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        total,
-        x,
-        conv.weight,
-        conv.bias,
-        conv.padding,
-        conv.stride,
-        conv.dilation,
-        conv.groups,
-        "add",
-        1.0,
-        "relu" if relu else None,
-        [],
-        None,
+        total, x, *_parts(conv), "add", 1.0, "relu" if relu else None, [], None
     )

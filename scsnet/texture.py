@@ -34,7 +34,7 @@ class TextureEncoder(nn.Module):
     def forward(self, initial: Tensor) -> Tensor:
         """F_init (B, 64, H, W) -> F_tex (B, 64, H, W)."""
         blocks = [cast(ResidualBlock, block) for block in self.blocks]
-        # PyTorch leaves a single row or column to another operator, which lacks bfloat16.
+        # One pixel has the strides of any layout, and PyTorch then adds with an operator that lacks bfloat16.
         narrow = min(initial.shape[2:]) < 2
         if not blocks or narrow or not onednn.usable(initial, blocks[0].conv1):
             return self.blocks(initial)

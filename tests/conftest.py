@@ -9,12 +9,20 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
+from training_run import make_photos  # noqa: E402
+
 from scsnet import SCSNet, SCSNetConfig  # noqa: E402
 
 
 @pytest.fixture
 def root():
     return ROOT
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of small photos to train on."""
+    return make_photos(tmp_path / "photos")
 
 
 @pytest.fixture

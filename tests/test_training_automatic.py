@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_run import losses, make_photos, tiny_config
+from training_run import losses, tiny_config
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
@@ -21,11 +21,6 @@ from training.score import Colorizer, Protocol, scan, score
 from training.supervision import Classification
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return make_photos(tmp_path / "photos")
 
 
 def test_every_nth_batch_has_references():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_run import make_photos, tiny_config
+from training_run import tiny_config
 
 pytest.importorskip("skimage")
 
@@ -20,11 +20,6 @@ from training import prepare
 from training.data import Pairs, loader
 from training.photos import BadPhotoError, decoded, find, read
 from training.plan import Plan
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return make_photos(tmp_path / "photos")
 
 
 def packed(photos, path):

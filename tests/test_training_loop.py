@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_run import losses, make_photos, tiny_config
+from training_run import losses, tiny_config
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
@@ -19,11 +19,6 @@ from training.checkpoints import RunError
 from training.loop import read_config, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return make_photos(tmp_path / "photos")
 
 
 class StopError(Exception):

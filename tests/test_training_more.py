@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_run import losses, make_photos, tiny_config
+from training_run import losses, tiny_config
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
@@ -18,11 +18,6 @@ from training.loop import read_config
 from training.loop import train as run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return make_photos(tmp_path / "photos")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training_run import losses, make_photos, tiny_config
+from training_run import losses, tiny_config
 
 pytest.importorskip("accelerate")
 
@@ -27,11 +27,6 @@ ACCELERATE = (
     *("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"),
 )
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return make_photos(tmp_path / "photos")
 
 
 def start(config, folder, *extra, launcher=()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from scsnet import SCSNet, checkpoint
 from training.extras import Extras
 from training.files import save_text
-from training.options import Parser, add_fields, given
+from training.options import Parser, filled
 from training.photos import find, spread
 from training.report import Page, as_json, markdown
 from training.score import Colorizer, Protocol, Score, parameters, score
@@ -84,9 +84,8 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> report."""
     parser = Parser(prog="evaluate.py", description=__doc__)
-    add_fields(parser, parser.add_argument_group("options"), Options)
     try:
-        options = replace(Options(), **given(vars(parser.parse(arguments)), Options))
+        options = filled(parser, Options, arguments)
         if not options.data:
             parser.error("--data is missing: the photos to evaluate on")
         net = checkpoint.load(options.weights, device=options.device, dtype=torch.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
@@ -21,11 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint, pipeline
-from scsnet.wholefile import whole_file
 from training.files import save_text
-from training.options import Parser, add_fields, given
+from training.metrics import psnr
+from training.options import Parser, filled
 from training.photos import find, spread, squares
-from training.report import document
+from training.report import document, figure
 from training.score import BICUBIC, distorted, gray, picture_name, pixels, planes
 
 DETAIL = 32  # pixels of the input whose enlargements are shown
@@ -90,29 +90,28 @@ def show(
             f"{len(strangers)} strangers' photos": strangers,
             f"its own copy among {len(strangers)} strangers'": (*strangers, own),
         }
+        features = {
+            label: pipeline.encode_picture(net, seen, references, working_size=options.working_size)
+            for label, references in cases.items()
+        }
         made: dict[str, np.ndarray] = {"input": pixels(seen)}
-        for label, references in cases.items():
-            features = pipeline.encode_picture(
-                net, seen, references, working_size=options.working_size
-            )
-            made[label] = pixels(pipeline.render(net, features, size))
+        for label, encoded in features.items():
+            made[label] = pixels(pipeline.render(net, encoded, size))
         if strangers:
             made["the first stranger"] = pixels(strangers[0])
         made["truth"] = np.asarray(truth)
-        features = pipeline.encode_picture(net, seen, working_size=options.working_size)
         details: dict[str, np.ndarray] = {}
         side, start = DETAIL / options.input, 0.5 - DETAIL / options.input / 2
         for magnification in options.magnifications:
             whole = round(options.input * magnification)
             corner, width = round(start * whole), round(side * whole)
             window = (corner, corner, width, width)
-            result = pipeline.render(net, features, (whole, whole), window)
+            result = pipeline.render(net, features["automatic"], (whole, whole), window)
             details[f"x{magnification:g}"] = pixels(result)
             enlarged = Image.fromarray(made["input"]).resize((whole, whole), BICUBIC)
             box = (corner, corner, corner + width, corner + width)
             details[f"x{magnification:g} bicubic"] = np.asarray(enlarged.crop(box))
-    error = np.square(made["automatic"].astype(float) - made["truth"]).mean() / 255**2
-    return Photo(name, -10 * np.log10(max(error, 1e-10)), made, details)
+    return Photo(name, psnr(made["automatic"], made["truth"]), made, details)
 
 
 def _figures(photo: Photo, place: int, folder: Path) -> str:
@@ -122,12 +121,7 @@ def _figures(photo: Photo, place: int, folder: Path) -> str:
         cells = []
         for n, (label, picture) in enumerate(pictures.items()):
             path = folder / f"{place:03}_{picture_name(photo.name)}_{kind}{n}.jpg"
-            with whole_file(path) as file:
-                Image.fromarray(picture).save(file, "JPEG", quality=92, subsampling=0)
-            cells.append(
-                f'<figure><img loading="lazy" src="{html.escape(f"{folder.name}/{path.name}")}" '
-                f'alt="{html.escape(label)}"><figcaption>{html.escape(label)}</figcaption></figure>'
-            )
+            cells.append(figure(path, label, picture))
         rows.append(f"<div>{''.join(cells)}</div>")
     return "".join(rows)
 
@@ -165,9 +159,8 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> page."""
     parser = Parser(prog="gallery.py", description=__doc__)
-    add_fields(parser, parser.add_argument_group("options"), Options)
     try:
-        options = replace(Options(), **given(vars(parser.parse(arguments)), Options))
+        options = filled(parser, Options, arguments)
         if not options.data or not options.output:
             parser.error("--data and --output are needed: the photos, and where the page goes")
         net = checkpoint.load(options.weights, dtype=torch.float32).eval()

@@ -11,7 +11,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+Config = TypeVar("Config")  # a dataclass
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,6 +107,12 @@ def add_fields(
             values["metavar"] = field.name.upper()
         name = f"--{prefix}{field.name.replace('_', '-')}"
         parser.option(group, name, dest=f"{prefix}{field.name}", default=None, help=text, **values)
+
+
+def filled(parser: Parser, cls: type[Config], arguments: Sequence[str] | None) -> Config:
+    """A dataclass with the options given and its defaults; ends the program, or raises the class's ValueError."""
+    add_fields(parser, parser.add_argument_group("options"), cls)
+    return cls(**given(vars(parser.parse(arguments)), cls))
 
 
 def given(values: dict[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from scsnet.color import rgb_to_lab
 from scsnet.wholefile import whole_file
 from training.files import save_text
-from training.options import Parser, add_fields, given
+from training.options import Parser, filled
 from training.photos import BadPhotoError, Entry, data, decoded, find
 
 THUMBNAIL = 64  # pixels that colours are measured on
@@ -228,9 +228,8 @@ def prepare(rule: Rule) -> Counter[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> report."""
     parser = Parser(prog="prepare.py", description=__doc__)
-    add_fields(parser, parser.add_argument_group("options"), Rule)
     try:
-        rule = replace(Rule(), **given(vars(parser.parse(arguments)), Rule))
+        rule = filled(parser, Rule, arguments)
         if not rule.data or not rule.output:
             parser.error("--data and --output are needed")
         for reason, count in sorted(prepare(rule).items()):

@@ -67,7 +67,7 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """The weights that ship: colours from references, then without, then everything at any magnification."""
+    """A recipe for weights that ship: colours from references, then without, then at any magnification."""
     return TrainConfig(
         stages=(
             Stage(steps=2500, batch=16, size=48, texture=False, final_fraction=0.15),

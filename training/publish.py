@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from scsnet import checkpoint
-from training.options import Parser, add_fields, given
+from training.options import Parser, filled
 
 FILES = ("weights.safetensors", "README.md", "validation.png")
 
@@ -62,8 +62,7 @@ def publish(options: Options) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> a commit on the Hub."""
     parser = Parser(prog="publish.py", description=__doc__)
-    add_fields(parser, parser.add_argument_group("options"), Options)
-    options = replace(Options(), **given(vars(parser.parse(arguments)), Options))
+    options = filled(parser, Options, arguments)
     if not options.run or not options.repo:
         parser.error("--run and --repo are needed")
     try:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from scsnet.wholefile import whole_file
+
 from .files import save_text
 from .score import Protocol, Score, picture_name
 
@@ -113,6 +115,14 @@ def document(title: str, body: str, sections: Sequence[str]) -> str:
     )
 
 
+def figure(path: Path, label: str, picture: np.ndarray) -> str:
+    """Write a picture (H, W, 3) uint8 as JPEG; its part of a page that lies beside the picture's folder."""
+    with whole_file(path) as file:
+        Image.fromarray(picture).save(file, "JPEG", quality=92, subsampling=0)
+    source, name = html.escape(f"{path.parent.name}/{path.name}"), html.escape(label)
+    return f'<figure><img loading="lazy" src="{source}" alt="{name}"><figcaption>{name}</figcaption></figure>'
+
+
 class Page:
     """Pictures side by side, written as they come; `close` writes the page."""
 
@@ -132,11 +142,7 @@ class Page:
             if kind not in pictures:
                 continue
             file = self.folder / f"{len(self.rows):03}_{picture_name(name)}_{kind.split()[0]}.jpg"
-            Image.fromarray(pictures[kind]).save(file, quality=92, subsampling=0)
-            source = html.escape(f"{self.folder.name}/{file.name}")
-            cells.append(
-                f'<figure><img loading="lazy" src="{source}" alt="{kind}"><figcaption>{kind}</figcaption></figure>'
-            )
+            cells.append(figure(file, kind, pictures[kind]))
         self.rows.append(
             f"<section><h2>{html.escape(Path(name).name)}</h2><div>{''.join(cells)}</div></section>"
         )

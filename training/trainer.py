@@ -155,10 +155,9 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = place.learning_rate
             optimizer.zero_grad(set_to_none=True)
-        for module in (m for m in self.net.children() if m is not self.net.color_branch):
-            module.requires_grad_(
-                not place.stage.only_color
-            )  # the optimizer passes by what has no gradient
+        for module in self.net.children():  # the optimizer passes by what has no gradient
+            learns = module is self.net.color_branch or not place.stage.only_color
+            module.requires_grad_(learns)
         for part in range(place.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
