@@ -6,23 +6,25 @@ device and dtype are its own business. Nothing here writes to its input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, sqrt
+from collections.abc import Iterator, Sequence
+from math import ceil, isfinite, sqrt
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
 from .model import Progress, SCSNet
 from .resample import bicubic
-from .sizes import checked_window, fit
+from .sizes import Window, checked_window, fit
 from .texture import TILE
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000
 _BAND = 2**22  # pixels converted to luminance at a time
+_CELLS = 512  # side of what is mapped at a time where a picture shrinks
 
 
 def output_size(
@@ -128,6 +130,37 @@ def encode_picture(
     return net.encode(luminance, encoded, working_size=working_size, tile=tile, progress=progress)
 
 
+def _rendered(
+    net: SCSNet,
+    features: Features,
+    size: tuple[int, int],
+    asked: Window,
+    tile: int,
+    progress: Progress | None,
+) -> Iterator[tuple[Window, Tensor]]:
+    """The blocks of `asked`: (where in the output grid, LAB (B, 3, n, m)).
+
+    CPM looks at points of the picture, so below magnification 1 it would alias. There it maps a
+    whole multiple of the grid, as fine as the picture or finer, and every pixel is the mean of its cell.
+    """
+    down, across = (
+        max(1, ceil(have / want)) for have, want in zip(features.size, size, strict=True)
+    )
+    if down == across == 1:
+        yield from net.decode_tiles(features, size, asked, tile=tile, progress=progress)
+        return
+    side = min(tile, _CELLS)
+    blocks = list(asked.blocks(max(1, side // down), max(1, side // across)))
+    for done, block in enumerate(blocks, 1):
+        cells = Window(
+            block.top * down, block.left * across, block.height * down, block.width * across
+        )
+        lab = net.decode(features, (size[0] * down, size[1] * across), cells)
+        yield block, F.avg_pool2d(lab, (down, across))
+        if progress is not None:
+            progress(done, len(blocks))
+
+
 @torch.inference_mode()
 def render(
     net: SCSNet,
@@ -173,7 +206,7 @@ def render(
         given = features.luminance
     elif luminance is not None:
         raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
-    for block, planes in net.decode_tiles(features, size, asked, tile=tile, progress=progress):
+    for block, planes in _rendered(net, features, size, asked, tile, progress):
         top, left = block.top - asked.top, block.left - asked.left
         area = (..., slice(top, top + block.height), slice(left, left + block.width))
         if lab_out is not None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from einops import reduce
 
 from scsnet import device, encode_picture, encode_references, output_size, render
 from scsnet.color import denormalize_lab, lab_to_rgb, rgb_to_lab, rgb_to_lightness
@@ -57,6 +58,43 @@ def test_render_is_decode_in_rgb(tiny_net):
     assert (whole.float() / 255 - picture).abs().max() <= 0.5 / 255 + 1e-6
     window = render(tiny_net, features, (50, 60), (10, 20, 30, 40))
     assert torch.allclose(window, picture[..., 10:40, 20:60], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "multiple"),
+    [((21, 17), (3, 3)), ((40, 30), (2, 2)), ((7, 90), (9, 1)), ((1, 1), (60, 50))],
+)
+def test_a_smaller_picture_is_the_mean_of_cells(tiny_net, size, multiple):
+    features = encode_picture(tiny_net, torch.rand(2, 3, 60, 50))
+    fine = tiny_net.decode(features, (size[0] * multiple[0], size[1] * multiple[1]))
+    means = reduce(
+        fine, "b c (h down) (w across) -> b c h w", "mean", down=multiple[0], across=multiple[1]
+    )
+    expected = lab_to_rgb(denormalize_lab(means, tiny_net.config), clip=True)
+    got = render(tiny_net, features, size)
+    assert torch.allclose(got, expected, atol=1e-5)
+    calls = []
+    small_tiles = render(
+        tiny_net, features, size, tile=13, progress=lambda done, total: calls.append((done, total))
+    )
+    assert torch.allclose(small_tiles, expected, atol=1e-5)
+    assert [done for done, _ in calls] == list(range(1, calls[-1][1] + 1))
+    if min(size) > 10:
+        part = render(tiny_net, features, size, (3, 5, 11, 10))
+        assert torch.allclose(part, expected[..., 3:14, 5:15], atol=1e-5)
+
+
+def test_fine_stripes_become_their_mean(tiny_net):
+    stripes = torch.zeros(1, 1, 64, 64)
+    stripes[..., ::2] = 1  # CPM alone would pick black or white
+    with torch.no_grad():
+        for weight in tiny_net.head.parameters():
+            weight.zero_()  # what is left is the luminance under CPM
+    features = encode_picture(tiny_net, stripes)
+    points = denormalize_lab(tiny_net.decode(features, (24, 24)), tiny_net.config)[:, 0]
+    small = rgb_to_lab(render(tiny_net, features, (24, 24)))[:, 0]
+    assert small.std() < 0.5 * points.std()
+    assert 45 < small.mean() < 55
 
 
 def test_only_the_luminance_of_a_colour_picture_counts(tiny_net):
