@@ -1,7 +1,7 @@
-"""The thumbnails of example_workflows/ and the pictures of web/docs/: `python tests/comfyui/make_pictures.py`.
+"""The thumbnails of example_workflows/ and the pictures of web/docs/: `python tests/comfyui/make_pictures.py [WORKFLOW...]`.
 
-Runs every shipped workflow with the bundled weights on a real ComfyUI (COMFYUI_PATH, COMFYUI_PYTHON; see README.md)
-and puts its results together. Overwrites what is there.
+Runs these shipped workflows (all of them) with the bundled weights on a real ComfyUI (COMFYUI_PATH, COMFYUI_PYTHON; see
+README.md) and puts their results together. What is there is overwritten once all have run; after an error nothing is.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -22,6 +22,8 @@ sys.path += [str(HERE), str(ROOT)]
 from PIL import Image, ImageDraw  # noqa: E402
 from server import Server  # noqa: E402
 from workflows import FOLDER, WORKFLOWS, read, to_prompt  # noqa: E402
+
+from scsnet.wholefile import whole_file  # noqa: E402
 
 SAMPLES, HELP = ROOT / "web" / "samples", ROOT / "web" / "docs" / "pictures"
 SIDE = 400  # of a thumbnail
@@ -95,76 +97,84 @@ def inset(
 
 def save(picture: Image.Image, path: Path) -> None:
     """JPEG."""
-    picture.save(path, quality=85, optimize=True, progressive=True)
+    with whole_file(path) as file:
+        picture.save(file, "JPEG", quality=85, optimize=True, progressive=True)
     print(f"{path.relative_to(ROOT)}: {picture.width} x {picture.height}, {path.stat().st_size} B")
 
 
-# --- one function per workflow: its thumbnail, and the help pages' picture where they show it -----------------------
+# --- one function per workflow --------------------------------------------------------------------------------------
 
 
-def auto_x4(shown: Results) -> Image.Image:
+class Made(NamedTuple):
+    """From one workflow."""
+
+    thumbnail: Image.Image
+    help: tuple[str, Image.Image] | None = None
+    """Name and picture for the help pages, where they show this workflow."""
+
+
+def auto_x4(shown: Results) -> Made:
     """Before and after."""
     gray = sample("fair_1900")
     sides = [cover(p, 380, 250) for p in (gray, shown["At its own size"])]
-    save(row(sides), HELP / "auto.jpg")
     pixels = gray.resize((4 * gray.width, 4 * gray.height), Image.Resampling.NEAREST)
-    return split(pixels, shown["Four times as large"])
+    return Made(split(pixels, shown["Four times as large"]), ("auto", row(sides)))
 
 
-def reference(shown: Results) -> Image.Image:
+def reference(shown: Results) -> Made:
     """Before and after, and the reference."""
     gray, near = sample("mountains_1941"), sample("lake")
     parts = [cover(p, 250, 200) for p in (gray, near, shown["Colours of the reference"])]
-    save(row(parts), HELP / "reference.jpg")
     thumbnail = split(gray, shown["Twice as large"])
     inset(thumbnail, near, (8, 268), (150, 118))
-    return thumbnail
+    return Made(thumbnail, ("reference", row(parts)))
 
 
-def several_references(shown: Results) -> Image.Image:
+def several_references(shown: Results) -> Made:
     """The result and the references."""
     thumbnail = cover(shown["Colours of all three"], SIDE, SIDE)
     for number, name in enumerate(("lake", "alps", "autumn")):
         inset(thumbnail, sample(name), (8 + 130 * number, 300), (118, 88))
-    return thumbnail
+    return Made(thumbnail)
 
 
-def continuous_zoom(shown: Results) -> Image.Image:
+def continuous_zoom(shown: Results) -> Made:
     """The scales, as large as they are to each other or nearly so."""
     small, window = shown["0.6 times"], shown["A window of 8 times"]
     widths = [(small, 120), (shown["1.37 times"], 190), (shown["2.5 times"], 230), (window, 210)]
-    save(row([cover(picture, width, 180) for picture, width in widths]), HELP / "zoom.jpg")
+    scales = row([cover(picture, width, 180) for picture, width in widths])
     thumbnail = cover(shown["2.5 times"], SIDE, SIDE)
     inset(thumbnail, window, (190, 196), (200, 194))
     inset(thumbnail, small, (8, 8), (100, 76))
-    return thumbnail
+    return Made(thumbnail, ("zoom", scales))
 
 
-def attention_study(shown: Results) -> Image.Image:
-    """The figure's upper part: attention; valves follow below."""
+def attention_study(shown: Results) -> Made:
+    """The figure's upper part: three points' attention; two rows of valves follow below."""
     figure = shown["Figure"]
     upper = figure.crop((0, 0, figure.width, round(0.6 * figure.height)))
     height = round(upper.height * 760 / upper.width)
-    save(upper.resize((760, height), Image.Resampling.LANCZOS), HELP / "attention.jpg")
+    upper = upper.resize((760, height), Image.Resampling.LANCZOS)
     half = figure.width // 2
-    return figure.crop((0, 30, half, 30 + half)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    corner = figure.crop((0, 30, half, 30 + half))  # below the titles
+    return Made(corner.resize((SIDE, SIDE), Image.Resampling.LANCZOS), ("attention", upper))
 
 
-def video_batch(shown: Results) -> Image.Image:
+def video_batch(shown: Results) -> Made:
     """Nine of the frames."""
     frames, thumbnail = shown.shown["All frames"], Image.new("RGB", (SIDE, SIDE), (20, 20, 20))
     for k in range(9):
         frame = cover(frames[k * len(frames) // 9], 126, 126)
         thumbnail.paste(frame, (6 + k % 3 * 131, 6 + k // 3 * 131))
-    return thumbnail
+    return Made(thumbnail)
 
 
-def old_photo_restoration(shown: Results) -> Image.Image:
+def old_photo_restoration(shown: Results) -> Made:
     """Before and after."""
-    return split(sample("woman_1903"), shown["Colour added, light and dark as scanned"])
+    return Made(split(sample("woman_1903"), shown["Colour added, light and dark as scanned"]))
 
 
-THUMBNAILS: dict[str, Any] = {
+MAKERS: dict[str, Callable[[Results], Made]] = {
     "scsnet_auto_x4": auto_x4,
     "scsnet_reference": reference,
     "scsnet_several_references": several_references,
@@ -175,18 +185,26 @@ THUMBNAILS: dict[str, Any] = {
 }
 
 
-def main() -> None:
-    """All of them."""
-    assert sorted(THUMBNAILS) == WORKFLOWS, "a workflow has no thumbnail"
+def main(names: Sequence[str]) -> None:
+    """Those of these workflows."""
+    assert sorted(MAKERS) == WORKFLOWS, "a workflow has no thumbnail"
+    if unknown := set(names) - set(WORKFLOWS):
+        raise SystemExit(f"expected some of {', '.join(WORKFLOWS)}, got {', '.join(unknown)}")
+    made, begun = {}, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         shutil.copytree(SAMPLES, base / "input")
         with Server(base, {"scsnet": ROOT}) as server:
-            for name in WORKFLOWS:
+            for name in names:
                 start = time.monotonic()
-                save(THUMBNAILS[name](Results(server, name)), FOLDER / f"{name}.jpg")
-                print(f"  {name}: {time.monotonic() - start:.1f} s")
+                made[name] = MAKERS[name](Results(server, name))
+                print(f"{name} has run: {time.monotonic() - start:.1f} s", flush=True)
+    for name, pictures in made.items():
+        save(pictures.thumbnail, FOLDER / f"{name}.jpg")
+        if pictures.help:
+            save(pictures.help[1], HELP / f"{pictures.help[0]}.jpg")
+    print(f"{time.monotonic() - begun:.0f} s in all")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or WORKFLOWS)
