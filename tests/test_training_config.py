@@ -76,6 +76,8 @@ def test_options_change_the_config():
         (["--distillation", "1"], "needs distillation_weights"),
         (["--network.head", "pixel_shuffle"], "magnification must be 4 4"),
         (["--preset", "laptopp"], "invalid choice: 'laptopp'"),
+        (["--preset", "finetune", "--network.width", "32"], "that file says what the network is"),
+        (["--resume"], "there is no run in run: run/config.json is missing; start one without"),
     ],
 )
 def test_mistakes_are_named(words, message, capsys):
@@ -89,6 +91,23 @@ def test_data_and_output_are_needed(capsys):
     with pytest.raises(SystemExit):
         read_options(["--output", "run"])
     assert "--data is missing" in capsys.readouterr().err
+
+
+def test_resume_needs_to_know_which_run(capsys):
+    with pytest.raises(SystemExit):
+        read_options(["--data", "photos", "--resume"])
+    assert "--output is missing: the folder of the run to go on with" in capsys.readouterr().err
+
+
+def test_resume_reads_the_runs_own_config(tmp_path, capsys):
+    before = replace(PRESETS["laptop"](), data=("photos",), output=str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(before.to_dict()))
+    words = ["--output", str(tmp_path), "--resume", "--preset", "paper", "--stage2.batch", "2"]
+    config, resume, _ = read_options(words)
+    assert resume
+    assert [stage.batch for stage in config.stages] == [16, 2]
+    assert config.stages[0] == before.stages[0]
+    assert "the run's own config.json counts, not --preset paper" in capsys.readouterr().out
 
 
 def test_help_tells_every_field(capsys):

@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import os
 import random
 import struct
 import tarfile
@@ -42,6 +43,27 @@ def test_folder_list_and_shard_hold_the_same_photos(photos, tmp_path):
     assert len(find(sources)) == 36
 
 
+def test_names_that_no_screen_can_show(photos, tmp_path):
+    """Bytes that are not UTF-8, as old disks have them, and rare characters that end a line for Python."""
+    names = (b"\xe9t\xe9.png", "a\u2028b\x85.png".encode(), b"two\nlines.png")
+    for name, photo in zip(names, sorted(photos.iterdir()), strict=False):
+        target = os.fsencode(photos) + b"/" + name
+        try:
+            os.rename(photo, target)  # noqa: PTH104 -- bytes
+        except OSError:
+            pytest.skip("this file system takes only UTF-8")
+    out = tmp_path / "out"
+    rule = prepare.Rule(
+        data=(str(photos),), output=str(out), kilobytes=0, variation=0, side=16, workers=1
+    )
+    assert prepare.prepare(rule) == {"": 11, "line break in its name": 1}
+    kept = find([out / "kept.txt"])
+    assert len([read(entry) for entry in kept]) == 11
+    for entry in kept:
+        assert entry.name.encode().isascii() or "\N{REPLACEMENT CHARACTER}" in entry.name
+    assert "two\N{REPLACEMENT CHARACTER}lines.png" in (out / "report.md").read_text()
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # it leaves the file to the collector
 def test_our_shards_are_webdataset_shards(photos, tmp_path):
     webdataset = pytest.importorskip("webdataset")
@@ -62,6 +84,11 @@ def test_where_nothing_is_found(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"nonsense" * 200)
     with pytest.raises(ValueError, match="not an uncompressed tar"):
         find([tmp_path / "x.tar"])
+    (tmp_path / "list.txt").write_text("photo.png", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"list\.txt is no list of photos in UTF-8"):
+        find([tmp_path / "list.txt"])
+    (tmp_path / "list.txt").write_text("photo.png\r\n", encoding="utf-8-sig")
+    assert [entry.name for entry in find([tmp_path / "list.txt"])] == ["photo.png"]
 
 
 def test_bad_photos_say_why(tmp_path):
@@ -203,3 +230,35 @@ def test_prepare_by_the_papers_rule(photos, tmp_path, capsys):
     assert len(list((out / "shards").iterdir())) == 3
     prepare.main([*arguments[:4], "--kilobytes", "1000", "--workers", "1"])
     assert json.loads((out / "report.json").read_text())["kept"] == 0
+
+
+def test_prepare_overwrites_no_photo_and_mixes_no_two_calls(photos, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    rule = ["--kilobytes", "0", "--variation", "0", "--side", "16", "--workers", "1"]
+
+    def refused(*options):
+        with pytest.raises(SystemExit):
+            prepare.main([*options, *rule])
+        return capsys.readouterr().err
+
+    assert "name an --output of its own" in refused("--data", str(photos), "--output", str(photos))
+    inside = ["--data", str(photos), "--output", str(photos / "out"), "--resize", "20"]
+    prepare.main([*inside, *rule])
+    assert len(find([photos / "out" / "photos"])) == 12
+    assert "name an --output of its own" in refused(*inside)  # the copies are among the photos now
+    prepare.main(["--data", str(photos), "--output", str(tmp_path / "b"), "--shards", "5", *rule])
+    again = ["--output", str(tmp_path / "b"), "--shards", "9"]
+    assert "has files in it already" in refused("--data", str(photos), *again)
+    again = ["--data", str(tmp_path / "b" / "kept.txt"), "--output", str(tmp_path / "b")]
+    assert "kept.txt belongs to --data" in refused(*again)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("--shards", "-1"), ("--quality", "101"), ("--variation", "nan")]
+)
+def test_prepare_refuses_numbers_without_sense(photos, tmp_path, capsys, word, value):
+    with pytest.raises(SystemExit):
+        prepare.main(["--data", str(photos), "--output", str(tmp_path / "out"), word, value])
+    assert f"{word[2:]} must be" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -33,10 +33,14 @@ def stop_at(step):
     return on_step
 
 
-def test_a_whole_run(photos, tmp_path):
+def test_a_whole_run(photos, tmp_path, capsys):
     (photos / "bad.jpg").write_bytes(b"this is no photo")
-    config = tiny_config(photos, tmp_path / "run", validation=(str(photos),), keep=2)
+    (tmp_path / "held-out.txt").write_text("photos/01.png\nphotos/bad.jpg\n")
+    config = tiny_config(
+        photos, tmp_path / "run", validation=(str(tmp_path / "held-out.txt"),), keep=2
+    )
     weights = train(config)
+    assert "left out a validation photo: photos/bad.jpg: no picture" in capsys.readouterr().out
     net = checkpoint.load(weights)
     assert net.config.working_size == 16
     assert checkpoint.read_info(weights).dtype == "F16"
@@ -58,7 +62,12 @@ def test_a_whole_run(photos, tmp_path):
     assert rows[8]["skipped_photos"] == 1
     assert read_config(tmp_path / "run") == config
     assert "auto_psnr" in card["figures"]
-    train(config, resume=True)  # nothing is left to do
+    assert "| an elastic copy of itself |" in readme
+    assert "![validation photos](validation.png)" in readme
+    assert "At step 8, on at most 2 photos of held-out.txt: 16 px, magnified by 3." in readme
+    capsys.readouterr()
+    train(config, resume=True)
+    assert "nothing is left to do: the checkpoint is at step 8" in capsys.readouterr().out
     assert (tmp_path / "run" / "README.md").read_text() == readme
 
 
@@ -108,6 +117,13 @@ def test_a_run_is_not_overwritten(photos, tmp_path):
         train(config)
     with pytest.raises(RunError, match="seed cannot change"):
         train(replace(config, seed=5), resume=True)
+
+
+def test_somebody_elses_readme_stays(photos, tmp_path):
+    (tmp_path / "README.md").write_text("of a project")
+    with pytest.raises(RunError, match=r"holds a README\.md that is not of a run"):
+        train(tiny_config(photos, tmp_path))
+    assert (tmp_path / "README.md").read_text() == "of a project"
 
 
 def test_a_signal_ends_the_run_after_its_step_and_resume_is_exact(photos, tmp_path):

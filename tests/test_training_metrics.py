@@ -209,6 +209,8 @@ def test_fid_and_kid_where_there_is_a_network(monkeypatch):
 
 
 def test_figures_without_their_networks_say_why(tmp_path):
+    (tmp_path / "text.pth").write_text("no weights")
+    assert extras.Extras(str(tmp_path / "text.pth"), with_lpips=False).missing["fid"]
     found = extras.Extras(str(tmp_path / "nothing.pth"), with_lpips=False)
     assert "nothing.pth" in found.missing["fid"] or "torch_fidelity" in found.missing["fid"]
     assert found.rows() == {}

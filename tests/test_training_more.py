@@ -14,8 +14,11 @@ pytest.importorskip("skimage")
 
 from scsnet import SCSNetConfig, checkpoint
 from training import ablate, checkpoints, curves, export, train
+from training.config import Stage, TrainConfig
+from training.estimate import kinds_of_steps
 from training.loop import read_config
 from training.loop import train as run
+from training.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -88,7 +91,10 @@ def test_bf16_learns_too(photos, tmp_path):
 def test_weights_of_any_checkpoint(photos, tmp_path, capsys):
     weights = run(one_stage(photos, tmp_path / "run"))
     last = checkpoints.last(tmp_path / "run" / "checkpoints")
+    (tmp_path / "README.md").write_text("of somebody else")
     export.main([str(last), str(tmp_path / "again.safetensors")])
+    assert (tmp_path / "README.md").read_text() == "of somebody else"
+    assert "None: there was no validation" in (tmp_path / "again.md").read_text()
     a, b = checkpoint.load(weights), checkpoint.load(tmp_path / "again.safetensors")
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     with pytest.raises(SystemExit):
@@ -105,7 +111,23 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
     assert "data: 13 photos; of 13 looked at 1 are bad" in text
     assert "stage 2: 500 steps of" in text
     assert "in all" in text
+    assert "photos kept in memory take up to 2 GB more" in text
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"automatic_every": 3}, {True: 1 / 3, False: 2 / 3}),
+        ({"reference_every": 4}, {True: 3 / 4, False: 1 / 4}),
+        ({"automatic_every": 1}, {True: 1.0}),
+    ],
+)
+def test_the_estimate_knows_both_kinds_of_steps(changes, expected):
+    plan = Plan(TrainConfig(stages=(Stage(steps=5), Stage(steps=12, **changes))), 3)
+    kinds = kinds_of_steps(plan, 5, 12)
+    assert {plan.place(step).automatic: share for step, share in kinds} == pytest.approx(expected)
+    assert all(5 < step < 17 for step, _ in kinds)
 
 
 @pytest.mark.parametrize("table", ["4", "5"])
@@ -114,7 +136,9 @@ def test_ablations(photos, tmp_path, table, vgg_file):
     config = replace(config, validation=(str(photos),), perceptual_weights=vgg_file)
     text = ablate.ablate(table, config, photos=1)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + len(ablate.PAPER[table])
+    assert len(rows) == 1 + len(ablate.PAPER[table]) + 2
+    floor, ceiling = (float(row.split("|")[2]) for row in rows[-2:])
+    assert floor < ceiling
     assert (tmp_path / "a" / f"table{table}.md").read_text() == text
     assert ablate.ablate(table, config, photos=1) == text  # nothing is trained again
 

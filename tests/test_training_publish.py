@@ -16,24 +16,33 @@ from training_run import make_photos
 from training import evaluate, export, publish
 from training.config import TrainConfig
 
+FIGURES = {"step": 7} | {
+    f"{name}_{kind}": value
+    for name in ("auto", "own", "swap", "gray")
+    for kind, value in (("psnr", 21.5), ("ab", 11.25), ("chroma", 0.75))
+}
+
 
 @pytest.fixture
 def run(tmp_path, tiny_net):
     folder = tmp_path / "run"
     folder.mkdir()
-    config = TrainConfig(data=("/somewhere/private/holiday",), output=str(folder))
-    export.export(tiny_net, folder / "weights.safetensors", config, 7, 12, {"auto_psnr": 21.5})
+    data = {"data": ("/somewhere/private/holiday",), "validation": ("/somewhere/private/town",)}
+    config = TrainConfig(**data, output=str(folder))
+    export.export(tiny_net, folder / "weights.safetensors", config, 7, 12, FIGURES)
     return folder
 
 
 def test_a_card_without_paths(run):
     card = checkpoint.read_info(run / "weights.safetensors").card
     assert card["training"]["data"] == ["holiday"]
-    assert card["figures"] == {"auto_psnr": 21.5}
+    assert card["figures"] == FIGURES
     readme = (run / "README.md").read_text()
     assert readme.startswith("---\nlibrary_name: scsnet")
     assert "private" not in readme
-    assert "| auto_psnr | 21.5 |" in readme
+    assert "At step 7, on at most 48 photos of town: 48 px, magnified by 1." in readme
+    assert "| none | 21.50 | 11.25 | 75% |" in readme
+    assert "validation.png" not in readme  # there is none
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
@@ -50,6 +59,17 @@ def test_publish(run, monkeypatch, capsys):
         files = repo.commits[repo.refs["main"]]
     assert files["weights.safetensors"] == (run / "weights.safetensors").read_bytes()
     assert files["README.md"] == (run / "README.md").read_bytes()
+
+
+def test_a_dry_run_says_what_would_go_and_what_is_wrong(run, capsys):
+    publish.main(["--run", str(run), "--repo", "someone/colours", "--dry-run"])
+    text = capsys.readouterr().out
+    assert "weights.safetensors 0." in text
+    assert "without validation.png" in text
+    assert "nothing was sent" in text
+    with pytest.raises(SystemExit):
+        publish.main(["--run", str(run), "--repo", "some one/colours", "--dry-run"])
+    assert "some one/colours" in capsys.readouterr().err
 
 
 def test_publish_needs_a_finished_run(tmp_path, capsys):
@@ -84,6 +104,38 @@ def test_evaluate(run, tmp_path, capsys):
     assert page.count("<img") == 6
     assert 'src="pictures/000_00_truth.jpg"' in page
     assert (out / "pictures" / "000_00_truth.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "cuda:7"], "no cuda device here"),
+        (["--device", "gpu"], "device must be one of auto, cuda, mps, cpu, got 'gpu'"),
+        (["--limit", "-1"], "limit must be at least 0"),
+        (["--modes", "own"], "modes are auto, self, random, got 'own'"),
+        (["--wieghts", "x"], "no option --wieghts, did you mean --weights?"),
+    ],
+)
+def test_evaluate_names_mistakes(run, photos, capsys, options, message):
+    if torch.cuda.is_available() and "cuda:7" in options:
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit):
+        evaluate.main(["--weights", str(run), "--data", str(photos), *options])
+    assert message in capsys.readouterr().err
+
+
+def test_evaluate_of_what_is_no_weights(run, photos, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for weights, message in (
+        (run, "is a folder"),
+        (photos / "00.png", "00.png"),
+        ("bundeld", "there is no weights file bundeld"),
+        ("hf:nobody/nothing", "HF_HUB_OFFLINE forbids the network"),
+    ):
+        with pytest.raises(SystemExit):
+            evaluate.main(["--weights", str(weights), "--data", str(photos), "--device", "cpu"])
+        assert message in capsys.readouterr().err
 
 
 def test_parameters_by_mode():

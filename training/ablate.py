@@ -152,6 +152,9 @@ def papers_table(table: str, config: TrainConfig, photos: int) -> list[str]:
         fid, psnr, ssim = PAPER[table][name]
         count = sum(p.numel() for p in net.parameters()) / 1e6
         lines.append(f"| {name} | {' | '.join(cells)} | {count:.3f} M | {fid} | {psnr} | {ssim} |")
+    for name in ("gray + bicubic", "true colour + bicubic"):  # floor and ceiling
+        cells = [f"{rows[name][k]:.{d}f}" for k, d in (("psnr", 2), ("ssim", 3), ("ab_error", 2))]
+        lines.append(f"| {name} | {' | '.join(cells)} | | | | |")
     return lines
 
 

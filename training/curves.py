@@ -5,7 +5,6 @@ Drawn with Pillow, which the trainer has anyway, from the run's log.jsonl; also 
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 from PIL import Image, ImageDraw, ImageFont
 
 from scsnet.wholefile import whole_file
-from training.monitor import LOG
+from training.monitor import LOG, logged
 from training.options import Parser
 
 Curve = list[tuple[int, float]]
@@ -80,19 +79,6 @@ class Frame(NamedTuple):
         low, high = self.values
         part = min(1.0, max(0.0, (value - low) / (high - low)))
         return self.top + HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a log; one that is being written is left out. Errors: OSError, ValueError."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    if not rows:
-        raise ValueError(f"{path} has no lines yet")
-    return rows
 
 
 def running_mean(curve: Curve, reach: int) -> Curve:
@@ -176,6 +162,8 @@ def draw_panel(
 
 def picture(rows: Sequence[Mapping[str, float]]) -> Image.Image:
     """The lines of a log -> its panels, two beside each other. ValueError where there is nothing to draw."""
+    if not rows:
+        raise ValueError("the log has no lines yet")
     panels: list[tuple[str, dict[str, Curve]]] = []
     for title, names in PANELS.items():
         found = {
@@ -206,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         log = options.run / LOG if options.run.is_dir() else options.run
         target = options.output or log.parent / "curves.png"
-        image = picture(read_log(log))
+        image = picture(logged(log))
         with whole_file(target) as file:
             image.save(file, "PNG", optimize=True)
         print(target)

@@ -26,7 +26,6 @@ except ImportError:  # Windows
     resource = None
 
 LOOKED_AT = 50  # photos
-TRIED = 2  # steps of each stage after a first one
 
 
 def describe_data(config: TrainConfig) -> Iterator[str]:
@@ -68,32 +67,49 @@ def measure(config: TrainConfig) -> Iterator[str]:
     entries = find(config.data)
     plan = Plan(config, len(entries))
     trainer = Trainer(config, plan, accelerator)
+    pairs = Pairs(entries, plan)
     total, before = 0.0, 0
     for number, steps in enumerate(plan.steps, 1):
-        # Both kinds of batch: the first step of a stage is automatic, the next are not.
-        tried = min(TRIED + 1, steps)
-        pairs = Pairs(entries, plan)
-        seconds = []
-        trainer.step = before
-        for step in range(before, before + tried):
-            place = plan.place(step)
-            began = time.perf_counter()
-            keys = [(step, part) for part in range(place.stage.accumulate)]
-            trainer.advance(iter([pairs[key] for key in keys]))
-            if accelerator.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
-        each = float(np.mean(seconds[1:] or seconds))
+        stage = plan.place(before).stage
+        taken(trainer, pairs, before)  # memory is fetched, kernels are chosen
+        kinds = kinds_of_steps(plan, before, steps)
+        each = sum(share * taken(trainer, pairs, step) for step, share in kinds)
         total += each * steps
         before += steps
-        size = f"{place.stage.size} px, batch {place.stage.batch}"
-        yield f"stage {number}: {steps} steps of {each:.2f} s ({size}), {shown(each * steps)}; at most {memory(accelerator.device):.1f} GB so far"
+        yield (
+            f"stage {number}: {steps} steps of {each:.2f} s ({stage.size} px, batch {stage.batch}), "
+            f"{shown(each * steps)}; at most {memory(accelerator.device):.1f} GB so far"
+        )
     checkpoint = (
         sum(p.numel() for p in trainer.generator.parameters())
         * 4
         * (3 + (trainer.averaged is not None))
     )
-    yield f"in all {shown(total)} on {accelerator.device}, checkpoints of {checkpoint / 1e6:.0f} MB, {config.keep} kept"
+    yield (
+        f"in all {shown(total)} on {accelerator.device}, without validations; photos kept in memory take up to "
+        f"{config.cache:g} GB more; checkpoints of {checkpoint / 1e6:.0f} MB, {config.keep} kept"
+    )
+
+
+def kinds_of_steps(plan: Plan, first: int, steps: int) -> list[tuple[int, float]]:
+    """An automatic step and one with references of a stage, each with its share of the stage's steps."""
+    some = range(first, first + min(steps, 1000))
+    kinds: dict[bool, list[int]] = {}
+    for step in some:
+        kinds.setdefault(plan.place(step).automatic, []).append(step)
+    # The second of a kind: photos of the stage's very first step are in memory by now.
+    return [(found[min(1, len(found) - 1)], len(found) / len(some)) for found in kinds.values()]
+
+
+def taken(trainer: Trainer, pairs: Pairs, step: int) -> float:
+    """Seconds of one step, its photos included."""
+    trainer.step = step
+    began = time.perf_counter()
+    parts = range(trainer.plan.place(step).stage.accumulate)
+    trainer.advance(iter([pairs[step, part] for part in parts]))
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def shown(seconds: float) -> str:

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
+from scsnet.device import choose_device
 from training.extras import Extras
 from training.files import save_text
 from training.options import Parser, filled
@@ -47,6 +48,12 @@ class Options(Protocol):
     """LPIPS too; torchvision is needed and AlexNet fetched."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where the network runs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("limit", "pictures"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
@@ -88,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = filled(parser, Options, arguments)
         if not options.data:
             parser.error("--data is missing: the photos to evaluate on")
-        net = checkpoint.load(options.weights, device=options.device, dtype=torch.float32)
+        device = choose_device(options.device)
+        net = checkpoint.load(options.weights, device=device, dtype=torch.float32)
         print(evaluate(net, options, options.weights)[1])
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,20 @@ from scsnet import SCSNet, SCSNetConfig, checkpoint
 from training import checkpoints
 from training.config import TrainConfig
 from training.files import save_text
+from training.monitor import LOG, last_figures
 from training.options import Parser
+from training.plan import Plan
+
+CARD = "README.md"
+"""Of a run; where the Hub looks for a model card."""
+PICTURE = "validation.png"
+REFERENCES = {
+    "auto": "none",
+    "own": "an elastic copy of itself",
+    "swap": "another photo",
+    "gray": "(the gray picture)",
+}
+"""Prefix of the figures of `training.validate` -> the reference that a photo had."""
 
 
 def averaged_network(state: Mapping[str, Any]) -> SCSNet:
@@ -61,17 +74,38 @@ def export(
     step: int,
     photos: int,
     figures: Mapping[str, float] | None = None,
+    card_name: str = CARD,
 ) -> Path:
-    """Write weights (float16) and, beside them, README.md, the model card. Errors: ValueError, OSError."""
+    """Write weights (float16) and, beside them, the model card. Errors: ValueError, OSError."""
     card = facts(config, step, photos, figures or {})
     checkpoint.save(path, net, dtype=torch.float16, card=card)
-    text = model_card(net, card, path.name)
-    save_text(path.parent / "README.md", text)
+    picture = PICTURE if (path.parent / PICTURE).exists() else ""
+    save_text(path.parent / card_name, model_card(net, card, path.name, picture))
     return path
 
 
-def model_card(net: SCSNet, card: Mapping[str, Any], file: str) -> str:
-    """Markdown with the front matter that the Hub reads."""
+def figures_table(card: Mapping[str, Any]) -> Iterator[str]:
+    """The figures of the run's last validation as Markdown, line by line."""
+    figures, training = card["figures"], card["training"]
+    if not figures:
+        yield "None: there was no validation before this step."
+        return
+    plan = Plan(TrainConfig.from_dict(training), card["photos"])
+    stage = plan.place(min(int(figures["step"]), plan.total) - 1).stage
+    yield (
+        f"At step {figures['step']:g}, on at most {training['validation_count']} photos of "
+        f"{', '.join(training['validation'])}: {stage.size} px, magnified by {stage.magnification[1]:g}."
+    )
+    yield ""
+    yield "| reference | PSNR of sRGB, dB | mean error of ab | chroma over the truth's |"
+    yield "|---|---|---|---|"
+    for name, reference in REFERENCES.items():
+        psnr, ab, chroma = (figures[f"{name}_{kind}"] for kind in ("psnr", "ab", "chroma"))
+        yield f"| {reference} | {psnr:.2f} | {ab:.2f} | {chroma:.0%} |"
+
+
+def model_card(net: SCSNet, card: Mapping[str, Any], file: str, picture: str = "") -> str:
+    """Markdown with the front matter that the Hub reads. `picture`: of the validation, beside the card."""
     training = card["training"]
     lines = [
         "---",
@@ -99,16 +133,16 @@ def model_card(net: SCSNet, card: Mapping[str, Any], file: str) -> str:
         "",
         "## Figures during training",
         "",
+        *figures_table(card),
     ]
-    if card["figures"]:
+    if picture:
         lines += [
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {value:g} |" for name, value in card["figures"].items()),
+            "",
+            f"![validation photos]({picture})",
+            "",
+            "One photo per column. From the top: gray, automatic, an elastic copy as the reference, the "
+            "result with it, the truth.",
         ]
-        lines += ["", "![validation](validation.png)"]
-    else:
-        lines.append("None: the run had no validation photos.")
     lines += ["", "## Network", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in net.config.to_dict().items()]
     for number, stage in enumerate(training["stages"], 1):
@@ -125,17 +159,23 @@ def model_card(net: SCSNet, card: Mapping[str, Any], file: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """`python training/export.py CHECKPOINT WEIGHTS`: weights of any checkpoint of a run."""
+    """`python training/export.py CHECKPOINT WEIGHTS.safetensors`: weights of any checkpoint of a run.
+
+    The model card goes beside them: README.md in the run's own folder, WEIGHTS.md elsewhere.
+    """
     parser = Parser(prog="export.py", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("weights", type=Path)
     options = parser.parse(arguments)
     try:
         state = checkpoints.load(options.checkpoint)
-        config = TrainConfig.from_dict(state["config"])
-        print(
-            export(averaged_network(state), options.weights, config, state["step"], state["photos"])
-        )
+        config, step = TrainConfig.from_dict(state["config"]), state["step"]
+        run = options.checkpoint.resolve().parent.parent
+        figures = last_figures(run / LOG, step)
+        at_home = options.weights.resolve().parent == run
+        card = CARD if at_home else options.weights.with_suffix(".md").name
+        net = averaged_network(state)
+        print(export(net, options.weights, config, step, state["photos"], figures, card))
     except (checkpoints.RunError, ValueError, OSError) as error:
         parser.error(str(error))
 

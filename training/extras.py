@@ -5,6 +5,7 @@ Where those or their libraries are not at hand a figure is n/a, with the reason.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ import torch
 from .metrics import frechet_distance, kernel_distance
 
 Picture = np.ndarray  # uint8 (H, W, 3)
+UNUSABLE = (
+    *(ImportError, OSError, RuntimeError, ValueError),
+    *(LookupError, EOFError, TypeError, AttributeError, pickle.UnpicklingError),
+)
+"""What comes of a library that is missing, a download, a file that holds something else."""
 
 
 def inception(weights: str) -> Callable[[Picture], np.ndarray]:
@@ -77,8 +83,9 @@ class Extras:
     def _tried(self, make: Callable[[], Any], *names: str) -> Any:
         try:
             return make()
-        except (ImportError, OSError, RuntimeError, ValueError) as error:
-            self.missing |= dict.fromkeys(names, str(error).splitlines()[0])
+        except UNUSABLE as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.missing |= dict.fromkeys(names, reason)
             return None
 
     def add(self, pictures: dict[str, Picture]) -> None:

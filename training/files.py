@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Text files that are whole or not there, and may hold any file's name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ from pathlib import Path
 
 from scsnet.wholefile import whole_file
 
+ERRORS = "surrogateescape"
+"""What Python makes of bytes of a name that are not UTF-8, and back."""
+
 
 def save_text(path: Path, text: str) -> None:
     """Whole or not at all."""
     with whole_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors=ERRORS))
+
+
+def printable(name: str) -> str:
+    """A file's name as any screen and file can take it."""
+    readable = name.encode(errors=ERRORS).decode(errors="replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in readable)

@@ -58,6 +58,18 @@ class Options:
     seed: int = 1
     """Of distortions and strangers."""
 
+    def __post_init__(self) -> None:
+        if min(self.input, self.size) < DETAIL:
+            raise ValueError(
+                f"input and size must be at least {DETAIL}, got {self.input} and {self.size}"
+            )
+        if bad := [m for m in self.magnifications if not 0.1 <= m <= 64]:
+            raise ValueError(f"magnifications must be in 0.1..64, got {bad[0]:g}")
+        if min(self.limit, self.marked) < 0:
+            raise ValueError(
+                f"limit and marked must be at least 0, got {self.limit} and {self.marked}"
+            )
+
 
 @dataclass
 class Photo:

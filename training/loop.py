@@ -15,11 +15,13 @@ from accelerate.accelerator import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
 
+from scsnet.device import cpu_multiplies_bfloat16
+
 from . import checkpoints
 from .checkpoints import RunError
 from .config import TrainConfig
 from .data import Pairs, loader
-from .export import export
+from .export import CARD, export
 from .files import save_text
 from .monitor import LOG, Monitor, cut_log, last_figures
 from .photos import find
@@ -60,6 +62,9 @@ def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
                 f"batch must be a multiple of accumulate x processes, got {stage.batch}, "
                 f"{stage.accumulate} and {accelerator.num_processes}"
             )
+    emulated = on_cpu and config.precision == "bf16" and not cpu_multiplies_bfloat16()
+    if emulated and accelerator.is_main_process:
+        print("this CPU does not multiply bfloat16: --precision float32 should be faster here")
     return accelerator
 
 
@@ -69,7 +74,9 @@ def read_config(output: Path) -> TrainConfig:
     try:
         return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise RunError(f"there is no run in {output}: {path} is missing") from error
+        raise RunError(
+            f"there is no run in {output}: {path} is missing; start one without --resume"
+        ) from error
     except (ValueError, TypeError) as error:
         raise RunError(f"{path} cannot be used: {error}") from error
 
@@ -77,6 +84,8 @@ def read_config(output: Path) -> TrainConfig:
 def prepare_folder(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
     """Make the folder and write the config; the state to go on from, or None. Errors: RunError."""
     output = Path(config.output)
+    if (output / CARD).exists() and not (output / CONFIG).exists():
+        raise RunError(f"{output} holds a {CARD} that is not of a run: name another folder")
     newest = checkpoints.last(output / CHECKPOINTS)
     if newest is not None and not resume:
         raise RunError(
@@ -142,10 +151,14 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
         validation = Validation(
             find(config.validation), config.validation_count, config.precision == "bf16"
         )
+        for reason in validation.skipped:
+            print(f"left out a validation photo: {reason}")
     if main:
         print(
             f"{len(entries)} photos, {plan.total} steps, {accelerator.num_processes} process(es) on {accelerator.device}"
         )
+        if trainer.step >= plan.total:
+            print(f"nothing is left to do: the checkpoint is at step {trainer.step}")
     pairs = Pairs(entries, plan, accelerator.process_index, accelerator.num_processes)
     monitor = Monitor(output, accelerator, plan.total, trainer.step)
     try:
@@ -156,7 +169,7 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
         accelerator.end_training()
     weights = output / WEIGHTS
     if main:
-        figures = last_figures(output / LOG)
+        figures = last_figures(output / LOG, trainer.step)
         export(trainer.result, weights, config, trainer.step, plan.photos, figures)
     return weights
 

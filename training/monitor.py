@@ -25,21 +25,29 @@ def cut_log(path: Path, step: int) -> None:
     """Leave out what was logged after a step: the run goes on from there."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):  # the line that was being written when the run was killed
-            continue
+    kept = (json.dumps(row) + "\n" for row in logged(path) if row["step"] <= step)
     save_text(path, "".join(kept))
 
 
-def last_figures(path: Path) -> dict[str, float]:
-    """The figures of the last validation in a log; empty where there was none."""
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    found = [row for row in rows if "auto_psnr" in row]
-    return {k: v for k, v in found[-1].items() if k != "step"} if found else {}
+def logged(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, but for one that was being written when the run was killed. Errors: OSError."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
+
+
+def last_figures(path: Path, step: int) -> dict[str, float]:
+    """Step and figures of the last validation up to a step; empty where a log has none or is missing."""
+    if not path.exists():
+        return {}
+    found = [row for row in logged(path) if "auto_psnr" in row and row["step"] <= step]
+    return found[-1] if found else {}
 
 
 class Monitor:

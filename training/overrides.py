@@ -40,8 +40,15 @@ def overridden(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
         replace(stage, **(given(values, Stage) | given(values, Stage, f"stage{number}.")))
         for number, stage in enumerate(config.stages, 1)
     )
-    network = replace(config.network, **given(values, SCSNetConfig, "network."))
-    return replace(config, stages=stages, network=network, **given(values, TrainConfig))
+    fields_of_network = given(values, SCSNetConfig, "network.")
+    network = replace(config.network, **fields_of_network)
+    changed = replace(config, stages=stages, network=network, **given(values, TrainConfig))
+    if changed.init and fields_of_network:
+        raise ValueError(
+            f"--network.{next(iter(fields_of_network)).replace('_', '-')} makes no sense with init "
+            f"{changed.init!r}: that file says what the network is"
+        )
+    return changed
 
 
 def described(config: TrainConfig) -> Iterator[str]:

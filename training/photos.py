@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .files import ERRORS, printable
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 BROKEN = (
     OSError,
@@ -63,7 +65,7 @@ def find(sources: Sequence[str | Path]) -> list[Entry]:
         elif path.suffix == ".tar":
             found = _shard(path)
         elif path.suffix.lower() in SUFFIXES:
-            found = [Entry(str(path), str(path))]
+            found = [Entry(printable(str(path)), str(path))]
         else:
             raise ValueError(f"{path} is no folder, list (.txt), shard (.tar) or photo")
         if not found:
@@ -76,16 +78,22 @@ def _folder(path: Path) -> list[Entry]:
     entries = []
     for file in sorted(path.rglob("*")):
         if file.suffix.lower() in SUFFIXES and file.is_file():
-            entries.append(Entry(str(file), str(file)))
+            entries.append(Entry(printable(str(file)), str(file)))
         elif file.suffix == ".tar" and file.is_file():
             entries += _shard(file)
     return entries
 
 
 def _list(path: Path) -> list[Entry]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    text = path.read_text("utf-8-sig", ERRORS)
+    if "\0" in text:
+        raise ValueError(f"{path} is no list of photos in UTF-8")
+    # Not splitlines: that cuts names at rare characters which they may hold.
+    lines = [line.strip() for line in text.split("\n")]
     return [
-        Entry(line, str(path.parent / line)) for line in lines if line and not line.startswith("#")
+        Entry(printable(line), str(path.parent / line))
+        for line in lines
+        if line and not line.startswith("#")
     ]
 
 
@@ -97,7 +105,9 @@ def _shard(path: Path) -> list[Entry]:
     try:
         with tarfile.open(path, "r:") as shard:
             return [
-                Entry(f"{path}:{member.name}", str(path), member.offset_data, member.size)
+                Entry(
+                    printable(f"{path}:{member.name}"), str(path), member.offset_data, member.size
+                )
                 for member in shard
                 if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
             ]

@@ -8,12 +8,11 @@ of the source is changed: what stays is named in kept.txt, which train.py takes 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import os
 import sys
-import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from scsnet.color import rgb_to_lab
 from scsnet.wholefile import whole_file
 from training.files import save_text
 from training.options import Parser, filled
+from training.packing import numbered, write_copies, write_shards
 from training.photos import BadPhotoError, Entry, data, decoded, find
 
 THUMBNAIL = 64  # pixels that colours are measured on
@@ -59,6 +59,15 @@ class Rule:
     """Photos per shard (.tar, WebDataset's layout). 0: no shards."""
     workers: int = 2
     """Processes that read."""
+
+    def __post_init__(self) -> None:
+        for name in ("kilobytes", "variation", "side", "resize", "shards"):
+            if not getattr(self, name) >= 0:  # also false for NaN
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be between 1 and 100, got {self.quality}")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
 
 
 class Verdict(NamedTuple):
@@ -90,7 +99,9 @@ def judge(entry: Entry, rule: Rule) -> Verdict:
     )
     kilobytes, colours = len(content) / 1024, variation(thumbnail)
     reason, detail = "", ""
-    if kilobytes < rule.kilobytes:
+    if "\n" in entry.path:  # kept.txt has a line for each
+        reason = "line break in its name"
+    elif kilobytes < rule.kilobytes:
         reason, detail = "small file", f"{kilobytes:.0f} KB"
     elif min(photo.shape[:2]) < rule.side:
         reason, detail = "few pixels", f"{photo.shape[1]} x {photo.shape[0]}"
@@ -104,7 +115,7 @@ def judge(entry: Entry, rule: Rule) -> Verdict:
 def judged(entries: Sequence[Entry], rule: Rule) -> Iterator[Verdict]:
     """Verdicts in order; a second copy of the same file goes."""
     seen: dict[str, str] = {}
-    with ProcessPoolExecutor(max(1, rule.workers)) as pool:
+    with ProcessPoolExecutor(rule.workers) as pool:
         verdicts = pool.map(partial(judge, rule=rule), entries, chunksize=16)
         for entry, verdict in zip(entries, verdicts, strict=True):
             if not verdict.reason and verdict.digest in seen:
@@ -114,53 +125,6 @@ def judged(entries: Sequence[Entry], rule: Rule) -> Iterator[Verdict]:
             elif verdict.digest:
                 seen.setdefault(verdict.digest, entry.name)
             yield verdict
-
-
-def smaller(content: bytes, name: str, rule: Rule) -> bytes:
-    """A photo as JPEG with its short side at most `resize`."""
-    photo = Image.fromarray(decoded(name, content))
-    scale = rule.resize / min(photo.size)
-    if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in photo.size)
-        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=rule.quality, subsampling=0)
-    return buffer.getvalue()
-
-
-def files(kept: Sequence[Entry], rule: Rule) -> Iterator[tuple[str, bytes]]:
-    """Numbered names and contents of what is copied."""
-    for number, entry in enumerate(kept):
-        content, suffix = data(entry), Path(entry.name).suffix.lower()
-        if rule.resize:
-            content, suffix = smaller(content, entry.name, rule), ".jpg"
-        yield f"{number:08}{suffix}", content
-
-
-def write_shards(folder: Path, contents: Iterable[tuple[str, bytes]], per_shard: int) -> int:
-    """Numbered tars, each whole or not there; how many."""
-    folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    batch: list[tuple[str, bytes]] = []
-
-    def flush() -> None:
-        nonlocal count
-        path = folder / f"photos-{count:06}.tar"
-        with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
-            for name, content in batch:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                shard.addfile(info, io.BytesIO(content))
-        count += 1
-        batch.clear()
-
-    for item in contents:
-        batch.append(item)
-        if len(batch) == per_shard:
-            flush()
-    if batch:
-        flush()
-    return count
 
 
 def contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
@@ -173,13 +137,31 @@ def contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) 
         draw.text((2, top + 1), title, fill="black")
         for column, thumbnail in enumerate(thumbnails):
             sheet.paste(Image.fromarray(thumbnail), (column * THUMBNAIL, top + label))
-    sheet.save(path)
+    with whole_file(path) as file:
+        sheet.save(file, "PNG")
+
+
+def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
+    """Errors: ValueError where something would be overwritten, or mixed with what an earlier call made."""
+    folder = os.path.realpath(output) + os.sep
+    lists = [source for source in rule.data if Path(source).expanduser().is_file()]
+    for path in dict.fromkeys([*lists, *(entry.path for entry in entries)]):
+        if os.path.realpath(path).startswith(folder):
+            raise ValueError(
+                f"{path} belongs to --data and lies in {output}: name an --output of its own"
+            )
+    for name, wanted in (("shards", rule.shards), ("photos", rule.resize and not rule.shards)):
+        if wanted and (output / name).is_dir() and any((output / name).iterdir()):
+            raise ValueError(
+                f"{output / name} has files in it already: remove them, or name another --output"
+            )
 
 
 def prepare(rule: Rule) -> Counter[str]:
     """Judge, report, copy; how many went for which reason ("" stays). Errors: ValueError, OSError."""
     entries = find(rule.data)
-    output = Path(rule.output)
+    output = Path(rule.output).expanduser()
+    check_output(output, entries, rule)
     output.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     kept: list[Entry] = []
@@ -212,16 +194,18 @@ def prepare(rule: Rule) -> Counter[str]:
     lines += [f"| {reason} | {count} |" for reason, count in sorted(counts.items()) if reason]
     lines += ["", *(f"- {row['photo']}: {row['reason']} {row['detail']}" for row in gone)]
     save_text(output / "report.md", "\n".join(lines) + "\n")
+    listing = output / "kept.txt"
     if all(entry.size < 0 for entry in kept):
-        save_text(output / "kept.txt", "".join(f"{Path(entry.path).resolve()}\n" for entry in kept))
+        save_text(listing, "".join(f"{Path(entry.path).resolve()}\n" for entry in kept))
+    else:  # parts of shards have no path of their own
+        listing.unlink(missing_ok=True)
+    copies = numbered(kept, rule.resize, rule.quality)
     if rule.shards:
-        count = write_shards(output / "shards", files(kept, rule), rule.shards)
+        count = write_shards(output / "shards", copies, rule.shards)
         print(f"{count} shards in {output / 'shards'}")
     elif rule.resize:
-        folder = output / "photos"
-        folder.mkdir(exist_ok=True)
-        for name, content in files(kept, rule):
-            (folder / name).write_bytes(content)
+        write_copies(output / "photos", copies)
+        print(f"{len(kept)} copies in {output / 'photos'}")
     return counts
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from scsnet import checkpoint
@@ -66,10 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.run or not options.repo:
         parser.error("--run and --repo are needed")
     try:
-        info = checkpoint.read_info(chosen(Path(options.run))[0])
+        hf_hub_url(options.repo, FILES[0])  # checks the name, without a call
+        files = chosen(Path(options.run))
+        info = checkpoint.read_info(files[0])
         print(f"{options.repo}: {info.parameters} parameters, {info.dtype}, sha256 {info.sha256}")
-        for path in chosen(Path(options.run)):
+        for path in files:
             print(f"  {path.name} {path.stat().st_size / 1e6:.2f} MB")
+        for name in set(FILES) - {path.name for path in files}:
+            print(f"  without {name}, which {options.run} does not have")
         print("dry run: nothing was sent" if options.dry_run else publish(options))
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
         parser.error(str(error).strip())

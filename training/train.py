@@ -50,8 +50,11 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
     for name in ("--preset", "--output"):
         peek.option(peek, name, default="")
     peeked, _ = peek.parse_known_args(words)
+    resumes = "--resume" in words
+    if resumes and not peeked.output:
+        parser.error("--output is missing: the folder of the run to go on with")
     try:
-        if "--resume" in words and peeked.output:
+        if resumes:
             config = read_config(Path(peeked.output))
         else:
             config = PRESETS.get(peeked.preset, PRESETS["laptop"])()
@@ -60,6 +63,8 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
         config = overridden(config, vars(options))
     except (ValueError, RunError) as error:
         parser.error(str(error))
+    if resumes and options.preset:
+        print(f"--resume: the run's own config.json counts, not --preset {options.preset}")
     if not config.data:
         parser.error("--data is missing: the photos to train on")
     if not config.output and not options.dry_run:
