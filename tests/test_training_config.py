@@ -87,6 +87,14 @@ def test_mistakes_are_named(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_the_home_folder_is_known_by_its_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    config, _, _ = read_options(["--data=~/photos", "--output=~/runs/mine", "--init=bundled"])
+    assert (config.data, config.output) == (("/home/me/photos",), "/home/me/runs/mine")
+    assert config.init == "bundled"
+
+
 def test_data_and_output_are_needed(capsys):
     with pytest.raises(SystemExit):
         read_options(["--output", "run"])

@@ -77,7 +77,11 @@ def test_a_resumed_run_is_bit_for_bit_the_same(photos, tmp_path, stop):
     config = tiny_config(photos, tmp_path / "cut")
     with pytest.raises(StopError):
         train(config, on_step=stop_at(stop))
+    left = [tmp_path / "cut" / name for name in (".scsnet-1.part", "checkpoints/.scsnet-2.part")]
+    for path in left:
+        path.write_bytes(b"half of a file")
     train(config, resume=True)
+    assert not any(path.exists() for path in left)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     whole = checkpoints.load(tmp_path / "whole" / "checkpoints" / "step-00000008.pt")
     cut = checkpoints.load(tmp_path / "cut" / "checkpoints" / "step-00000008.pt")
@@ -160,6 +164,13 @@ def test_a_damaged_checkpoint_is_noticed(tmp_path):
     assert torch.equal(checkpoints.load(path)["weights"], state["weights"])
     for damaged in (b"", whole[:-1], whole[: len(whole) // 2], b"text", flipped(whole)):
         path.write_bytes(damaged)
+        with pytest.raises(RunError, match="cannot be read"):
+            checkpoints.load(path)
+    entry = whole.index(
+        b"PK\x01\x02"
+    )  # of the list at the end, which says how parts are compressed
+    for method in (8, 9, 12, 14, 99):
+        path.write_bytes(whole[: entry + 10] + bytes([method]) + whole[entry + 11 :])
         with pytest.raises(RunError, match="cannot be read"):
             checkpoints.load(path)
     torch.save({"something": 1}, path)

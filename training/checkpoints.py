@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import lzma
 import pickle
 import re
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scsnet.wholefile import LEFTOVERS, whole_file
+from scsnet.wholefile import whole_file
 
+UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What comes of a file in which any bit may have changed."""
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
@@ -58,8 +65,6 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         raise RunError(f"{path} cannot be written: {_reason(error)}; {left(folder)}") from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
-    for rest in folder.glob(LEFTOVERS):  # of a process that was killed
-        rest.unlink(missing_ok=True)
     return path
 
 
@@ -75,16 +80,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         _check(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        struct.error,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         older = [p for p in listed(path.parent) if p != path]
         advice = f"; remove it to go on from {older[-1]}" if older else ""

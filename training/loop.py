@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -16,12 +15,13 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
 
 from scsnet.device import cpu_multiplies_bfloat16
+from scsnet.wholefile import LEFTOVERS, whole_file
 
 from . import checkpoints
 from .checkpoints import RunError
 from .config import TrainConfig
 from .data import Pairs, loader
-from .export import CARD, export
+from .export import CARD, PICTURE, export
 from .files import save_text
 from .monitor import LOG, Monitor, cut_log, last_figures
 from .photos import find
@@ -103,6 +103,8 @@ def prepare_folder(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
                     )
                 print(f"changed since the checkpoint: {field.name}")
     output.mkdir(parents=True, exist_ok=True)
+    for rest in output.rglob(LEFTOVERS):  # of a process that was killed
+        rest.unlink(missing_ok=True)
     save_text(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
     cut_log(output / LOG, state["step"] if state else 0)
     return state
@@ -202,7 +204,8 @@ def _steps(
         if validates and validation is not None:
             picture = output / "pictures" / f"step-{step:08}.png"
             figures = validation.figures(trainer.result, place, picture)
-            shutil.copyfile(picture, output / "validation.png")
+            with whole_file(output / PICTURE) as file:
+                file.write(picture.read_bytes())
             monitor.record({"step": step, **figures})
             monitor.show(picture, step)
             monitor.bar.write(

@@ -6,9 +6,10 @@ import argparse
 import ast
 import difflib
 import inspect
+import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -84,8 +85,13 @@ def _values(kind: Any) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         many = inner[-1] is Ellipsis
-        return {"type": inner[0], "nargs": "*" if many else len(inner)}
-    return {"type": kind}
+        return {"type": _reader(inner[0]), "nargs": "*" if many else len(inner)}
+    return {"type": _reader(kind)}
+
+
+def _reader(kind: type) -> Callable[[str], Any]:
+    """Text may be a path: shells leave the ~ in --output=~/runs to the program."""
+    return os.path.expanduser if kind is str else kind
 
 
 def add_fields(

@@ -46,7 +46,7 @@ def paper() -> TrainConfig:
 
 
 def laptop() -> TrainConfig:
-    """From nothing to colours that follow a reference: 40 minutes on two CPU cores that know bf16."""
+    """From nothing to colours that follow a reference: half an hour on two CPU cores that multiply bf16."""
     return TrainConfig(
         stages=(
             Stage(steps=2500, batch=16, size=48, texture=False, final_fraction=0.15),

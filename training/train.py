@@ -5,6 +5,7 @@ Goes on with a run: `python training/train.py --output RUN --resume`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
     # How many stages there are decides which options there are.
     peek = Parser(add_help=False)
     for name in ("--preset", "--output"):
-        peek.option(peek, name, default="")
+        peek.option(peek, name, default="", type=os.path.expanduser)
     peeked, _ = peek.parse_known_args(words)
     resumes = "--resume" in words
     if resumes and not peeked.output:
