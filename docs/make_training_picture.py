@@ -2,8 +2,8 @@
 
 A photo per column, brought to 128 px and magnified by 3. From the top: gray, automatic with each of the
 weights (files, or checkpoints of a run), with a distorted copy as reference by the last of them, the truth.
-The README's photos are those of the camera samples and of budgie-backgrounds among the held-out ones, whose
-terms allow it.
+The README's photos are two of budgie-backgrounds (CC0 1.0) and four of metadata-extractor-images ("free to use these
+media files however you wish"), none of which was trained on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from training.photos import find, squares
 from training.score import BICUBIC, Colorizer, Protocol, distorted, gray, pixels, planes
 
 PROTOCOL = Protocol(size=384, magnification=3.0, bf16=True)
-CELL, GAP, LABEL = 132, 3, 150  # pixels of the sheet
+CELL, GAP, LABEL = 144, 3, 150  # pixels of the sheet
 
 
 def network(source: str) -> SCSNet:
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--output", default=str(ROOT / "docs" / "training_run.jpg"))
     options = parser.parse_args()
     image = sheet(rows([options.photos], dict(run.split("=", 1) for run in options.runs)))
-    image.save(options.output, quality=84)
+    image.save(options.output, quality=80)
     print(f"{options.output}: {image.width} x {image.height}")
 
 

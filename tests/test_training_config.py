@@ -87,6 +87,14 @@ def test_mistakes_are_named(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stages": 5}', '{"stages": [[]]}'])
+def test_a_config_that_is_none(tmp_path, capsys, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(SystemExit):
+        read_options(["--output", str(tmp_path), "--resume"])
+    assert "config.json cannot be used" in capsys.readouterr().err
+
+
 def test_the_home_folder_is_known_by_its_sign(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("USERPROFILE", "/home/me")

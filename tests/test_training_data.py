@@ -228,7 +228,9 @@ def test_prepare_by_the_papers_rule(photos, tmp_path, capsys):
     assert len(shards) == 12
     assert read(shards[0]).shape == (48, 60, 3)
     assert len(list((out / "shards").iterdir())) == 3
+    capsys.readouterr()
     prepare.main([*arguments[:4], "--kilobytes", "1000", "--workers", "1"])
+    assert "none is kept: --kilobytes" in capsys.readouterr().out
     assert json.loads((out / "report.json").read_text())["kept"] == 0
 
 

@@ -124,6 +124,9 @@ def test_a_run_is_not_overwritten(photos, tmp_path):
 
 
 def test_somebody_elses_readme_stays(photos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file: a run needs a folder"):
+        train(tiny_config(photos, tmp_path / "file"))
     (tmp_path / "README.md").write_text("of a project")
     with pytest.raises(RunError, match=r"holds a README\.md that is not of a run"):
         train(tiny_config(photos, tmp_path))

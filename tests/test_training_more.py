@@ -100,6 +100,9 @@ def test_weights_of_any_checkpoint(photos, tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.main([str(photos / "00.png"), "x.safetensors"])
     assert "cannot be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        export.main([str(last), str(tmp_path / "again")])
+    assert "weights are a .safetensors file" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):

@@ -27,7 +27,7 @@ REFERENCES = {
     "auto": "none",
     "own": "an elastic copy of itself",
     "swap": "another photo",
-    "gray": "(the gray picture)",
+    "gray": "(no colour, true light and dark)",
 }
 """Prefix of the figures of `training.validate` -> the reference that a photo had."""
 
@@ -167,6 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("weights", type=Path)
     options = parser.parse(arguments)
+    if options.weights.suffix != ".safetensors":
+        parser.error(f"weights are a .safetensors file, got {options.weights}")
     try:
         state = checkpoints.load(options.checkpoint)
         config, step = TrainConfig.from_dict(state["config"]), state["step"]

@@ -77,13 +77,15 @@ def read_config(output: Path) -> TrainConfig:
         raise RunError(
             f"there is no run in {output}: {path} is missing; start one without --resume"
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:  # any JSON may be in it
         raise RunError(f"{path} cannot be used: {error}") from error
 
 
 def prepare_folder(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
     """Make the folder and write the config; the state to go on from, or None. Errors: RunError."""
     output = Path(config.output)
+    if output.exists() and not output.is_dir():
+        raise RunError(f"{output} is a file: a run needs a folder")
     if (output / CARD).exists() and not (output / CONFIG).exists():
         raise RunError(f"{output} holds a {CARD} that is not of a run: name another folder")
     newest = checkpoints.last(output / CHECKPOINTS)

@@ -216,8 +216,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rule = filled(parser, Rule, arguments)
         if not rule.data or not rule.output:
             parser.error("--data and --output are needed")
-        for reason, count in sorted(prepare(rule).items()):
+        counts = prepare(rule)
+        for reason, count in sorted(counts.items()):
             print(f"{count:8} {reason or 'kept'}")
+        if not counts[""]:
+            print("none is kept: --kilobytes, --variation and --side say what goes")
         print(f"report: {rule.output}/report.md, contact_sheet.png")
     except (OSError, ValueError) as error:
         parser.error(str(error))
