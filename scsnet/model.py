@@ -217,7 +217,8 @@ class SCSNet(nn.Module):
         `window` is (top, left, height, width) in output pixels; it costs by its own pixels only.
         """
         asked = checked_window(size, window)
-        if torch.is_grad_enabled() and features.color.requires_grad:
+        learning = features.color.requires_grad or next(self.head.parameters()).requires_grad
+        if torch.is_grad_enabled() and learning:
             at_once = (asked.height, asked.width)  # gradients need all of it in memory anyway
             return joined(
                 self.decode_tiles(features, size, asked, block=at_once, progress=progress)

@@ -57,9 +57,12 @@ def test_classes_are_learnt(photos, tmp_path):
     assert end < 0.95 * start
 
 
-def test_only_the_colour_branch_learns(photos, tmp_path):
+@pytest.mark.parametrize(
+    ("what", "parts"), [("color", {"color_branch"}), ("texture", {"texture_encoder", "head"})]
+)
+def test_only_a_part_learns(photos, tmp_path, what, parts):
     config = tiny_config(photos, tmp_path / "a")
-    stage = replace(config.stages[0], steps=2, only_color=True, warmup=0)
+    stage = replace(config.stages[0], steps=2, learns=what, texture=True, warmup=0)
     torch.manual_seed(0)
     before = SCSNet(SCSNetConfig(width=8, depth=1))
     checkpoint.save(tmp_path / "start.safetensors", before)
@@ -71,8 +74,7 @@ def test_only_the_colour_branch_learns(photos, tmp_path):
     moved = {
         name for name, value in after.items() if not torch.equal(value.half(), start[name].half())
     }
-    assert moved
-    assert all(name.startswith("color_branch.") for name in moved)
+    assert {name.split(".")[0] for name in moved} == parts
 
 
 def test_scans_are_the_input_and_never_the_truth(photos):

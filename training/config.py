@@ -13,6 +13,7 @@ from scsnet import SCSNetConfig
 
 Adversarial = Literal["ralsgan", "paper"]
 Precision = Literal["bf16", "float32"]
+Learns = Literal["everything", "color", "texture"]
 VGG16 = "hf:timm/vgg16.tv_in1k/model.safetensors"
 
 
@@ -47,8 +48,8 @@ class Stage:
     """Every n-th batch is automatic, the others have references. 1: all automatic, 0: none."""
     reference_every: int = 0
     """Instead: every n-th batch has references, the others are automatic. 0: `automatic_every` counts."""
-    only_color: bool = False
-    """Only the colour branch learns; psi_E, CPM and the first convolution keep what they know."""
+    learns: Learns = "everything"
+    """What changes: everything, phi alone (color), or psi_E and CPM alone (texture); the rest keeps what it knows."""
     learning_rate: float = 5e-4
     """The highest one, after the warm-up."""
     warmup: int = 100

@@ -77,7 +77,7 @@ def bundled() -> TrainConfig:
                 size=48,
                 window=24,
                 texture=False,
-                only_color=True,
+                learns="color",
                 reference_every=3,
                 learning_rate=2e-4,
                 supervision=0.0,

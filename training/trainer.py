@@ -19,7 +19,7 @@ from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 from . import losses
 from .backbones import VGG, MobileNet
 from .checkpoints import RunError
-from .config import TrainConfig
+from .config import Learns, TrainConfig
 from .data import Batch
 from .discriminator import Discriminator
 from .generator import Generator, Made, starting_network
@@ -156,8 +156,7 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = place.learning_rate
             optimizer.zero_grad(set_to_none=True)
         for module in self.net.children():  # the optimizer passes by what has no gradient
-            learns = module is self.net.color_branch or not place.stage.only_color
-            module.requires_grad_(learns)
+            module.requires_grad_(self._learns(module, place.stage.learns))
         for part in range(place.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
@@ -175,6 +174,12 @@ class Trainer:
             self.averaged.update_parameters(self.net)
         self.step += 1
         return sums, skipped
+
+    def _learns(self, module: nn.Module, what: Learns) -> bool:
+        """Whether a part of the network changes. The colour branch stands on the first convolution."""
+        if what == "texture":
+            return module not in (self.net.color_branch, self.net.initial)
+        return what == "everything" or module is self.net.color_branch
 
     def _without_exchange(self) -> Any:
         return self.accelerator.no_sync(self.wrapped)
