@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from archive import archived
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
 
@@ -65,6 +66,22 @@ def test_the_publisher_says_where_its_repository_is(root, tmp_path):
     icon = "https://raw.githubusercontent.com/someone/scsnet/abc/icon.png"
     assert said["tool"]["comfy"]["Icon"] == icon
     assert (root / "icon.png").is_file()
+
+
+def test_the_archive_holds_what_a_user_needs():
+    names = archived()
+    assert {name.split("/")[0] for name in names} == {
+        ".comfyignore", "LICENSE", "README.md", "__init__.py", "example_workflows", "icon.png", "locales", "nodes",
+        "pyproject.toml", "requirements.txt", "scsnet", "web",
+    }  # fmt: skip
+    needed = {
+        "scsnet/weights/scsnet.safetensors", "web/scsnet.js", "web/docs/LoadSCSNet.md", "web/docs/LoadSCSNet/zh.md",
+        "web/docs/pictures/auto.jpg", "web/samples/scsnet_alps.jpg", "locales/zh/nodeDefs.json",
+        "example_workflows/scsnet_auto_x4.json", "example_workflows/scsnet_auto_x4.jpg",
+    }  # fmt: skip
+    assert needed <= set(names)
+    kinds = {"py", "js", "json", "md", "jpg", "png", "mp4", "toml", "txt", "safetensors"}
+    assert {name.rsplit(".")[-1] for name in names} <= kinds | {"LICENSE", "comfyignore"}
 
 
 def shipped(root):

@@ -6,6 +6,17 @@ const PAIR = new RegExp(`(${NUMBER})\\s*,\\s*(${NUMBER})`, "g");
 // One colour per point, the same as in the figures (scsnet/figures.py).
 export const COLORS = ["#ff3b30", "#34c759", "#0a84ff", "#ffcc00", "#bf5af2", "#ff9f0a", "#64d2ff", "#ff6482"];
 
+const WORDS = {
+  en: {
+    hint: "click: add · drag: move · right click: remove",
+    empty: "Connect a picture upstream, or run once: it appears here, and you click the points to look at.",
+  },
+  zh: {
+    hint: "单击：添加 · 拖动：移动 · 右键：删除",
+    empty: "在上游连接图片，或先运行一次：图片会显示在这里，然后单击要查看的点。",
+  },
+};
+
 export function parsePoints(text) {
   return [...String(text ?? "").matchAll(PAIR)].map(([, x, y]) => ({ x: clamp(Number(x)), y: clamp(Number(y)) }));
 }
@@ -33,7 +44,8 @@ const STYLE = `
 
 /** A picture to click on: a click adds a point, dragging moves it, a right click on it removes it. */
 export class PointPicker {
-  constructor({ read, write }) {
+  constructor({ read, write, language }) {
+    const words = WORDS[language] ?? WORDS.en;
     this.read = read;
     this.write = write;
     this.url = null;
@@ -46,13 +58,13 @@ export class PointPicker {
     }
     this.element = make("div", "scsnet-points");
     this.empty = make("div", "scsnet-points-empty");
-    this.empty.textContent = "Connect a picture upstream, or run once: it appears here, and you click the points to look at.";
+    this.empty.textContent = words.empty;
     this.stage = make("div", "scsnet-points-stage");
     this.picture = new Image();
     this.picture.draggable = false;
     this.marks = make("div", "scsnet-points-marks");
     this.hint = make("div", "scsnet-points-hint");
-    this.hint.textContent = "click: add · drag: move · right click: remove";
+    this.hint.textContent = words.hint;
     this.stage.append(this.picture, this.marks);
     this.element.append(this.empty, this.stage, this.hint);
     this.picture.addEventListener("load", () => this.layOut());

@@ -26,6 +26,7 @@ function addPicker(node) {
       text.callback?.(value);
       node.graph?.setDirtyCanvas(true, true);
     },
+    language: app.extensionManager?.setting?.get("Comfy.Locale"),
   });
   const widget = node.addDOMWidget("points_picker", "scsnet_points", picker.element, {
     serialize: false,

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from archive import unpack
+from browser import CHROMIUM, FLAGS, FOLLOW, opened, shoot
+from prompts import TINY
 from server import Server, comfy_path
 
 from scsnet import SCSNet, SCSNetConfig
-from scsnet.checkpoint import BUNDLED, save
+from scsnet.checkpoint import save
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "scsnet"  # the folder that the registry installs the pack into
 SAMPLES = ROOT / "web" / "samples"
-TINY = "tiny.safetensors"
-
-
 HERE = Path(__file__).parent
 MISSING = not (comfy_path() / "main.py").is_file()
 
@@ -85,7 +85,42 @@ def comfy(base):
 
 
 @pytest.fixture(scope="session")
-def bundled() -> None:
-    """For tests that need the weights that ship."""
-    if not BUNDLED.is_file():
-        pytest.skip(f"no bundled weights at {BUNDLED}")
+def archive(tmp_path_factory) -> Path:
+    """The pack as the registry ships it, and no more."""
+    return unpack(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}")
+    with sync_api.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module", params=["canvas", "vue"])
+def tab(browser, comfy, request):
+    """Nodes drawn on the canvas, or as elements ("Nodes 2.0" of newer frontends)."""
+    vue = request.param == "vue"
+    with opened(browser, comfy, vue) as tab:
+        if vue and not tab.evaluate("() => LiteGraph.vueNodesMode === true"):
+            pytest.skip("this frontend draws on the canvas only")
+        version = tab.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__ ?? '0.0'")
+        if vue and tuple(int(part) for part in version.split(".")[:2]) < (1, 28):
+            pytest.skip(f"{version} draws no text, pictures or notes of any pack as elements yet")
+        tab.evaluate(FOLLOW)
+        yield tab
+
+
+@pytest.fixture
+def page(tab, request):
+    """The same page for all tests: each opens its own workflow."""
+    tab.set_default_timeout(15000)
+    yield tab
+    shoot(tab, request.node.name)
+    for _ in range(2):  # dialogs and menus that a failed test has left open
+        tab.keyboard.press("Escape")

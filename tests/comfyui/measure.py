@@ -15,7 +15,7 @@ sys.path += [str(HERE), str(ROOT)]
 
 from interruption import delays  # noqa: E402
 from prompts import Prompt  # noqa: E402
-from server import Server  # noqa: E402
+from server import Server, cached  # noqa: E402
 
 PHOTO, REFERENCE = "scsnet_stall_1909.jpg", "scsnet_lake.jpg"  # 480 x 365, 360 x 288
 SCALES = (1.37, 3.0)
@@ -27,27 +27,28 @@ def seconds(history: dict[str, Any]) -> float:
     return (times["execution_success"] - times["execution_start"]) / 1000
 
 
-def scales(server: Server) -> None:
-    """A first run, then other scales with the features cached."""
+def scales(server: Server, dtype: str) -> None:
+    """A first run, then another scale with the features cached."""
     p = Prompt()
-    node = p.reference(p.load("bundled"), p.image(PHOTO), p.image(REFERENCE))
+    node = p.reference(p.load("bundled", dtype=dtype), p.image(PHOTO), p.image(REFERENCE))
     image, _ = p.upscale((node, 0))
     p.preview((image, 0))
-    spent: dict[float, list[tuple[float, float]]] = {}
-    for attempt in range(3):
-        for scale in SCALES:
+    spent: dict[float, list[tuple[float, float]]] = {scale: [] for scale in SCALES}
+    for attempt in range(4):
+        for number, scale in enumerate(SCALES):
             p[image]["inputs"]["scale"] = scale
-            p[node]["inputs"]["strength"] = 1 + (attempt * len(SCALES) + SCALES.index(scale)) / 100
-            first = seconds(server.wait(server.queue(p)))
+            p[node]["inputs"]["strength"] = 1 + (attempt * len(SCALES) + number) / 100
+            whole = server.wait(server.queue(p))
             p[image]["inputs"]["scale"] = scale + 0.01
-            second = seconds(server.wait(server.queue(p)))
+            again = server.wait(server.queue(p))
+            assert node not in cached(whole)
+            assert node in cached(again)
+            assert image not in cached(again)
             if attempt:  # the first also loads and warms up
-                spent.setdefault(scale, []).append((first, second))
+                spent[scale].append((seconds(whole), seconds(again)))
     for scale, times in spent.items():
         first, second = (median(column) for column in zip(*times, strict=True))
-        print(
-            f"scale {scale}: {first:.2f} s with encoding, {second:.2f} s with the features cached"
-        )
+        print(f"{dtype}, scale {scale}: {first:.2f} s, another scale {second:.2f} s")
 
 
 def memory(server: Server) -> None:
@@ -70,7 +71,8 @@ def main() -> None:
         shutil.copytree(ROOT / "web" / "samples", base / "input")
         with Server(base, {"scsnet": ROOT}) as server:
             print("ComfyUI", server.get("/system_stats")["system"]["comfyui_version"])
-            scales(server)
+            for dtype in ("fp32", "bf16"):
+                scales(server, dtype)
             memory(server)
             found = sorted(delays(server, "bundled", 12, enough=60))
             print(

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+TINY = "tiny.safetensors"  # weights of no use, but fast; conftest.py makes them
+ALPS = "scsnet_alps.jpg"  # 360 x 288
+
 
 class Prompt(dict):
     """{id: {class_type, inputs}}; `add` returns the new node's id."""
@@ -83,3 +86,17 @@ def pictures(server: Any, outputs: dict[str, Any], node: str) -> list[np.ndarray
     return [
         np.asarray(Image.open(io.BytesIO(server.view(i)))) / 255 for i in outputs[node]["images"]
     ]
+
+
+def shown(server: Any, prompt: Prompt, *images: tuple[str, int]) -> list[np.ndarray]:
+    """Runs the prompt; the pictures of these outputs together."""
+    previews = [prompt.preview(image) for image in images]
+    outputs = server.run(prompt)
+    return [picture for node in previews for picture in pictures(server, outputs, node)]
+
+
+def chain(scale: float = 1.5, image: str = ALPS, **auto: Any) -> tuple[Prompt, str, str]:
+    """Load, colorize, enlarge, and a preview of both pictures."""
+    p = Prompt()
+    node = p.auto(p.load(TINY), p.image(image), **auto)
+    return p, p.preview(p.upscale((node, 0), scale)), p.preview((node, 1))

@@ -47,7 +47,7 @@ def test_the_schema_is_what_saved_workflows_expect(comfy):
 
 
 @pytest.mark.parametrize("checkpoint", [TINY, "bundled"])
-def test_memory_stays_where_it_is(comfy, checkpoint, bundled):
+def test_memory_stays_where_it_is(comfy, checkpoint):
     """Ten different results of one picture and its reference, each thrown away by the next."""
     used = []
     for i in range(10):
@@ -71,14 +71,15 @@ def test_memory_stays_where_it_is(comfy, checkpoint, bundled):
     [["--force-fp16", "--disable-smart-memory"], ["--cache-none", "--reserve-vram", "1"]],
     ids=" ".join,
 )
-def test_flags_of_the_command_line(base, tmp_path, flags):
+def test_flags_of_the_command_line(base, archive, tmp_path, flags):
+    """And the pack as the registry ships it, with weights in a folder that extra_model_paths.yaml names."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copy(base / "models" / "scsnet" / TINY, elsewhere / "other_name.safetensors")
     paths = tmp_path / "extra.yaml"
     paths.write_text(f"mine:\n  base_path: {tmp_path}\n  scsnet: elsewhere\n")
     with Server(
-        tmp_path / "base", {PACK: ROOT}, arguments=flags, extra_model_paths=paths
+        tmp_path / "base", {PACK: archive}, arguments=flags, extra_model_paths=paths
     ) as server:
         shutil.copy(base / "input" / "scsnet_lake.jpg", server.base / "input")
         assert server.get("/models/scsnet") == ["other_name.safetensors"]
@@ -86,6 +87,8 @@ def test_flags_of_the_command_line(base, tmp_path, flags):
         node = p.auto(p.load("other_name.safetensors"), p.image("scsnet_lake.jpg"))
         shown = p.preview(p.upscale((node, 0), 1.5))
         assert server.run(p)[shown]["images"]
+        assert len(server.get("/workflow_templates")[PACK]) == 7
+        assert server.raw(f"/extensions/{PACK}/samples/scsnet_lake.jpg")
 
 
 def test_a_large_picture(base, tmp_path):

@@ -1,0 +1,167 @@
+"""Points of AttentionMapViz picked with the mouse in ComfyUI's own frontend, in a real Chromium."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from browser import open_workflow, run
+from conftest import SAMPLES
+
+PICK = "() => app.graph._nodes.find(n => n.type === 'AttentionMapViz')"
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def picker(page, comfy):
+    """The attention study with its picker in view; a function from fractions to places on the screen."""
+    for sample in SAMPLES.iterdir():  # other tests take them away
+        shutil.copy(sample, comfy.base / "input")
+    open_workflow(page, "scsnet_attention_study")
+    page.evaluate(
+        f"() => {{ const n = ({PICK})(); app.canvas.centerOnNode(n); app.canvas.setDirty(true, true) }}"
+    )
+    stage = page.locator(".scsnet-points-stage").first
+    stage.wait_for(timeout=10000)
+    page.wait_for_function(
+        "() => document.querySelector('.scsnet-points-stage img')?.naturalWidth", timeout=10000
+    )
+    page.wait_for_timeout(600)
+
+    def place(x, y):
+        box = stage.bounding_box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    place.text = lambda: page.evaluate(
+        f"() => ({PICK})().widgets.find(w => w.name === 'points').value"
+    )
+    place.set = lambda text: page.evaluate(
+        f"t => ({PICK})().widgets.find(w => w.name === 'points').value = t", text
+    )
+    place.marks = lambda: page.locator(".scsnet-points-mark").count()
+    return place
+
+
+def points(text):
+    return [tuple(float(v) for v in part.split(",")) for part in text.split(";") if part.strip()]
+
+
+def near(a, b):
+    return abs(a[0] - b[0]) < 0.01 and abs(a[1] - b[1]) < 0.01
+
+
+def test_points_are_picked_with_the_mouse(page, picker):
+    picker.set("0.200, 0.200")
+    page.wait_for_function("() => document.querySelectorAll('.scsnet-points-mark').length === 1")
+    page.mouse.click(*picker(0.6, 0.7))  # add
+    assert picker.marks() == 2
+    assert near(points(picker.text())[1], (0.6, 0.7)), picker.text()
+    page.mouse.move(*picker(0.6, 0.7))  # move
+    page.mouse.down()
+    page.mouse.move(*picker(0.5, 0.5), steps=4)
+    page.mouse.move(*picker(0.8, 0.3), steps=4)
+    page.mouse.up()
+    assert near(points(picker.text())[1], (0.8, 0.3)), picker.text()
+    assert len(points(picker.text())) == 2
+    page.mouse.click(*picker(0.2, 0.2), button="right")  # remove
+    assert picker.marks() == 1
+    assert near(points(picker.text())[0], (0.8, 0.3)), picker.text()
+    page.mouse.click(*picker(0.4, 0.9), button="right")  # on nothing: nothing
+    assert len(points(picker.text())) == 1
+
+
+def test_a_drag_beyond_the_border_stays_inside(page, picker):
+    picker.set("0.500, 0.500")
+    page.wait_for_function("() => document.querySelectorAll('.scsnet-points-mark').length === 1")
+    page.mouse.move(*picker(0.5, 0.5))
+    page.mouse.down()
+    page.mouse.move(*picker(-0.2, 1.3), steps=5)
+    page.mouse.up()
+    assert points(picker.text()) == [(0.0, 1.0)]
+
+
+def test_the_text_and_the_marks_stay_in_step(page, picker):
+    picker.set("0.1, 0.1; 0.2, 0.2; 0.3, 0.3; 0.4, 0.4")
+    page.wait_for_function(
+        "() => document.querySelectorAll('.scsnet-points-mark').length === 4", timeout=3000
+    )
+    picker.set("")
+    page.wait_for_function(
+        "() => document.querySelectorAll('.scsnet-points-mark').length === 0", timeout=3000
+    )
+    page.mouse.click(*picker(0.25, 0.75))
+    assert near(points(picker.text())[0], (0.25, 0.75))
+
+
+def test_undo_takes_a_point_back(page, picker):
+    before = picker.text()
+    page.mouse.click(*picker(0.9, 0.9))
+    assert picker.text() != before
+    page.wait_for_timeout(500)
+    page.keyboard.press("Control+z")
+    page.wait_for_function(
+        f"t => ({PICK})()?.widgets.find(w => w.name === 'points').value === t",
+        arg=before,
+        timeout=5000,
+    )
+    marks = (
+        f"() => document.querySelectorAll('.scsnet-points-mark').length === {len(points(before))}"
+    )
+    page.wait_for_function(marks, timeout=5000)
+    page.mouse.click(*picker(0.1, 0.2))  # what is shown now still belongs to the node
+    assert len(points(picker.text())) == len(points(before)) + 1
+
+
+def test_picked_points_reach_the_node_and_the_file(page, picker, comfy):
+    picker.set("")
+    page.mouse.click(*picker(0.25, 0.75))
+    page.mouse.click(*picker(0.75, 0.25))
+    text = picker.text()
+    saved = page.evaluate("() => app.graph.serialize()")
+    (node,) = [n for n in saved["nodes"] if n["type"] == "AttentionMapViz"]
+    assert node["widgets_values"][:5] == [text, "all", "both", "inferno", 1.0]
+    assert [v for v in node["widgets_values"][5:] if v] == []
+    comfy.post("/history", {"clear": True})
+    run(page)
+    prompt = next(iter(comfy.get("/history").values()))["prompt"][2]
+    (viz,) = [n for n in prompt.values() if n["class_type"] == "AttentionMapViz"]
+    assert viz["inputs"]["points"] == text
+
+
+def test_the_picker_follows_the_loader_and_the_last_run(page, picker):
+    source = "() => document.querySelector('.scsnet-points-stage img').src"
+    assert "scsnet_alps.jpg" in page.evaluate(source)
+    page.evaluate(
+        "() => { app.graph._nodes.find(n => n.widgets?.[0]?.value === 'scsnet_alps.jpg').widgets[0].value = 'scsnet_autumn.jpg' }"
+    )
+    page.wait_for_function(f"() => ({source})().includes('scsnet_autumn.jpg')", timeout=3000)
+    # A picture that is not there leaves a hint in its place, and does not flood the server with questions.
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    set_name = "name => app.graph._nodes.find(n => /^scsnet_(autumn|gone)/.test(n.widgets?.[0]?.value)).widgets[0].value = name"
+    page.evaluate(set_name, "scsnet_gone.jpg")
+    page.get_by_text("Connect a picture upstream").first.wait_for(timeout=3000)
+    page.wait_for_timeout(2000)
+    assert sum("scsnet_gone.jpg" in url for url in asked) <= 4  # the loader's own preview asks too
+    page.evaluate(set_name, "scsnet_autumn.jpg")
+    page.wait_for_function(
+        "() => document.querySelector('.scsnet-points-stage img').clientWidth > 50", timeout=3000
+    )
+    # Behind another node there is no loader to read: the picture of the last run is shown.
+    page.evaluate("""() => { const g = app.graph, find = t => g._nodes.find(n => n.type === t);
+      const flip = LiteGraph.createNode('ImageInvert'); g.add(flip);
+      const load = g._nodes.find(n => n.widgets?.[0]?.value === 'scsnet_autumn.jpg');
+      load.connect(0, flip, 0); flip.connect(0, find('SCSColorizeReference'), 1); }""")
+    run(page)
+    page.wait_for_function(f"() => ({source})().includes('type=temp')", timeout=5000)
+    page.wait_for_function(
+        "() => document.querySelector('.scsnet-points-stage img').naturalWidth === 360",
+        timeout=5000,
+    )
+    # After the page was reloaded nothing is left of that, and a run takes everything from ComfyUI's cache.
+    page.evaluate(f"() => {{ delete ({PICK})().scsnetSource }}")
+    page.get_by_text("Connect a picture upstream").first.wait_for(timeout=3000)
+    run(page)
+    page.locator(".scsnet-points-stage").first.wait_for(timeout=5000)
+    assert "type=temp" in page.evaluate(source)
