@@ -68,6 +68,9 @@ def fetch(source: str, folder: Path) -> Path:
     download.start()
     download.wait()
     del Download.running[target]
+    if isinstance(download.error, hub.HubError):
+        said = str(download.error).rstrip(".")
+        raise hub.HubError(f"{said}. A file at {target} is used as it is.") from download.error
     if download.error is not None:
         raise download.error
     assert download.path is not None

@@ -167,6 +167,19 @@ def test_the_same_file_is_never_fetched_twice(nodes, folder, downloads, host):
     assert (folder / "someone--scsnet@v2" / "large.safetensors").is_file()
 
 
+def test_a_failed_download_says_where_the_file_is_looked_for(nodes, folder, weights, monkeypatch):
+    def fetch(source, **_):
+        raise nodes.load.hub.HubError("cannot fetch it: no network.")
+
+    monkeypatch.setattr(nodes.load.hub, "fetch", fetch)
+    target = folder / "someone--scsnet" / "weights.safetensors"
+    with pytest.raises(OSError, match=rf"no network\. A file at {target} is used as it is\."):
+        load(nodes, hub_id="someone/scsnet")
+    target.parent.mkdir(parents=True)
+    shutil.copy(weights, target)
+    assert load(nodes, hub_id="someone/scsnet").config.width == 8
+
+
 @pytest.fixture
 def silent(nodes, monkeypatch):
     """A Hub that says nothing until it is told to; the sources that it was asked for."""

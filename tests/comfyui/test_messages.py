@@ -74,6 +74,8 @@ def test_no_network(comfy):
     message = errors(comfy, p)
     assert "hf:someone/scsnet" in message
     assert "by hand" in message
+    target = comfy.base / "models" / "scsnet" / "someone--scsnet" / "weights.safetensors"
+    assert f"A file at {target} is used as it is." in message
 
 
 class Silence:
