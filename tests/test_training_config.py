@@ -138,6 +138,9 @@ def test_unknown_and_missing_fields_of_a_saved_config():
     values = TrainConfig().to_dict()
     with pytest.raises(ValueError, match="no field 'colour'"):
         TrainConfig.from_dict(values | {"colour": 1})
+    stage = values["stages"][0] | {"learns": "colour"}
+    with pytest.raises(ValueError, match="learns must be one of"):
+        TrainConfig.from_dict(values | {"stages": (stage,)})
     del values["seed"]
     with pytest.raises(ValueError, match="lacks the field 'seed'"):
         TrainConfig.from_dict(values)

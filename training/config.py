@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scsnet import SCSNetConfig
 
@@ -117,6 +117,8 @@ class Stage:
             raise ValueError(
                 f"learning_rate must be above 0 and at most 1, got {self.learning_rate}"
             )
+        if self.learns not in get_args(Learns):
+            raise ValueError(f"learns must be one of {get_args(Learns)}, got {self.learns!r}")
         if not 0 <= self.degrade <= 1:
             raise ValueError(f"degrade must be between 0 and 1, got {self.degrade}")
 

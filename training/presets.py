@@ -120,7 +120,7 @@ def finetune() -> TrainConfig:
                 learning_rate=2e-5,
                 warmup=100,
                 supervision=0.0,
-                rebalance=0.0,
+                rebalance=0.15,
                 softness=40.0,
             ),
         ),
