@@ -9,10 +9,12 @@ export const COLORS = ["#ff3b30", "#34c759", "#0a84ff", "#ffcc00", "#bf5af2", "#
 const WORDS = {
   en: {
     hint: "click: add · drag: move · right click: remove",
+    linked: "the points come from the node that is connected",
     empty: "Connect a picture upstream, or run once: it appears here, and you click the points to look at.",
   },
   zh: {
     hint: "单击：添加 · 拖动：移动 · 右键：删除",
+    linked: "点由所连接的节点给出",
     empty: "在上游连接图片，或先运行一次：图片会显示在这里，然后单击要查看的点。",
   },
 };
@@ -42,10 +44,13 @@ const STYLE = `
   text-shadow: 0 0 3px #000, 0 0 3px #000; color: #ddd; font-size: 11px; }
 .scsnet-points-empty { padding: 12px; text-align: center; }`;
 
-/** A picture to click on: a click adds a point, dragging moves it, a right click on it removes it. */
+/**
+ * A picture to click on: a click adds a point, dragging moves it, a right click on it removes it.
+ * read() gives the text, null where it is not the user's to change; write(text) changes it.
+ */
 export class PointPicker {
   constructor({ read, write, language }) {
-    const words = WORDS[language] ?? WORDS.en;
+    this.words = WORDS[language] ?? WORDS.en;
     this.read = read;
     this.write = write;
     this.url = null;
@@ -58,13 +63,12 @@ export class PointPicker {
     }
     this.element = make("div", "scsnet-points");
     this.empty = make("div", "scsnet-points-empty");
-    this.empty.textContent = words.empty;
+    this.empty.textContent = this.words.empty;
     this.stage = make("div", "scsnet-points-stage");
     this.picture = new Image();
     this.picture.draggable = false;
     this.marks = make("div", "scsnet-points-marks");
     this.hint = make("div", "scsnet-points-hint");
-    this.hint.textContent = words.hint;
     this.stage.append(this.picture, this.marks);
     this.element.append(this.empty, this.stage, this.hint);
     this.picture.addEventListener("load", () => this.layOut());
@@ -125,6 +129,7 @@ export class PointPicker {
   /** Draw the marks of the text as it is now. */
   refresh() {
     this.shown = this.read();
+    this.hint.textContent = this.shown === null ? this.words.linked : this.words.hint;
     this.marks.replaceChildren(
       ...parsePoints(this.shown).map(({ x, y }, number) => {
         const mark = make("div", "scsnet-points-mark");
@@ -156,7 +161,7 @@ export class PointPicker {
   press(event) {
     event.stopPropagation();
     // Not prevented: the frontend looks for changes, which undo takes back, at the mouse event that follows.
-    if (event.button !== 0) return;
+    if (event.button !== 0 || this.read() === null) return;
     const mark = event.target.closest(".scsnet-points-mark");
     const points = parsePoints(this.read());
     if (mark) {

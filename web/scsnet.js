@@ -19,8 +19,9 @@ function sourceUrl(node) {
 function addPicker(node) {
   const text = node.widgets?.find(({ name }) => name === "points");
   if (!text) return;
+  const linked = () => node.inputs?.some(({ widget, link }) => widget?.name === "points" && link != null);
   const picker = new PointPicker({
-    read: () => text.value,
+    read: () => (linked() ? null : text.value),
     write: (value) => {
       text.value = value;
       text.callback?.(value);

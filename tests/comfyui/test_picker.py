@@ -94,6 +94,22 @@ def test_the_text_and_the_marks_stay_in_step(page, picker):
     assert near(points(picker.text())[0], (0.25, 0.75))
 
 
+def test_points_from_another_node_are_not_picked(page, picker):
+    before = picker.text()
+    page.evaluate(f"""() => {{ const n = ({PICK})(), t = LiteGraph.createNode('PrimitiveString'); app.graph.add(t);
+      t.connect(0, n, n.inputs.findIndex(i => i.name === 'points')); }}""")
+    page.get_by_text("the points come from").first.wait_for(timeout=5000)
+    assert picker.marks() == 0
+    page.mouse.click(*picker(0.9, 0.9))
+    page.mouse.click(*picker(0.9, 0.9), button="right")
+    page.evaluate(
+        f"() => {{ const n = ({PICK})(); n.disconnectInput(n.inputs.findIndex(i => i.name === 'points')) }}"
+    )
+    page.get_by_text("click: add").first.wait_for(timeout=5000)
+    assert picker.text() == before
+    assert picker.marks() == len(points(before))
+
+
 def test_undo_takes_a_point_back(page, picker):
     before = picker.text()
     page.mouse.click(*picker(0.9, 0.9))
