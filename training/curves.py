@@ -85,18 +85,17 @@ def running_mean(curve: Curve, reach: int) -> Curve:
     """The mean over `reach` values to both sides."""
     means = []
     for i, (step, _) in enumerate(curve):
-        near = min(reach, i, len(curve) - 1 - i)  # evenly to both sides, so that ends do not lag
-        part = [value for _, value in curve[i - near : i + near + 1]]
+        # Evenly to both sides, so that ends do not lag; but a few values always, so that they are no noise.
+        near = max(min(reach, i, len(curve) - 1 - i), reach // 3)
+        part = [value for _, value in curve[max(0, i - near) : i + near + 1]]
         means.append((step, sum(part) / len(part)))
     return means
 
 
-def smoothed(curve: Curve, stages: Sequence[int]) -> Curve:
-    """The running mean, stage by stage: what is compared changes from one to the next."""
+def staged(curve: Curve, stages: Sequence[int]) -> list[Curve]:
+    """The parts of a curve, stage by stage: what is compared changes from one to the next."""
     borders = [-1, *stages, math.inf]
-    parts = [[p for p in curve if low < p[0] <= high] for low, high in pairwise(borders)]
-    reach = int(len(curve) * SMOOTH / 2)
-    return [point for part in parts for point in running_mean(part, reach)]
+    return [[p for p in curve if low < p[0] <= high] for low, high in pairwise(borders)]
 
 
 def ticks(low: float, high: float, count: int = 5) -> Iterator[float]:
@@ -151,10 +150,12 @@ def draw_panel(
     legend = right - 6.0
     for color, (name, curve) in reversed(list(zip(COLORS, curves.items(), strict=False))):
         pale = tuple(255 - (255 - c) // 3 for c in color)
-        smooth = curve if title == "learning rate" else smoothed(curve, stages)
-        if smooth != curve:
-            draw.line([(frame.x(s), frame.y(v)) for s, v in curve], fill=pale)
-        draw.line([(frame.x(s), frame.y(v)) for s, v in smooth], fill=color, width=2)
+        reach = 0 if title == "learning rate" else int(len(curve) * SMOOTH / 2)
+        for part in staged(curve, stages):
+            if reach:
+                draw.line([(frame.x(s), frame.y(v)) for s, v in part], fill=pale)
+            smooth = running_mean(part, reach)
+            draw.line([(frame.x(s), frame.y(v)) for s, v in smooth], fill=color, width=2)
         legend -= draw.textlength(name, font=small) + 14
         draw.text((legend + 8, frame.top + 9), name, fill=color, font=small)
     draw.rectangle((frame.left + LEFT, frame.top + TOP, right, bottom), outline=(150, 150, 150))
