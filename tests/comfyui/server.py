@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -91,7 +92,7 @@ class Server:
             with self.log_path.open("wb") as log:
                 self.process = subprocess.Popen(
                     command, cwd=self.comfy, env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_listen_to_interrupts,
+                    stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_as_our_child,
                 )  # fmt: skip
             try:
                 self._wait_until_ready()
@@ -246,6 +247,8 @@ def cached(history: dict[str, Any]) -> set[str]:
     }
 
 
-def _listen_to_interrupts() -> None:
-    """A process started by a shell's & ignores SIGINT, and hands that on."""
+def _as_our_child() -> None:
+    """In the new process: SIGINT works although a shell's & ignores it and hands that on; it never outlives us (Linux)."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
