@@ -13,29 +13,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from scsnet import SCSNet, encode_picture, render
 from scsnet.checkpoint import load
 from scsnet.device import choose_dtype
 from scsnet.pictures import read_picture
-from training.elastic import elastic_copy
+from training.score import distorted, pixels, planes
 
 HEIGHT = 288
 GAP = 6
-
-
-def planes(picture: Image.Image) -> Tensor:
-    """RGB -> (1, 3, H, W) in 0..1."""
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
-
-
-def image(rgb: Tensor) -> Image.Image:
-    """(1, 3, H, W) in 0..1 -> RGB."""
-    return Image.fromarray((rgb[0].permute(1, 2, 0) * 255).round().byte().numpy())
 
 
 def row(panels: list[tuple[str, Image.Image]]) -> Image.Image:
@@ -69,12 +57,16 @@ def old_photo(net: SCSNet) -> None:
     reference = Image.open(ROOT / "samples/Alps.jpg")
     size = (gray.height, gray.width)
     panels: list[tuple[str, Image.Image]] = [("a photo of 1941", gray)]
-    automatic = render(net, encode_picture(net, planes(gray)), size)
-    led = render(net, encode_picture(net, planes(gray), [planes(reference)]), size)
+    automatic = render(net, encode_picture(net, planes(gray.convert("RGB"))), size)
+    led = render(
+        net,
+        encode_picture(net, planes(gray.convert("RGB")), [planes(reference.convert("RGB"))]),
+        size,
+    )
     panels += [
-        ("automatic", image(automatic)),
+        ("automatic", Image.fromarray(pixels(automatic))),
         ("a reference", reference),
-        ("led by it", image(led)),
+        ("led by it", Image.fromarray(pixels(led))),
     ]
     save(row(panels), "old_photo.jpg")
 
@@ -86,12 +78,12 @@ def own_reference(net: SCSNet, name: str, path: str) -> None:
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     truth = picture.crop((left, top, left + side, top + side)).resize((512, 512))
     small = truth.resize((128, 128), Image.Resampling.BICUBIC)
-    reference = elastic_copy(planes(small), torch.Generator().manual_seed(3))
-    features = encode_picture(net, planes(small.convert("L")), [reference])
+    reference = distorted(planes(small), 3)
+    features = encode_picture(net, planes(small.convert("L").convert("RGB")), [reference])
     panels: list[tuple[str, Image.Image]] = [
         ("gray, 128 x 128", small.convert("L")),
-        ("a distorted copy as reference", image(reference)),
-        ("x 4", image(render(net, features, (512, 512)))),
+        ("a distorted copy as reference", Image.fromarray(pixels(reference))),
+        ("x 4", Image.fromarray(pixels(render(net, features, (512, 512))))),
         ("truth", truth),
     ]
     save(row(panels), f"own_{name}.jpg")

@@ -29,8 +29,9 @@ import torch
 from scsnet import SCSNet, checkpoint
 from training.checkpoints import RunError
 from training.config import Stage, TrainConfig
+from training.export import PICTURE, WEIGHTS
 from training.files import save_text
-from training.loop import WEIGHTS, train
+from training.loop import train
 from training.options import Parser
 from training.overrides import config_parser, described, overridden
 from training.photos import find, spread
@@ -173,7 +174,7 @@ def start_table(config: TrainConfig, photos: int) -> list[str]:
     for name, variant in variants("start", config).items():
         net = trained(name, variant)
         place = Plan(variant, 1).place(plan.total - 1)
-        found = validation.figures(net, place, Path(variant.output, "validation.png"))
+        found = validation.figures(net, place, Path(variant.output, PICTURE))
         cells = " | ".join(f"{found[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))
         lines.append(f"| {name} | {cells} |")
     return lines

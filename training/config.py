@@ -17,7 +17,8 @@ Learns = Literal["everything", "color", "texture"]
 VGG16 = "hf:timm/vgg16.tv_in1k/model.safetensors"
 
 
-def _at_least(config: object, name: str, low: int) -> None:
+def at_least(config: object, name: str, low: int) -> None:
+    """Errors: ValueError where a field is below `low`."""
     if not getattr(config, name) >= low:  # also false for NaN
         raise ValueError(f"{name} must be at least {low}, got {getattr(config, name)}")
 
@@ -77,7 +78,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
-            _at_least(self, name, 1)
+            at_least(self, name, 1)
         for name in (
             "epochs",
             "window",
@@ -86,7 +87,7 @@ class Stage:
             "warmup",
             "final_fraction",
         ):
-            _at_least(self, name, 0)
+            at_least(self, name, 0)
         for name in (
             "content",
             "perceptual",
@@ -97,7 +98,7 @@ class Stage:
             "rebalance",
             "softness",
         ):
-            _at_least(self, name, 0)
+            at_least(self, name, 0)
         if self.batch % self.accumulate:
             raise ValueError(
                 f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}"
@@ -201,10 +202,10 @@ class TrainConfig:
         if not self.stages:
             raise ValueError("stages must not be empty")
         for name in ("log_every", "save_every", "keep", "validate_every", "validation_count"):
-            _at_least(self, name, 1)
+            at_least(self, name, 1)
         for name in ("weight_decay", "clip", "workers", "cache", "seed"):
-            _at_least(self, name, 0)
-        _at_least(self, "discriminator_width", 4)
+            at_least(self, name, 0)
+        at_least(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

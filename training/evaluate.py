@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
 from scsnet.device import choose_device
+from training.config import at_least
 from training.extras import Extras
 from training.files import save_text
 from training.options import Parser, filled
@@ -52,8 +53,7 @@ class Options(Protocol):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("limit", "pictures"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            at_least(self, name, 0)
 
 
 def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:

@@ -20,6 +20,7 @@ from training.monitor import LOG, last_figures
 from training.options import Parser
 from training.plan import Plan
 
+WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 """Of a run; where the Hub looks for a model card."""
 PICTURE = "validation.png"

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint, pipeline
+from training.config import at_least
 from training.files import save_text
 from training.metrics import psnr
 from training.options import Parser, filled
@@ -59,16 +60,12 @@ class Options:
     """Of distortions and strangers."""
 
     def __post_init__(self) -> None:
-        if min(self.input, self.size) < DETAIL:
-            raise ValueError(
-                f"input and size must be at least {DETAIL}, got {self.input} and {self.size}"
-            )
+        for name in ("input", "size"):
+            at_least(self, name, DETAIL)
         if bad := [m for m in self.magnifications if not 0.1 <= m <= 64]:
             raise ValueError(f"magnifications must be in 0.1..64, got {bad[0]:g}")
-        if min(self.limit, self.marked) < 0:
-            raise ValueError(
-                f"limit and marked must be at least 0, got {self.limit} and {self.marked}"
-            )
+        for name in ("limit", "marked"):
+            at_least(self, name, 0)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from . import checkpoints
 from .checkpoints import RunError
 from .config import TrainConfig
 from .data import Pairs, loader
-from .export import CARD, PICTURE, export
+from .export import CARD, PICTURE, WEIGHTS, export
 from .files import save_text
 from .monitor import LOG, Monitor, cut_log, last_figures
 from .photos import find
@@ -31,7 +31,6 @@ from .trainer import Trainer
 from .validate import Validation
 
 CONFIG = "config.json"
-WEIGHTS = "weights.safetensors"
 CHECKPOINTS = "checkpoints"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -49,24 +50,15 @@ def write_copies(folder: Path, contents: Iterable[File]) -> None:
 def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
     """Numbered tars in WebDataset's layout, each whole or not there; how many."""
     folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    batch: list[File] = []
-
-    def flush() -> None:
-        nonlocal count
+    rest = iter(contents)
+    for count in itertools.count():
+        batch = list(itertools.islice(rest, per_shard))
+        if not batch:
+            break
         path = folder / f"photos-{count:06}.tar"
         with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
             for name, content in batch:
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 shard.addfile(info, io.BytesIO(content))
-        count += 1
-        batch.clear()
-
-    for item in contents:
-        batch.append(item)
-        if len(batch) == per_shard:
-            flush()
-    if batch:
-        flush()
     return count

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from scsnet.color import rgb_to_lab
 from scsnet.wholefile import whole_file
+from training.config import at_least
 from training.files import save_text
 from training.options import Parser, filled
 from training.packing import numbered, write_copies, write_shards
@@ -62,12 +63,10 @@ class Rule:
 
     def __post_init__(self) -> None:
         for name in ("kilobytes", "variation", "side", "resize", "shards"):
-            if not getattr(self, name) >= 0:  # also false for NaN
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            at_least(self, name, 0)
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality must be between 1 and 100, got {self.quality}")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        at_least(self, "workers", 1)
 
 
 class Verdict(NamedTuple):

@@ -17,9 +17,10 @@ from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from scsnet import checkpoint
+from training.export import CARD, PICTURE, WEIGHTS
 from training.options import Parser, filled
 
-FILES = ("weights.safetensors", "README.md", "validation.png")
+FILES = (WEIGHTS, CARD, PICTURE)
 
 
 @dataclass(frozen=True, kw_only=True)

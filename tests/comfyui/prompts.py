@@ -34,6 +34,18 @@ class Prompt(dict):
         """LoadImage."""
         return self.add("LoadImage", image=name), 0
 
+    def scaled(
+        self,
+        image: tuple[str, int],
+        width: int,
+        height: int,
+        method: str = "area",
+        crop: str = "center",
+    ) -> tuple[str, int]:
+        """ImageScale."""
+        values = {"upscale_method": method, "width": width, "height": height, "crop": crop}
+        return self.add("ImageScale", image=image, **values), 0
+
     def auto(self, model: tuple[str, int], image: tuple[str, int], **inputs: Any) -> str:
         """SCSColorizeAuto."""
         return self.add(

@@ -27,17 +27,7 @@ def test_transparent_pictures_keep_their_alpha(comfy):
 
 def test_the_hosts_own_nodes_before_and_after(comfy):
     p = Prompt()
-    small = (
-        p.add(
-            "ImageScale",
-            image=p.image(ALPS),
-            upscale_method="area",
-            width=77,
-            height=51,
-            crop="center",
-        ),
-        0,
-    )
+    small = p.scaled(p.image(ALPS), 77, 51)
     node = p.auto(p.load(TINY), small)
     image = p.upscale((node, 0), 1.5, luminance_image=small)
     inverted = (p.add("ImageInvert", image=image), 0)
@@ -71,8 +61,7 @@ def test_masks_lead_and_follow(comfy):
     node = p.reference(p.load(TINY), gray, near)
     heat = (p.viz((node, 1), "0.5, 0.2"), 2)
     whole = p.upscale((node, 0), 1.5)
-    scaled = {"upscale_method": "bilinear", "width": 540, "height": 432, "crop": "disabled"}
-    below = (p.add("ImageScale", image=gray, **scaled), 0)
+    below = p.scaled(gray, 540, 432, method="bilinear", crop="disabled")
     mixed = (
         p.add(
             "ImageCompositeMasked", destination=below, source=whole, x=0, y=0, resize_source=False, mask=heat
@@ -91,8 +80,7 @@ def test_masks_lead_and_follow(comfy):
 def test_lists_of_batches(comfy):
     """RebatchImages gives a list: ComfyUI runs the nodes once for each item."""
     p = Prompt()
-    small = {"upscale_method": "area", "width": 40, "height": 32, "crop": "center"}
-    frame = (p.add("ImageScale", image=p.image(ALPS), **small), 0)
+    frame = p.scaled(p.image(ALPS), 40, 32)
     frames = (p.add("RepeatImageBatch", image=frame, amount=5), 0)
     parts = (p.add("RebatchImages", images=frames, batch_size=2), 0)
     node = p.auto(p.load(TINY), parts)
@@ -103,17 +91,7 @@ def test_lists_of_batches(comfy):
 
 def test_many_frames_and_the_progress_of_each(comfy):
     p = Prompt()
-    frame = (
-        p.add(
-            "ImageScale",
-            image=p.image(ALPS),
-            upscale_method="area",
-            width=48,
-            height=32,
-            crop="center",
-        ),
-        0,
-    )
+    frame = p.scaled(p.image(ALPS), 48, 32)
     node = p.auto(p.load(TINY), (p.add("RepeatImageBatch", image=frame, amount=48), 0))
     seen = _watch(comfy, p, p.preview(p.upscale((node, 0), 1.5)))
     values = [m["value"] / m["max"] for m in seen if m.get("node") == node]
@@ -138,10 +116,8 @@ def _watch(comfy, prompt, preview):
 def test_48_frames_with_a_reference_each(comfy):
     """Every frame takes its own: the second half, with other references, comes out otherwise."""
     p = Prompt()
-    small = {"upscale_method": "area", "width": 48, "height": 32, "crop": "center"}
     frame, first, second = (
-        (p.add("ImageScale", image=p.image(f"scsnet_{name}.jpg"), **small), 0)
-        for name in ("alps", "lake", "autumn")
+        p.scaled(p.image(f"scsnet_{name}.jpg"), 48, 32) for name in ("alps", "lake", "autumn")
     )
     frames = (p.add("RepeatImageBatch", image=frame, amount=48), 0)
     halves = [(p.add("RepeatImageBatch", image=near, amount=24), 0) for near in (first, second)]
@@ -170,8 +146,7 @@ def test_two_sizes_and_a_mask_in_one_batch(comfy):
 def test_lists_of_pictures_with_lists_of_references(comfy):
     """ComfyUI runs the node once per pair of their items."""
     p = Prompt()
-    small = {"upscale_method": "area", "width": 40, "height": 32, "crop": "center"}
-    frame = (p.add("ImageScale", image=p.image(ALPS), **small), 0)
+    frame = p.scaled(p.image(ALPS), 40, 32)
     frames = (p.add("RepeatImageBatch", image=frame, amount=5), 0)
     near = p.image("scsnet_lake.jpg"), p.image("scsnet_autumn.jpg")
     references = (p.add("ImageBatch", image1=near[0], image2=near[1]), 0)
