@@ -77,6 +77,35 @@ def test_only_a_part_learns(photos, tmp_path, what, parts):
     assert {name.split(".")[0] for name in moved} == parts
 
 
+def test_colours_learn_beside_the_texture_that_will_be_there(photos, tmp_path):
+    """A psi_E that knows something is used where it does not learn; one that knows nothing costs nothing."""
+    config = tiny_config(photos, tmp_path / "a")
+    stage = replace(config.stages[0], steps=1, texture=False, warmup=0)
+    torch.manual_seed(0)
+    net = SCSNet(SCSNetConfig(width=8, depth=1))
+    first = {}
+    for knows in (False, True):
+        if knows:
+            torch.nn.init.normal_(net.texture_encoder.blocks[0].conv2.weight)
+        start = tmp_path / f"{knows}.safetensors"
+        checkpoint.save(start, net)
+        output = tmp_path / f"run{knows}"
+        weights = run(
+            replace(config, stages=(stage,), init=str(start), output=str(output), ema=0.0)
+        )
+        first[knows] = losses(output)[1]
+        psi = checkpoint.load(weights, dtype=torch.float32).texture_encoder.state_dict()
+        for name, value in net.texture_encoder.state_dict().items():
+            assert torch.equal(psi[name].half(), value.half()), name
+    assert first[True] != first[False]
+
+    stages = tuple(replace(stage, texture=texture) for texture in (False, True, False))
+    plan = Plan(replace(config, stages=stages), 10)
+    assert [plan.place(step).mode.texture for step in range(3)] == [False, True, True]
+    plan = Plan(replace(config, stages=stages, init="bundled"), 10)
+    assert plan.place(0).mode.texture
+
+
 def test_scans_are_the_input_and_never_the_truth(photos):
     seen = []
 

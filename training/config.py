@@ -44,7 +44,7 @@ class Stage:
     window: int = 0
     """Side of the random window of the output that is decoded and judged. 0: all of the output."""
     texture: bool = True
-    """Train psi_E. Otherwise it is left out: F_tex = F_init, which is how its blocks start."""
+    """Train psi_E. Otherwise it stays as it is; one that knows nothing is left out: F_tex = F_init, as its blocks start."""
     automatic_every: int = 3
     """Every n-th batch is automatic, the others have references. 1: all automatic, 0: none."""
     reference_every: int = 0

@@ -47,6 +47,8 @@ class Place:
     """Of the stage."""
     pictures: int
     """Pictures seen before this step, in all stages."""
+    textured: bool
+    """psi_E knows something: it is in the weights that the run starts from, or learned in an earlier stage."""
 
     @property
     def learning_rate(self) -> float:
@@ -69,7 +71,7 @@ class Place:
         stage = self.stage
         return Mode(
             automatic=self.automatic,
-            texture=stage.texture,
+            texture=stage.texture or self.textured,
             supervised=self.supervision > 0,
             distilled=stage.distillation > 0,
             classified=self.automatic and stage.classification > 0,
@@ -108,7 +110,10 @@ class Plan:
             zip(self.config.stages, self.steps, strict=True), 1
         ):
             if step < steps:
-                return Place(stage, number, step, steps, pictures + step * stage.batch)
+                textured = bool(self.config.init) or any(
+                    s.texture and s.learns != "color" for s in self.config.stages[: number - 1]
+                )
+                return Place(stage, number, step, steps, pictures + step * stage.batch, textured)
             pictures += steps * stage.batch
             step -= steps
         raise ValueError(f"the run has {self.total} steps, asked for one {step + 1} beyond")

@@ -19,7 +19,7 @@ from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 from . import losses
 from .backbones import VGG, MobileNet
 from .checkpoints import RunError
-from .config import Learns, TrainConfig
+from .config import Stage, TrainConfig
 from .data import Batch
 from .discriminator import Discriminator
 from .generator import Generator, Made, starting_network
@@ -156,7 +156,7 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = place.learning_rate
             optimizer.zero_grad(set_to_none=True)
         for module in self.net.children():  # the optimizer passes by what has no gradient
-            module.requires_grad_(self._learns(module, place.stage.learns))
+            module.requires_grad_(self._learns(module, place.stage))
         for part in range(place.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
@@ -175,11 +175,13 @@ class Trainer:
         self.step += 1
         return sums, skipped
 
-    def _learns(self, module: nn.Module, what: Learns) -> bool:
+    def _learns(self, module: nn.Module, stage: Stage) -> bool:
         """Whether a part of the network changes. The colour branch stands on the first convolution."""
-        if what == "texture":
+        if module is self.net.texture_encoder and not stage.texture:
+            return False
+        if stage.learns == "texture":
             return module not in (self.net.color_branch, self.net.initial)
-        return what == "everything" or module is self.net.color_branch
+        return stage.learns == "everything" or module is self.net.color_branch
 
     def _without_exchange(self) -> Any:
         return self.accelerator.no_sync(self.wrapped)
