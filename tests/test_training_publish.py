@@ -45,6 +45,26 @@ def test_a_card_without_paths(run):
     assert "validation.png" not in readme  # there is none
 
 
+def test_paler_weights(tiny_net, tmp_path):
+    """a and b of every result are multiplied, L is not; the network that is exported stays as it was."""
+    luminance = torch.rand(1, 1, 16, 16) * 2 - 1
+    with torch.no_grad():
+        before = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
+        export.export(
+            tiny_net, tmp_path / "w.safetensors", TrainConfig(), 7, 12, FIGURES, chroma=0.5
+        )
+        after = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
+        net = checkpoint.load(tmp_path / "w.safetensors", dtype=torch.float32).eval()
+        paler = net.decode(net.encode(luminance), (24, 24))
+    assert torch.equal(before, after)
+    assert (before[:, 1:].abs() > 0.01).any()
+    assert torch.allclose(paler, before * torch.tensor([1, 0.5, 0.5]).view(3, 1, 1), atol=2e-3)
+    assert checkpoint.read_info(tmp_path / "w.safetensors").card["chroma"] == 0.5
+    assert "multiplied by 0.5" in (tmp_path / "README.md").read_text()
+    with pytest.raises(ValueError, match="above 0 and at most 2, got 0"):
+        export.scale_chroma(net, 0)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
 def test_publish(run, monkeypatch, capsys):
     options = ["--run", str(run), "--repo", "someone/colours"]

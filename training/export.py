@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -13,6 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 import torch
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
+from scsnet.cpm import CPM
 from training import checkpoints
 from training.config import TrainConfig
 from training.files import save_text
@@ -49,6 +51,22 @@ def averaged_network(state: Mapping[str, Any]) -> SCSNet:
     return net.eval()
 
 
+def scale_chroma(net: SCSNet, factor: float) -> None:
+    """Multiply a and b of everything that the network makes, by the last layer of CPM. Errors: ValueError.
+
+    Colours that are surer of themselves than they should be on photos not seen are wrong by less when paler.
+    """
+    if not 0 < factor <= 2:
+        raise ValueError(f"chroma must be above 0 and at most 2, got {factor}")
+    if not isinstance(net.head, CPM):
+        raise ValueError(f"chroma can be scaled where the head is cpm, got {net.config.head}")
+    last = net.head.linears[-1]
+    assert isinstance(last, torch.nn.Linear)  # 256 -> L, a, b
+    with torch.no_grad():
+        for parameter in (last.weight, last.bias):
+            parameter[1:] *= factor
+
+
 def facts(
     config: TrainConfig, step: int, photos: int, figures: Mapping[str, float]
 ) -> dict[str, Any]:
@@ -76,9 +94,17 @@ def export(
     photos: int,
     figures: Mapping[str, float] | None = None,
     card_name: str = CARD,
+    chroma: float = 1.0,
 ) -> Path:
-    """Write weights (float16) and, beside them, the model card. Errors: ValueError, OSError."""
+    """Write weights (float16) and, beside them, the model card. Errors: ValueError, OSError.
+
+    chroma: what the ab that they make are multiplied by; 1 leaves them alone.
+    """
     card = facts(config, step, photos, figures or {})
+    if chroma != 1:
+        net = copy.deepcopy(net)
+        scale_chroma(net, chroma)
+        card["chroma"] = chroma
     checkpoint.save(path, net, dtype=torch.float16, card=card)
     picture = PICTURE if (path.parent / PICTURE).exists() else ""
     save_text(path.parent / card_name, model_card(net, card, path.name, picture))
@@ -97,6 +123,8 @@ def figures_table(card: Mapping[str, Any]) -> Iterator[str]:
         f"At step {figures['step']:g}, on at most {training['validation_count']} photos of "
         f"{', '.join(training['validation'])}: {stage.size} px, magnified by {stage.magnification[1]:g}."
     )
+    if "chroma" in card:
+        yield f"After that a and b of the results were multiplied by {card['chroma']:g}."
     yield ""
     yield "| reference | PSNR of sRGB, dB | mean error of ab | chroma over the truth's |"
     yield "|---|---|---|---|"
@@ -167,6 +195,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog="export.py", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("weights", type=Path)
+    parser.option(
+        parser, "--chroma", type=float, default=1.0, help="multiply a and b of all results"
+    )
     options = parser.parse(arguments)
     if options.weights.suffix != ".safetensors":
         parser.error(f"weights are a .safetensors file, got {options.weights}")
@@ -178,7 +209,11 @@ def main(arguments: list[str] | None = None) -> None:
         at_home = options.weights.resolve().parent == run
         card = CARD if at_home else options.weights.with_suffix(".md").name
         net = averaged_network(state)
-        print(export(net, options.weights, config, step, state["photos"], figures, card))
+        print(
+            export(
+                net, options.weights, config, step, state["photos"], figures, card, options.chroma
+            )
+        )
     except (checkpoints.RunError, ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -72,7 +72,7 @@ def bundled() -> TrainConfig:
         stages=(
             Stage(steps=2500, batch=16, size=48, texture=False, final_fraction=0.15),
             Stage(
-                steps=12_000,
+                steps=20_000,
                 batch=16,
                 size=48,
                 window=24,
@@ -86,7 +86,7 @@ def bundled() -> TrainConfig:
                 softness=40.0,
             ),
             Stage(
-                steps=2000,
+                steps=4000,
                 batch=8,
                 size=64,
                 working_sizes=(48, 64),
