@@ -130,6 +130,11 @@ class Stage:
             )
 
     @property
+    def trains_texture(self) -> bool:
+        """Whether psi_E changes."""
+        return self.texture and self.learns != "color"
+
+    @property
     def smallest_truth(self) -> int:
         """Side of the smallest picture that the losses can get."""
         smallest = max(1, round(self.size * self.magnification[0]))

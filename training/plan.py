@@ -111,7 +111,7 @@ class Plan:
         ):
             if step < steps:
                 textured = bool(self.config.init) or any(
-                    s.texture and s.learns != "color" for s in self.config.stages[: number - 1]
+                    earlier.trains_texture for earlier in self.config.stages[: number - 1]
                 )
                 return Place(stage, number, step, steps, pictures + step * stage.batch, textured)
             pictures += steps * stage.batch

@@ -177,8 +177,8 @@ class Trainer:
 
     def _learns(self, module: nn.Module, stage: Stage) -> bool:
         """Whether a part of the network changes. The colour branch stands on the first convolution."""
-        if module is self.net.texture_encoder and not stage.texture:
-            return False
+        if module is self.net.texture_encoder:
+            return stage.trains_texture
         if stage.learns == "texture":
             return module not in (self.net.color_branch, self.net.initial)
         return stage.learns == "everything" or module is self.net.color_branch
