@@ -49,6 +49,8 @@ class Stage:
     """Every n-th batch is automatic, the others have references. 1: all automatic, 0: none."""
     reference_every: int = 0
     """Instead: every n-th batch has references, the others are automatic. 0: `automatic_every` counts."""
+    strangers_every: int = 0
+    """Every n-th of the batches with references has those of other photos; of its ab only the mean counts. 0: none."""
     learns: Learns = "everything"
     """What changes: everything, phi alone (color), or psi_E and CPM alone (texture); the rest keeps what it knows."""
     learning_rate: float = 5e-4
@@ -84,6 +86,7 @@ class Stage:
             "window",
             "automatic_every",
             "reference_every",
+            "strangers_every",
             "warmup",
             "final_fraction",
         ):
@@ -102,6 +105,11 @@ class Stage:
         if self.batch % self.accumulate:
             raise ValueError(
                 f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}"
+            )
+        if self.strangers_every and self.batch == self.accumulate:
+            raise ValueError(
+                "strangers_every needs at least two pictures at a time, "
+                f"got batch {self.batch} in {self.accumulate} parts"
             )
         if self.size < 8 or self.size % 4:
             raise ValueError(f"size must be a multiple of 4, at least 8, got {self.size}")

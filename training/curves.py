@@ -27,6 +27,7 @@ PANELS = {
     "content loss (Eq. 5)": {
         "auto_content": "automatic",
         "ref_content": "with references",
+        "stranger_content": "with another's",
         "content": "all",
     },
     "perceptual loss (Eq. 6)": {"perceptual": "VGG"},
@@ -52,6 +53,9 @@ PANELS = {
         "own_chroma": "own",
         "auto_chroma": "none",
         "swap_chroma": "another's",
+    },
+    "validation: another's reference draws the mean colour to its own": {
+        "swap_moves": "share of photos",
     },
 }
 """Title -> name in the log -> what is said of it. A panel without values is left out."""

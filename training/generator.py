@@ -48,7 +48,7 @@ class Generator(nn.Module):
         self.bf16 = config.precision == "bf16"
 
     def forward(self, batch: Batch, mode: Mode) -> Made:
-        """One batch, automatic or with its elastic references.
+        """One batch, automatic or with its elastic references, or with those of its neighbours.
 
         Only what the losses use is computed: DistributedDataParallel waits for the gradient of
         whatever it finds in the output.
@@ -58,6 +58,8 @@ class Generator(nn.Module):
         small_lab = fit(rgb_to_lab(batch.low), batch.working_size)
         small = normalize_lab(small_lab, net.config)
         reference = None if mode.automatic else warp(small, batch.distortion)
+        if mode.strange and reference is not None:
+            reference = strangers(reference)
         heads = self.supervision if mode.supervised else None
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             source = net.color_branch.source_encoder(
@@ -76,6 +78,11 @@ class Generator(nn.Module):
                 found = {"source": source, "attended": made.attended}
                 classes = self.classification.loss(found, small_lab[:, 1:])
         return Made(planes.float(), made.deep, semantics, classes)
+
+
+def strangers(pictures: Tensor) -> Tensor:
+    """Each picture of a batch (B, ...) gets that of its neighbour."""
+    return pictures.roll(1, 0)
 
 
 def starting_network(config: TrainConfig) -> SCSNet:

@@ -46,6 +46,18 @@ def content_loss(
     return difference.mean()
 
 
+def stranger_loss(predicted: Tensor, truth: Tensor, reference: Tensor) -> Tensor:
+    """Of LAB (B, 3, H, W) in CIE units made with another photo's reference (B, 3, h, w); scaled as Eq. 5.
+
+    L is judged as ever. What the colours should be nobody knows: only their mean is, by L1, halfway between the
+    photo's own and the reference's.
+    """
+    lightness = (predicted[:, 0] - truth[:, 0]).abs().mean()
+    own, borrowed = truth[:, 1:].mean((2, 3)), reference[:, 1:].mean((2, 3))
+    mean = (predicted[:, 1:].mean((2, 3)) - (own + borrowed) / 2).abs().mean()
+    return (lightness + 2 * mean) / 3 / 110
+
+
 def perceptual_loss(predicted: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Eq. 6 between the features of both pictures, layer by layer, each (B, C, h, w)."""
     terms = zip(PERCEPTUAL, predicted, truth, strict=False)  # a file may have fewer layers

@@ -24,6 +24,8 @@ class Mode(NamedTuple):
 
     automatic: bool
     """No references."""
+    strange: bool
+    """The references are of other photos."""
     texture: bool
     """psi_E is used."""
     supervised: bool
@@ -71,8 +73,9 @@ class Place:
         stage = self.stage
         return Mode(
             automatic=self.automatic,
+            strange=self.strange,
             texture=stage.texture or self.textured,
-            supervised=self.supervision > 0,
+            supervised=self.supervision > 0 and not self.strange,
             distilled=stage.distillation > 0,
             classified=self.automatic and stage.classification > 0,
         )
@@ -84,6 +87,19 @@ class Place:
             return self.step % self.stage.reference_every != 0
         every = self.stage.automatic_every
         return every > 0 and self.step % every == 0
+
+    @property
+    def strange(self) -> bool:
+        """Whether the references of this step's batch are of other photos."""
+        stage = self.stage
+        if self.automatic or not stage.strangers_every:
+            return False
+        if stage.reference_every:
+            number = self.step // stage.reference_every
+        else:  # all steps before this one but the automatic ones
+            every = stage.automatic_every
+            number = self.step - (-(-self.step // every) if every else 0)
+        return number % stage.strangers_every == stage.strangers_every - 1
 
 
 class Plan:

@@ -22,7 +22,7 @@ from .checkpoints import RunError
 from .config import Stage, TrainConfig
 from .data import Batch
 from .discriminator import Discriminator
-from .generator import Generator, Made, starting_network
+from .generator import Generator, Made, starting_network, strangers
 from .plan import Place, Plan
 from .processes import mean
 
@@ -91,12 +91,16 @@ class Trainer:
         truth = rgb_to_lab(batch.high)
         lab = denormalize_lab(made.planes, self.net.config)
         shape = (stage.rebalance, stage.softness) if place.automatic else (0.0, 0.0)
-        terms = {"content": losses.content_loss(lab, truth, *shape, mean)}
-        if place.supervision:
+        if place.strange:
+            given = strangers(rgb_to_lab(batch.low))
+            terms = {"content": losses.stranger_loss(lab, truth, given)}
+        else:
+            terms = {"content": losses.content_loss(lab, truth, *shape, mean)}
+        if place.mode.supervised:
             terms["supervision"] = made.deep
         if place.mode.classified:
             terms["classification"] = made.classes
-        if stage.perceptual and self.vgg is not None:
+        if stage.perceptual and self.vgg is not None and not place.strange:
             narrow = config.precision == "bf16" and not config.perceptual_float32
             with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
                 with torch.no_grad():
@@ -164,8 +168,9 @@ class Trainer:
                 terms = self.backward(batch.to(self.device), place)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term / place.stage.accumulate
-        if place.stage.automatic_every != 1:  # both kinds in one number would hide each
-            sums[("auto_" if place.automatic else "ref_") + "content"] = sums.pop("content")
+        if place.stage.automatic_every != 1:  # all kinds in one number would hide each
+            kind = "auto" if place.automatic else "stranger" if place.strange else "ref"
+            sums[f"{kind}_content"] = sums.pop("content")
         limit = self.config.clip or torch.inf
         sums["gradient"] = nn.utils.clip_grad_norm_(self.generator.parameters(), limit).detach()
         for optimizer in self.optimizers:

@@ -39,7 +39,8 @@ class Validation:
         """Figures at the size and the largest magnification of the stage; writes the picture.
 
         Own reference (elastic), another photo's ("swap") and none ("auto"): PSNR of sRGB, mean |ab|
-        error, chroma as a share of the truth's; the same of the gray picture.
+        error, chroma as a share of the truth's; the same of the gray picture. How often another photo's draws the
+        mean colour towards its own.
         """
         was_training = net.training
         net.eval()
@@ -69,6 +70,9 @@ class Validation:
             figures[f"{name}_chroma"] = float(
                 result[:, 1:].norm(dim=1).mean() / lab[:, 1:].norm(dim=1).mean().clamp_min(1e-6)
             )
+        target_ab = rgb_to_lab(references)[:, 1:].mean((2, 3)).roll(1, 0)
+        away = {n: (made[n][:, 1:].mean((2, 3)) - target_ab).norm(dim=1) for n in ("auto", "swap")}
+        figures["swap_moves"] = float((away["swap"] < away["auto"]).float().mean())
         sheet = [lab_to_rgb(made[n], clip=True) for n in ("gray", "auto")]
         sheet += [torch.nn.functional.interpolate(references, (target, target), mode="nearest")]
         sheet += [lab_to_rgb(made["own"], clip=True), truth]
