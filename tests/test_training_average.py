@@ -1,0 +1,99 @@
+"""The mean of several weights."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scsnet import SCSNet, checkpoint
+
+pytest.importorskip("accelerate")
+
+from training import average
+
+
+@pytest.fixture
+def nets(tiny_net):
+    """Three networks of one kind; the second and third have other numbers."""
+    others = [copy.deepcopy(tiny_net) for _ in range(2)]
+    for number, net in enumerate(others, 1):
+        torch.manual_seed(number)
+        for parameter in net.parameters():
+            parameter += torch.randn_like(parameter) * 0.1
+    return [tiny_net, *others]
+
+
+def test_the_mean_by_hand(nets):
+    states = [copy.deepcopy(net.state_dict()) for net in nets]
+    mean = average.mean_network(nets, (0.5, 0.2, 0.3)).state_dict()
+    for name, tensor in mean.items():
+        by_hand = 0.5 * states[0][name] + 0.2 * states[1][name] + 0.3 * states[2][name]
+        assert torch.allclose(tensor, by_hand, atol=1e-6), name
+
+
+def test_only_phi(nets):
+    first, second = (copy.deepcopy(net.state_dict()) for net in nets[:2])
+    mean = average.mean_network(nets[:2], (0.25, 0.75), "color").state_dict()
+    for name, tensor in mean.items():
+        of_phi = name.split(".")[0] == "color_branch"
+        expected = 0.25 * first[name] + 0.75 * second[name] if of_phi else first[name]
+        assert torch.allclose(tensor, expected, atol=1e-6), name
+
+
+def test_from_files_to_a_file(nets, tmp_path, capsys):
+    files = []
+    for name, net in zip("ab", nets[:2], strict=True):
+        net.config = replace(net.config, working_size={"a": 32, "b": 48}[name])
+        files.append(str(tmp_path / f"{name}.safetensors"))
+        checkpoint.save(files[-1], net)
+    output = str(tmp_path / "mean.safetensors")
+    average.main(["--weights", *files, "--shares", "3", "1", "--output", output])
+    assert capsys.readouterr().out.strip() == output
+    made = checkpoint.load(output, dtype=torch.float32)
+    assert made.config.working_size == 48
+    a, b = (net.initial.weight for net in nets[:2])
+    assert torch.allclose(made.initial.weight, 0.75 * a + 0.25 * b, atol=1e-3)
+    card = checkpoint.read_info(output).card
+    assert card["averaged"] == [
+        {"weights": "a.safetensors", "share": 0.75},
+        {"weights": "b.safetensors", "share": 0.25},
+    ]
+    luminance = torch.zeros(1, 1, 8, 8)
+    assert made.decode(made.encode(luminance), (8, 8)).isfinite().all()
+
+
+def test_networks_of_two_kinds(nets):
+    other = SCSNet(replace(nets[0].config, attention_scale=7.0))
+    with pytest.raises(ValueError, match=r"attention_scale=7\.0"):
+        average.mean_network([nets[0], other], (0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--weights", "a", "--output", "c.safetensors"], "two or more weights, got 1"),
+        (
+            ["--weights", "a", "b", "--shares", "1", "--output", "c.safetensors"],
+            "as many shares as weights, 2, got 1",
+        ),
+        (
+            ["--weights", "a", "b", "--shares", "1", "-1", "--output", "c.safetensors"],
+            "whose sum is not 0",
+        ),
+        (
+            ["--weights", "a", "b", "--shares", "nan", "1", "--output", "c.safetensors"],
+            "whose sum is not 0",
+        ),
+        (["--weights", "a", "b"], "a .safetensors file, got ''"),
+        (["--weights", "no", "where", "--output", "c.safetensors"], "no"),
+        (["--wieghts", "a", "b"], "did you mean --weights"),
+    ],
+)
+def test_what_cannot_be_averaged(options, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        average.main(options)
+    assert error.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,100 @@
+"""The mean of several weights: `python training/average.py --weights A B --shares 0.7 0.3 --output C.safetensors`.
+
+Weights that come from a common start can be averaged number by number (Wortsman et al. 2022): of a fine-tuned network
+and the one it began as, say, to keep what both know. Weights trained from different starts cannot.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
+
+import torch
+
+from scsnet import SCSNet, checkpoint
+from training.options import Parser, filled
+
+Part = Literal["everything", "color"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is averaged, and how."""
+
+    weights: tuple[str, ...] = ()
+    """Files, "bundled", or "hf:owner/repo"; of one kind of network."""
+    shares: tuple[float, ...] = ()
+    """Of each, in order; divided by their sum. Empty: equal ones. Above 1 or below 0 goes beyond."""
+    part: Part = "everything"
+    """color: only phi is averaged, all else is that of the first."""
+    output: str = ""
+    """A .safetensors file, float16."""
+
+    def __post_init__(self) -> None:
+        if len(self.weights) < 2:
+            raise ValueError(f"expected two or more weights, got {len(self.weights)}")
+        if self.shares and len(self.shares) != len(self.weights):
+            raise ValueError(
+                f"expected as many shares as weights, {len(self.weights)}, got {len(self.shares)}"
+            )
+        if self.shares and not abs(sum(self.shares)) > 1e-6:  # also for NaN
+            raise ValueError(f"expected shares whose sum is not 0, got {self.shares}")
+        if self.part not in get_args(Part):
+            raise ValueError(f"expected part to be one of {get_args(Part)}, got {self.part!r}")
+        if Path(self.output).suffix != ".safetensors":
+            raise ValueError(f"expected output to be a .safetensors file, got {self.output!r}")
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """The shares, sum 1."""
+        shares = self.shares or (1.0,) * len(self.weights)
+        return tuple(share / sum(shares) for share in shares)
+
+
+def mean_network(
+    nets: Sequence[SCSNet], fractions: Sequence[float], part: Part = "everything"
+) -> SCSNet:
+    """The first network with every number of `part` replaced by the mean of all; sum of fractions 1.
+
+    It remembers the largest working size. Errors: ValueError where the configs differ otherwise.
+    """
+    first = nets[0]
+    for net in nets[1:]:
+        here = replace(net.config, working_size=first.config.working_size)
+        if here != first.config:
+            raise ValueError(f"expected weights of {first.config}, got weights of {here}")
+    states = [net.state_dict() for net in nets]
+    with torch.no_grad():
+        for name, tensor in states[0].items():
+            if part == "everything" or name.startswith("color_branch."):
+                shares = zip(states, fractions, strict=True)
+                mean = torch.stack([s * state[name].float() for state, s in shares]).sum(0)
+                tensor.copy_(mean)
+    first.config = replace(first.config, working_size=max(net.config.working_size for net in nets))
+    return first
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Options -> one file."""
+    parser = Parser(prog="average.py", description=__doc__)
+    try:
+        options = filled(parser, Options, arguments)
+        nets = [checkpoint.load(source, dtype=torch.float32) for source in options.weights]
+        net = mean_network(nets, options.fractions, options.part)
+        names = [s if s.startswith("hf:") else Path(s).name for s in options.weights]
+        pairs = zip(names, options.fractions, strict=True)
+        averaged = [{"weights": name, "share": share} for name, share in pairs]
+        card = {"averaged": averaged, "part": options.part}
+        checkpoint.save(options.output, net, dtype=torch.float16, card=card)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()
