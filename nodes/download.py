@@ -45,8 +45,10 @@ class Download(Thread):
         """Until it ends. What the host raises upon an interruption abandons the download."""
         report, shown = host.download_progress(), (0, 0)
         try:
-            while self.is_alive():
+            alive = True
+            while alive:
                 self.join(LOOK)
+                alive = self.is_alive()  # asked before the look: the end is reported too
                 host.ask()
                 if self.seen != shown:
                     shown = self.seen

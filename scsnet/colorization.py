@@ -107,6 +107,11 @@ class ColorBranch(nn.Module):
         self.extractor = Extractor(4 * width, config)
         self.decoder = Decoder(width, config)
 
+    @property
+    def only_reference(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """What the automatic mode never meets: phi_E^r, in two parts, and PVCAttn."""
+        return self.reference_initial, self.reference_encoder, self.cross_attention
+
     def encode_reference(self, lab: Tensor) -> Tensor:
         """phi_E^r: reference LAB planes (B, 3, Hr, Wr) -> F_r (B, 256, Hr/4, Wr/4)."""
         return self.reference_encoder(channels_last(self.reference_initial(lab)))

@@ -77,6 +77,34 @@ def test_only_a_part_learns(photos, tmp_path, what, parts):
     assert {name.split(".")[0] for name in moved} == parts
 
 
+def test_what_automatic_pictures_never_meet_learns_alone(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "a")
+    stage = replace(config.stages[0], steps=2, learns="reference", automatic_every=0, warmup=0)
+    torch.manual_seed(0)
+    before = SCSNet(SCSNetConfig(width=8, depth=1)).eval()
+    checkpoint.save(tmp_path / "start.safetensors", before, dtype=torch.float16)
+    weights = run(
+        replace(config, stages=(stage,), init=str(tmp_path / "start.safetensors"), ema=0.0)
+    )
+    start, after = (
+        checkpoint.load(file, dtype=torch.float32)
+        for file in (tmp_path / "start.safetensors", weights)
+    )
+    luminance, reference = torch.rand(1, 1, 16, 16), [torch.rand(1, 3, 16, 16)]
+    automatic, referential = [], []
+    with torch.no_grad():
+        for net in (start, after):
+            automatic.append(net.encode(luminance).color)
+            memory = net.encode_reference(reference)
+            referential.append(net.encode(luminance, memory).color)
+    assert torch.equal(*automatic)
+    assert not torch.allclose(*referential)
+    for every in ({"automatic_every": 3}, {"reference_every": 2}):
+        with pytest.raises(ValueError, match="needs references in every batch"):
+            Stage(learns="reference", **every)
+    assert Stage(learns="reference", reference_every=1).learns == "reference"
+
+
 def test_colours_learn_beside_the_texture_that_will_be_there(photos, tmp_path):
     """A psi_E that knows something is used where it does not learn; one that knows nothing costs nothing."""
     config = tiny_config(photos, tmp_path / "a")

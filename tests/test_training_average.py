@@ -46,7 +46,7 @@ def test_from_files_to_a_file(nets, tmp_path, capsys):
     for name, net in zip("ab", nets[:2], strict=True):
         net.config = replace(net.config, working_size={"a": 32, "b": 48}[name])
         files.append(str(tmp_path / f"{name}.safetensors"))
-        checkpoint.save(files[-1], net)
+        checkpoint.save(files[-1], net, card={"steps": len(files)})
     output = str(tmp_path / "mean.safetensors")
     average.main(["--weights", *files, "--shares", "3", "1", "--output", output])
     assert capsys.readouterr().out.strip() == output
@@ -56,8 +56,8 @@ def test_from_files_to_a_file(nets, tmp_path, capsys):
     assert torch.allclose(made.initial.weight, 0.75 * a + 0.25 * b, atol=1e-3)
     card = checkpoint.read_info(output).card
     assert card["averaged"] == [
-        {"weights": "a.safetensors", "share": 0.75},
-        {"weights": "b.safetensors", "share": 0.25},
+        {"weights": "a.safetensors", "share": 0.75, "card": {"steps": 1}},
+        {"weights": "b.safetensors", "share": 0.25, "card": {"steps": 2}},
     ]
     luminance = torch.zeros(1, 1, 8, 8)
     assert made.decode(made.encode(luminance), (8, 8)).isfinite().all()

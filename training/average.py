@@ -86,9 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = filled(parser, Options, arguments)
         nets = [checkpoint.load(source, dtype=torch.float32) for source in options.weights]
         net = mean_network(nets, options.fractions, options.part)
-        names = [s if s.startswith("hf:") else Path(s).name for s in options.weights]
-        pairs = zip(names, options.fractions, strict=True)
-        averaged = [{"weights": name, "share": share} for name, share in pairs]
+        averaged = [
+            {
+                "weights": source if source.startswith("hf:") else Path(source).name,
+                "share": share,
+                "card": dict(checkpoint.read_info(source).card),
+            }
+            for source, share in zip(options.weights, options.fractions, strict=True)
+        ]
         card = {"averaged": averaged, "part": options.part}
         checkpoint.save(options.output, net, dtype=torch.float16, card=card)
     except (ValueError, OSError) as error:

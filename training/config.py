@@ -13,7 +13,7 @@ from scsnet import SCSNetConfig
 
 Adversarial = Literal["ralsgan", "paper"]
 Precision = Literal["bf16", "float32"]
-Learns = Literal["everything", "color", "texture"]
+Learns = Literal["everything", "color", "reference", "texture"]
 VGG16 = "hf:timm/vgg16.tv_in1k/model.safetensors"
 
 
@@ -52,7 +52,8 @@ class Stage:
     strangers_every: int = 0
     """Every n-th of the batches with references has those of other photos; of its ab only the mean counts. 0: none."""
     learns: Learns = "everything"
-    """What changes: everything, phi alone (color), or psi_E and CPM alone (texture); the rest keeps what it knows."""
+    """What changes: everything, phi alone (color), of it only what automatic pictures never meet, phi_E^r and PVCAttn
+    (reference), or psi_E and CPM alone (texture); the rest keeps what it knows."""
     learning_rate: float = 5e-4
     """The highest one, after the warm-up."""
     warmup: int = 100
@@ -128,6 +129,11 @@ class Stage:
             )
         if self.learns not in get_args(Learns):
             raise ValueError(f"learns must be one of {get_args(Learns)}, got {self.learns!r}")
+        if self.learns == "reference" and self.has_automatic:
+            raise ValueError(
+                'learns="reference" needs references in every batch: automatic_every 0 or reference_every 1, '
+                f"got {self.automatic_every} and {self.reference_every}"
+            )
         if not 0 <= self.degrade <= 1:
             raise ValueError(f"degrade must be between 0 and 1, got {self.degrade}")
 
@@ -138,9 +144,14 @@ class Stage:
             )
 
     @property
+    def has_automatic(self) -> bool:
+        """Whether there are batches without references."""
+        return self.reference_every != 1 if self.reference_every else self.automatic_every > 0
+
+    @property
     def trains_texture(self) -> bool:
         """Whether psi_E changes."""
-        return self.texture and self.learns != "color"
+        return self.texture and self.learns in ("everything", "texture")
 
     @property
     def smallest_truth(self) -> int:

@@ -67,7 +67,7 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """A recipe for weights that ship: colours from references, then without, then at any magnification."""
+    """A recipe for weights that ship: colours from references, then without, any magnification, any reference."""
     return TrainConfig(
         stages=(
             Stage(steps=2500, batch=16, size=48, texture=False, final_fraction=0.15),
@@ -86,7 +86,7 @@ def bundled() -> TrainConfig:
                 softness=40.0,
             ),
             Stage(
-                steps=4000,
+                steps=8000,
                 batch=8,
                 size=64,
                 working_sizes=(48, 64),
@@ -99,6 +99,19 @@ def bundled() -> TrainConfig:
                 rebalance=0.0,
                 softness=40.0,
                 degrade=0.1,
+            ),
+            Stage(
+                steps=360,
+                batch=16,
+                size=64,
+                window=32,
+                learns="reference",
+                reference_every=1,
+                strangers_every=2,
+                learning_rate=1e-4,
+                warmup=30,
+                supervision=0.0,
+                rebalance=0.0,
             ),
         ),
         perceptual_float32=False,

@@ -197,10 +197,10 @@ def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
 
 def parameters(net: SCSNet) -> dict[str, int]:
     """Mode -> numbers that it uses; the automatic mode has no reference encoder and no cross attention."""
-    branch = net.color_branch
-    only_reference = (branch.reference_initial, branch.reference_encoder, branch.cross_attention)
     total = sum(p.numel() for p in net.parameters())
-    unused = sum(p.numel() for module in only_reference for p in module.parameters())
+    unused = sum(
+        p.numel() for module in net.color_branch.only_reference for p in module.parameters()
+    )
     return {"auto": total - unused, "self": total, "random": total}
 
 

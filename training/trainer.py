@@ -161,6 +161,9 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         for module in self.net.children():  # the optimizer passes by what has no gradient
             module.requires_grad_(self._learns(module, place.stage))
+        if place.stage.learns == "reference":
+            for module in self.net.color_branch.only_reference:
+                module.requires_grad_(True)
         for part in range(place.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
@@ -186,7 +189,9 @@ class Trainer:
             return stage.trains_texture
         if stage.learns == "texture":
             return module not in (self.net.color_branch, self.net.initial)
-        return stage.learns == "everything" or module is self.net.color_branch
+        if module is self.net.color_branch:
+            return stage.learns in ("everything", "color")
+        return stage.learns == "everything"
 
     def _without_exchange(self) -> Any:
         return self.accelerator.no_sync(self.wrapped)
