@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from benchmarks.straightforward import decode, pvcattn
 from scsnet.attention import PVCAttn
 from scsnet.color import denormalize_lab, normalize_lab, rgb_to_lab
-from training.config import Stage, TrainConfig
+from training.config import TrainConfig
 from training.data import Batch, Pairs
 from training.elastic import warp
 from training.generator import Generator, starting_network
@@ -37,6 +37,7 @@ from training.losses import content_loss
 from training.memory import keep_freed_memory
 from training.photos import find
 from training.plan import Place, Plan
+from training.stage import Stage
 from training.trainer import Trainer
 
 KINDS = {"plain": "plain loop", "float32": "our network, float32", "ours": "the trainer"}

@@ -13,11 +13,12 @@ pytest.importorskip("skimage")
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from training import gallery
-from training.config import Stage, TrainConfig
+from training.config import TrainConfig
 from training.loop import train as run
 from training.photos import find
 from training.plan import Plan
 from training.score import Colorizer, Protocol, scan, score
+from training.stage import Stage
 from training.supervision import Classification
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

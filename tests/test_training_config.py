@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
-from training.config import Stage, TrainConfig
+from training.config import TrainConfig
 from training.plan import Plan
 from training.presets import PRESETS
+from training.stage import Stage
 from training.train import read_options
 
 BASE = ["--data", "photos", "--output", "run"]
@@ -45,7 +46,7 @@ def test_options_change_the_config():
             *("--working_sizes", "32", "48", "--dry-run"),
         ]
     )
-    assert [stage.batch for stage in config.stages] == [8, 4, 8]
+    assert [stage.batch for stage in config.stages] == [8, 4, 8, 8]
     assert config.network.depth == 2
     assert config.stages[0].magnification == (1.0, 3.0)
     assert config.stages[0].working_sizes == (32, 48)

@@ -14,11 +14,12 @@ pytest.importorskip("skimage")
 
 from scsnet import SCSNetConfig, checkpoint
 from training import ablate, checkpoints, curves, export, train
-from training.config import Stage, TrainConfig
+from training.config import TrainConfig
 from training.estimate import kinds_of_steps
 from training.loop import read_config
 from training.loop import train as run
 from training.plan import Plan
+from training.stage import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -37,23 +38,6 @@ def vgg_file(tmp_path):
             inputs = width
     np.savez(tmp_path / "vgg.npz", **arrays)
     return str(tmp_path / "vgg.npz")
-
-
-@pytest.fixture
-def mobilenet_file(tmp_path):
-    rng = np.random.default_rng(0)
-    arrays = {
-        "conv1.weight": rng.normal(0, 0.3, (8, 3, 3, 3)).astype("f4"),
-        "conv1.bias": np.zeros(8, "f4"),
-    }
-    for n in range(1, 12):
-        outputs = 512 if n == 11 else 8
-        arrays[f"dw{n}.weight"] = rng.normal(0, 0.3, (8, 1, 3, 3)).astype("f4")
-        arrays[f"dw{n}.bias"] = np.zeros(8, "f4")
-        arrays[f"pw{n}.weight"] = rng.normal(0, 0.5, (outputs, 8, 1, 1)).astype("f4")
-        arrays[f"pw{n}.bias"] = np.ones(outputs, "f4") / 10
-    np.savez(tmp_path / "mobilenet.npz", **arrays)
-    return str(tmp_path / "mobilenet.npz")
 
 
 def one_stage(photos, output, **changes):

@@ -10,13 +10,14 @@ from training_run import losses, tiny_config
 
 pytest.importorskip("accelerate")
 
-from training.config import Stage, TrainConfig
+from training.config import TrainConfig
 from training.data import Pairs
 from training.generator import Generator, starting_network
 from training.loop import train as run
 from training.losses import stranger_loss
 from training.photos import find
 from training.plan import Mode, Plan
+from training.stage import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

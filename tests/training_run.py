@@ -13,7 +13,8 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from scsnet import SCSNetConfig  # noqa: E402
-from training.config import Stage, TrainConfig  # noqa: E402
+from training.config import TrainConfig  # noqa: E402
+from training.stage import Stage  # noqa: E402
 
 
 def make_photos(folder, count=12):
@@ -24,6 +25,24 @@ def make_photos(folder, count=12):
         small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
         small.resize((80, 64), Image.Resampling.BICUBIC).save(folder / f"{i:02}.png")
     return folder
+
+
+def make_mobilenet(file):
+    """Random features in the layout of MobileNet v1, most of them 8 channels wide, that let light and dark through."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "conv1.weight": np.abs(rng.normal(0, 0.1, (8, 3, 3, 3))).astype("f4"),
+        "conv1.bias": np.zeros(8, "f4"),
+    }
+    for n in range(1, 12):
+        outputs = 512 if n == 11 else 8
+        arrays[f"dw{n}.weight"] = rng.normal(0, 0.05, (8, 1, 3, 3)).astype("f4")
+        arrays[f"dw{n}.weight"][:, :, 1, 1] = 1
+        arrays[f"dw{n}.bias"] = np.zeros(8, "f4")
+        arrays[f"pw{n}.weight"] = np.abs(rng.normal(0, 0.2, (outputs, 8, 1, 1))).astype("f4")
+        arrays[f"pw{n}.bias"] = np.ones(outputs, "f4") / 10
+    np.savez(file, **arrays)
+    return str(file)
 
 
 def tiny_config(data, output, **changes):

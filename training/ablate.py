@@ -28,7 +28,7 @@ import torch
 
 from scsnet import SCSNet, checkpoint
 from training.checkpoints import RunError
-from training.config import Stage, TrainConfig
+from training.config import TrainConfig
 from training.export import PICTURE, WEIGHTS
 from training.files import save_text
 from training.loop import train
@@ -37,6 +37,7 @@ from training.overrides import config_parser, described, overridden
 from training.photos import find, spread
 from training.plan import Plan
 from training.score import Colorizer, Protocol, score
+from training.stage import Stage
 from training.validate import Validation
 
 PAPER = {

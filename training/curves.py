@@ -35,6 +35,7 @@ PANELS = {
     "deep supervision": {"supervision": "heads"},
     "classes of colour": {"classification": "cross-entropy"},
     "distillation": {"distillation": "cosine distance"},
+    "difference from the teacher": {"teaching": "automatic"},
     "gradient norm": {"gradient": "before clipping"},
     "learning rate": {"learning_rate": "Adam"},
     "validation, by reference: PSNR in dB": {

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from .degrade import degraded
 from .elastic import Distortion, draw
 from .photos import BadPhotoError, Cache, Entry
-from .plan import Plan
+from .plan import Place, Plan
+from .teaching import SIZE
 
 BICUBIC = Image.Resampling.BICUBIC
 TRIES = 100  # bad photos in a row before giving up
@@ -29,6 +30,8 @@ class Batch(NamedTuple):
     """(B, 3, size, size): the photo, bicubic, at the input's size."""
     high: Tensor
     """(B, 3, h, w): the truth in the window of the output grid."""
+    wide: Tensor
+    """(B, 3, 224, 224): the photo as a teacher looks at it; (B, 3, 0, 0) where none is asked."""
     distortion: Distortion
     """Makes the references out of `low`."""
     size: tuple[int, int]
@@ -42,7 +45,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("seen", "low", "high")}
+        moved = {name: getattr(self, name).to(device) for name in ("seen", "low", "high", "wide")}
         distortion = Distortion(*(t.to(device) for t in self.distortion))
         return self._replace(**moved, distortion=distortion)
 
@@ -72,14 +75,15 @@ class Pairs(Dataset[Batch]):
         start = place.pictures + (part * self.processes + self.rank) * count
         skipped: list[str] = []
         pictures = [
-            self._picture(number, target, (top, left, side), stage.size, stage.degrade, skipped)
+            self._picture(number, target, (top, left, side), place, skipped)
             for number in range(start, start + count)
         ]
-        seen, small, truth, distortions = zip(*pictures, strict=True)
+        seen, small, truth, wide, distortions = zip(*pictures, strict=True)
         return Batch(
             planes(seen),
             planes(small),
             planes(truth),
+            planes(wide),
             Distortion(*(torch.cat(parts) for parts in zip(*distortions, strict=True))),
             (target, target),
             (top, left, side, side),
@@ -92,18 +96,20 @@ class Pairs(Dataset[Batch]):
         number: int,
         target: int,
         window: tuple[int, int, int],
-        size: int,
-        degrade: float,
+        place: Place,
         skipped: list[str],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Distortion]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Distortion]:
+        size, stage = place.stage.size, place.stage
         rng, generator = self.plan.picture_rng(number)
         top, left, side = window
         crop = random_square(self._photo(number, skipped), rng, target)
         full = crop.resize((target, target), BICUBIC)
         low = np.asarray(full.resize((size, size), BICUBIC))
         truth = np.asarray(full)[top : top + side, left : left + side]
-        seen = degraded(low, rng) if rng.random() < degrade else low
-        return seen, low, truth, draw(1, generator)
+        seen = degraded(low, rng) if rng.random() < stage.degrade else low
+        look = SIZE if stage.teaching and place.automatic else 0
+        wide = np.asarray(crop.resize((look, look), BICUBIC)) if look else low[:0, :0]
+        return seen, low, truth, wide, draw(1, generator)
 
     def _photo(self, number: int, skipped: list[str]) -> np.ndarray:
         """The photo whose turn it is; for a bad one the next in the list stands in."""

@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
 from scsnet.device import choose_device
-from training.config import at_least
 from training.extras import Extras
 from training.files import save_text
 from training.options import Parser, filled
 from training.photos import find, spread
 from training.report import Page, as_json, markdown
 from training.score import Colorizer, Protocol, Score, parameters, score
+from training.stage import at_least
 
 
 @dataclass(frozen=True, kw_only=True)

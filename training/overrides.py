@@ -13,8 +13,9 @@ from typing import Any
 
 from scsnet import SCSNetConfig
 
-from .config import Stage, TrainConfig
+from .config import TrainConfig
 from .options import Parser, add_fields, given
+from .stage import Stage
 
 _ONE_STAGE = re.compile(r"--stage(\d+)\.([a-z-]+)$")
 

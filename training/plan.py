@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .config import Stage, TrainConfig
+from .config import TrainConfig
+from .stage import Stage
 
 _ORDER, _STEP, _PICTURE = range(3)  # kinds of randomness
 

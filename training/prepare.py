@@ -28,11 +28,11 @@ from tqdm import tqdm
 
 from scsnet.color import rgb_to_lab
 from scsnet.wholefile import whole_file
-from training.config import at_least
 from training.files import save_text
 from training.options import Parser, filled
 from training.packing import numbered, write_copies, write_shards
 from training.photos import BadPhotoError, Entry, data, decoded, find
+from training.stage import at_least
 
 THUMBNAIL = 64  # pixels that colours are measured on
 COLUMNS = 16  # of the contact sheet

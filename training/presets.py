@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from scsnet import SCSNetConfig
 
-from .config import Stage, TrainConfig
+from .config import TrainConfig
+from .stage import Stage
 
 
 def paper() -> TrainConfig:

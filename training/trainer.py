@@ -19,12 +19,14 @@ from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 from . import losses
 from .backbones import VGG, MobileNet
 from .checkpoints import RunError
-from .config import Stage, TrainConfig
+from .config import TrainConfig
 from .data import Batch
 from .discriminator import Discriminator
 from .generator import Generator, Made, starting_network, strangers
 from .plan import Place, Plan
 from .processes import mean
+from .stage import Stage
+from .teaching import Teacher, cells, difference
 
 Terms = dict[str, Tensor]
 SEMANTIC_SIZE = 128  # pixels that MobileNet looks at
@@ -41,7 +43,7 @@ class Trainer:
         random.seed(config.seed)
         used = {
             name
-            for name in ("perceptual", "adversarial", "distillation")
+            for name in ("perceptual", "adversarial", "distillation", "teaching")
             if any(getattr(s, name) for s in config.stages)
         }
         self.net = starting_network(config).to(self.device)
@@ -56,6 +58,11 @@ class Trainer:
         self.mobilenet = (
             MobileNet(config.distillation_weights).to(self.device)
             if "distillation" in used
+            else None
+        )
+        self.teacher = (
+            Teacher(config.distillation_weights, config.teacher).to(self.device)
+            if "teaching" in used
             else None
         )
         self.averaged = (
@@ -113,6 +120,10 @@ class Trainer:
                 )
                 meaning = self.mobilenet(enlarged)
             terms["distillation"] = losses.cosine_distance(made.semantics, meaning)
+        if stage.teaching and place.automatic and self.teacher is not None:
+            with self._narrow(), torch.no_grad():
+                expected = self.teacher(batch.wide)
+            terms["teaching"] = difference(cells(lab[:, 1:]), expected)
         true_planes = normalize_lab(truth, self.net.config)
         if stage.adversarial and self.discriminator is not None:
             self.discriminator.requires_grad_(False)
@@ -121,13 +132,16 @@ class Trainer:
             terms["adversarial"] = losses.generator_loss(*scores, config.adversarial_form, mean)
         return terms, true_planes, made.planes
 
+    def _narrow(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        )
+
     def _judged(
         self, discriminator: nn.Module, truth: Tensor, made: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One pass of the discriminator over both: its numbers for the truth and for what was made."""
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
+        with self._narrow():
             real, fake = discriminator(torch.cat([truth, made])).chunk(2)
         return real, fake
 
@@ -135,7 +149,14 @@ class Trainer:
         """Gradients of both networks for one part of a batch are added up; the terms come back."""
         weights = {
             name: getattr(place.stage, name)
-            for name in ("content", "perceptual", "adversarial", "distillation", "classification")
+            for name in (
+                "content",
+                "perceptual",
+                "adversarial",
+                "distillation",
+                "classification",
+                "teaching",
+            )
         }
         weights["supervision"] = place.supervision
         made = self.wrapped(batch, place.mode)
