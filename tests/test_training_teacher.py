@@ -13,7 +13,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
 from scsnet import checkpoint
-from scsnet.color import rgb_to_lab
+from scsnet.color import gray, rgb_to_lab
 from training import teacher
 from training.config import TrainConfig
 from training.data import Pairs, planes
@@ -21,7 +21,7 @@ from training.loop import train as run
 from training.photos import find
 from training.plan import Plan
 from training.stage import Stage
-from training.teaching import Head, Teacher, cells, difference, grayed
+from training.teaching import Head, Teacher, cells, difference
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 GREEN, RED = (120, 230, 120), (120, 20, 20)
@@ -65,14 +65,14 @@ def test_a_teacher_knows_what_goes_with_what(taught, features):
         ab = made(rgb)
         assert ab.shape == (1, 2, 14, 14)
         assert (sign * ab[:, 0].mean()) > 10
-        assert torch.allclose(made(grayed(rgb)), ab, atol=1.0)  # it sees L alone
+        assert torch.allclose(made(gray(rgb)), ab, atol=1.0)  # it sees L alone
 
 
 def test_what_it_looks_at_has_no_colour():
     rgb = torch.rand(2, 3, 8, 8)
-    lab, gray = rgb_to_lab(rgb), rgb_to_lab(grayed(rgb))
-    assert torch.allclose(gray[:, :1], lab[:, :1], atol=0.1)
-    assert gray[:, 1:].abs().max() < 0.1 < lab[:, 1:].abs().max()
+    lab, made = rgb_to_lab(rgb), rgb_to_lab(gray(rgb))
+    assert torch.allclose(made[:, :1], lab[:, :1], atol=0.1)
+    assert made[:, 1:].abs().max() < 0.1 < lab[:, 1:].abs().max()
 
 
 def test_the_difference_is_of_means_of_cells():

@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 import torch
 
 from scsnet import SCSNet, checkpoint
+from training.files import names_weights
 from training.options import Parser, filled
 
 Part = Literal["everything", "color"]
@@ -46,8 +47,7 @@ class Options:
             raise ValueError(f"expected shares whose sum is not 0, got {self.shares}")
         if self.part not in get_args(Part):
             raise ValueError(f"expected part to be one of {get_args(Part)}, got {self.part!r}")
-        if Path(self.output).suffix != ".safetensors":
-            raise ValueError(f"expected output to be a .safetensors file, got {self.output!r}")
+        names_weights(self.output)
 
     @property
     def fractions(self) -> tuple[float, ...]:

@@ -99,12 +99,12 @@ class Pairs(Dataset[Batch]):
         place: Place,
         skipped: list[str],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Distortion]:
-        size, stage = place.stage.size, place.stage
+        stage = place.stage
         rng, generator = self.plan.picture_rng(number)
         top, left, side = window
         crop = random_square(self._photo(number, skipped), rng, target)
         full = crop.resize((target, target), BICUBIC)
-        low = np.asarray(full.resize((size, size), BICUBIC))
+        low = np.asarray(full.resize((stage.size, stage.size), BICUBIC))
         truth = np.asarray(full)[top : top + side, left : left + side]
         seen = degraded(low, rng) if rng.random() < stage.degrade else low
         look = SIZE if stage.teaching and place.automatic else 0

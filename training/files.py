@@ -1,4 +1,4 @@
-"""Text files that are whole or not there, and may hold any file's name."""
+"""Files and their names: text files that are whole or not there and may hold any name, how weights are called."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def printable(name: str) -> str:
     """A file's name as any screen and file can take it."""
     readable = name.encode(errors=ERRORS).decode(errors="replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in readable)
+
+
+def names_weights(output: str) -> None:
+    """Errors: ValueError where an output is not named like a weights file."""
+    if Path(output).suffix != ".safetensors":
+        raise ValueError(f"expected output to be a .safetensors file, got {output!r}")

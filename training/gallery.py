@@ -21,12 +21,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint, pipeline
+from scsnet.color import gray
 from training.files import save_text
 from training.metrics import psnr
 from training.options import Parser, filled
 from training.photos import find, spread, squares
 from training.report import document, figure
-from training.score import BICUBIC, distorted, gray, picture_name, pixels, planes
+from training.score import BICUBIC, distorted, picture_name, pixels, planes
 from training.stage import at_least
 
 DETAIL = 32  # pixels of the input whose enlargements are shown

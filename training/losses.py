@@ -30,20 +30,26 @@ def content_loss(
     `rebalance` makes a pixel weigh 1 + rebalance * chroma / 20, mean 1: rare strong colours then pull
     as much as the many dull ones that draw a prediction to sepia.
 
-    `softness` s: a difference d of ab counts as d^2 / s below s and 2d - s beyond it. L1 asks for the median
-    of the colours that are plausible, which is dull where most are; squares ask for their mean.
+    `softness`: differences of ab are `softened` where it is above 0.
     """
     difference = (predicted - truth).abs()
     if softness > 0:
-        ab = difference[:, 1:]
-        soft = torch.where(ab < softness, ab.square() / softness, 2 * ab - softness)
-        difference = torch.cat([difference[:, :1], soft], dim=1)
+        difference = torch.cat([difference[:, :1], softened(difference[:, 1:], softness)], dim=1)
     difference = difference / 110
     if rebalance > 0:
         weight = 1 + rebalance * truth[:, 1:].square().sum(1, keepdim=True).sqrt() / 20
         chroma = difference[:, 1:] * (weight / mean(weight))
         difference = torch.cat([difference[:, :1], chroma], dim=1)
     return difference.mean()
+
+
+def softened(difference: Tensor, softness: float) -> Tensor:
+    """A difference d counts as d^2 / softness below `softness` and 2d - softness beyond it; any shape.
+
+    L1 asks for the median of the colours that are plausible, which is dull where most are; squares ask for their mean.
+    """
+    squares = difference.square() / softness
+    return torch.where(difference < softness, squares, 2 * difference - softness)
 
 
 def stranger_loss(predicted: Tensor, truth: Tensor, reference: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from scsnet import SCSNet
-from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
+from scsnet.color import denormalize_lab, gray, lab_to_rgb, normalize_lab, rgb_to_lab
 
 from . import metrics
 from .degrade import degraded
@@ -84,12 +84,6 @@ def planes(picture: Image.Image | np.ndarray) -> Tensor:
 def pixels(rgb: Tensor) -> np.ndarray:
     """(1, 3, H, W) in 0..1 -> uint8 (H, W, 3)."""
     return (rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def gray(rgb: Tensor) -> Tensor:
-    """(B, 3, H, W) in 0..1 -> the gray of the same L*, three equal planes."""
-    lab = rgb_to_lab(rgb)
-    return lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], 1), clip=True)
 
 
 class Colorizer:

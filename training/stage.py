@@ -14,6 +14,12 @@ def at_least(config: object, name: str, low: int) -> None:
         raise ValueError(f"{name} must be at least {low}, got {getattr(config, name)}")
 
 
+def above_0_at_most_1(config: object, name: str) -> None:
+    """Errors: ValueError where a field is not."""
+    if not 0 < getattr(config, name) <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(config, name)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One part of a run: what the network is shown and what counts, for a number of steps."""
@@ -117,10 +123,7 @@ class Stage:
             raise ValueError(
                 f"magnification must be two numbers, 0 < low <= high <= 64, got {self.magnification}"
             )
-        if not 0 < self.learning_rate <= 1:
-            raise ValueError(
-                f"learning_rate must be above 0 and at most 1, got {self.learning_rate}"
-            )
+        above_0_at_most_1(self, "learning_rate")
         if self.learns not in get_args(Learns):
             raise ValueError(f"learns must be one of {get_args(Learns)}, got {self.learns!r}")
         if self.learns == "reference" and self.has_automatic:

@@ -11,24 +11,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from scsnet.color import rgb_to_lab
-from scsnet.wholefile import whole_file
+from scsnet import tensorfile
+from scsnet.color import gray, rgb_to_lab
 from training.backbones import MobileNet
 from training.data import BICUBIC, planes, random_square
+from training.files import names_weights
 from training.options import Parser, filled
 from training.photos import BadPhotoError, Entry, find, read
-from training.stage import at_least
-from training.teaching import SIZE, Head, cells, difference, grayed
+from training.stage import above_0_at_most_1, at_least
+from training.teaching import SIZE, Head, cells, difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +56,12 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("views", "epochs", "batch"):
             at_least(self, name, 1)
-        if not 0 < self.learning_rate <= 1:
-            raise ValueError(
-                f"learning_rate must be above 0 and at most 1, got {self.learning_rate}"
-            )
+        above_0_at_most_1(self, "learning_rate")
         if not self.data:
             raise ValueError("--data is missing: folders, lists or shards of photos")
         if not self.features:
             raise ValueError("--features is missing: the file with MobileNet's features")
-        if Path(self.output).suffix != ".safetensors":
-            raise ValueError(f"expected output to be a .safetensors file, got {self.output!r}")
+        names_weights(self.output)
 
 
 def _views(entries: Sequence[Entry], count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -85,21 +82,12 @@ def examples(options: Options, device: torch.device) -> tuple[Tensor, Tensor]:
     mobilenet = MobileNet(options.features).to(device)
     seen: list[Tensor] = []
     wanted: list[Tensor] = []
-    waiting: list[np.ndarray] = []
-
-    def look() -> None:
-        rgb = planes(waiting).to(device)
+    views = _views(find(options.data), options.views, np.random.default_rng(options.seed))
+    while some := list(islice(views, 32)):
+        rgb = planes(some).to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            seen.append(mobilenet(grayed(rgb)).to("cpu", torch.bfloat16))
+            seen.append(mobilenet(gray(rgb)).to("cpu", torch.bfloat16))
         wanted.append(cells(rgb_to_lab(rgb)[:, 1:]).cpu())
-        waiting.clear()
-
-    for view in _views(find(options.data), options.views, np.random.default_rng(options.seed)):
-        waiting.append(view)
-        if len(waiting) == 32:
-            look()
-    if waiting:
-        look()
     if not seen:
         raise ValueError("there are no photos to learn from")
     return torch.cat(seen), torch.cat(wanted)
@@ -141,9 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options = filled(parser, Options, arguments)
         head = learn(*examples(options, device), options, device)
-        content = save({name: tensor.cpu() for name, tensor in head.state_dict().items()})
-        with whole_file(Path(options.output)) as file:
-            file.write(content)
+        tensorfile.write(Path(options.output), head.cpu().state_dict(), {})
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(options.output)

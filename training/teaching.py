@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scsnet.color import lab_to_rgb, rgb_to_lab
+from scsnet.color import gray
 
 from .backbones import MobileNet, tensors
+from .losses import softened
 
 SIZE = 224  # pixels of the side that MobileNet looks at, as it was trained
 CELLS = SIZE // 16
@@ -59,13 +60,7 @@ class Teacher(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         """sRGB (B, 3, 224, 224) in 0..1, of which only L is looked at -> ab (B, 2, 14, 14) in CIE units."""
-        return self.head(self.mobilenet(grayed(rgb))).float()
-
-
-def grayed(rgb: Tensor) -> Tensor:
-    """sRGB (B, 3, H, W) without its colours."""
-    lab = rgb_to_lab(rgb)
-    return lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], 1), clip=True)
+        return self.head(self.mobilenet(gray(rgb))).float()
 
 
 def cells(ab: Tensor) -> Tensor:
@@ -74,5 +69,5 @@ def cells(ab: Tensor) -> Tensor:
 
 
 def difference(made: Tensor, wanted: Tensor) -> Tensor:
-    """Of ab in CIE units, scaled as Eq. 5: squares below 40, so that means of plausible colours are asked for."""
-    return 2 * F.smooth_l1_loss(made, wanted, beta=SOFTNESS) / 110
+    """Of ab in CIE units, softened, scaled as Eq. 5: asks for the mean of the plausible colours."""
+    return softened((made - wanted).abs(), SOFTNESS).mean() / 110

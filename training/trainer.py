@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -147,20 +147,10 @@ class Trainer:
 
     def backward(self, batch: Batch, place: Place) -> Terms:
         """Gradients of both networks for one part of a batch are added up; the terms come back."""
-        weights = {
-            name: getattr(place.stage, name)
-            for name in (
-                "content",
-                "perceptual",
-                "adversarial",
-                "distillation",
-                "classification",
-                "teaching",
-            )
-        }
-        weights["supervision"] = place.supervision
         made = self.wrapped(batch, place.mode)
         terms, truth, planes = self.terms(made, batch, place)
+        weights = {name: getattr(place.stage, name) for name in terms}
+        weights["supervision"] = place.supervision
         parts = place.stage.accumulate
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         (total / parts).backward()
@@ -180,11 +170,9 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = place.learning_rate
             optimizer.zero_grad(set_to_none=True)
-        for module in self.net.children():  # the optimizer passes by what has no gradient
-            module.requires_grad_(self._learns(module, place.stage))
-        if place.stage.learns == "reference":
-            for module in self.net.color_branch.only_reference:
-                module.requires_grad_(True)
+        self.net.requires_grad_(False)  # the optimizer passes by what has no gradient
+        for module in self._learners(place.stage):
+            module.requires_grad_(True)
         for part in range(place.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
@@ -204,15 +192,17 @@ class Trainer:
         self.step += 1
         return sums, skipped
 
-    def _learns(self, module: nn.Module, stage: Stage) -> bool:
-        """Whether a part of the network changes. The colour branch stands on the first convolution."""
-        if module is self.net.texture_encoder:
-            return stage.trains_texture
-        if stage.learns == "texture":
-            return module not in (self.net.color_branch, self.net.initial)
-        if module is self.net.color_branch:
-            return stage.learns in ("everything", "color")
-        return stage.learns == "everything"
+    def _learners(self, stage: Stage) -> Iterable[nn.Module]:
+        """The parts of the network that change. The colour branch stands on the first convolution."""
+        net = self.net
+        if stage.learns == "reference":
+            return net.color_branch.only_reference
+        if stage.learns == "color":
+            return (net.color_branch,)
+        kept = {net.color_branch, net.initial} if stage.learns == "texture" else set()
+        if not stage.trains_texture:
+            kept.add(net.texture_encoder)
+        return [module for module in net.children() if module not in kept]
 
     def _without_exchange(self) -> Any:
         return self.accelerator.no_sync(self.wrapped)
