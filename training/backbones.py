@@ -66,12 +66,15 @@ def _blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
 
 
 class VGG(nn.Module):
-    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6)."""
+    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6).
+
+    Of the last block it keeps the first convolution, or all with `whole`.
+    """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, whole: bool = False) -> None:
         super().__init__()
         weights = tensors(source)
         blocks, self.caffe = _blocks(weights)
@@ -83,7 +86,8 @@ class VGG(nn.Module):
         last = len(blocks) - 1
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                _convolution(weights, name) for name in (names[:1] if n == last else names)
+                _convolution(weights, name)
+                for name in (names[:1] if n == last and not whole else names)
             )
             for n, names in enumerate(blocks)
         )
@@ -93,13 +97,17 @@ class VGG(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
+    def prepared(self, rgb: Tensor) -> Tensor:
+        """sRGB (B, 3, H, W), about 0..1 -> what the first convolution expects."""
+        return ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
+
     def forward(self, rgb: Tensor) -> list[Tensor]:
         """sRGB (B, 3, H, W), about 0..1 -> relu{l}_1, l = 1.., each (B, C, H / 2^(l-1), W / 2^(l-1)).
 
         Features of the caffe convention are divided by 57.6, the deviation of its inputs, so that both
         conventions give a loss of about the same size.
         """
-        x = ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
+        x = self.prepared(rgb)
         features = []
         for n, block in enumerate(self.blocks):
             assert isinstance(block, nn.ModuleList)

@@ -17,14 +17,14 @@ from .config import TrainConfig
 from .data import Batch
 from .elastic import warp
 from .plan import Mode
-from .supervision import Classification, Supervision, colored, siamese_start
+from .supervision import Classification, Supervision, colored, pooled, siamese_start
 
 
 class Made(NamedTuple):
     """What the forward pass gives to the losses."""
 
     planes: Tensor
-    """Normalised LAB of the window (B, 3, h, w), float32."""
+    """Normalised LAB of the window (B, 3, h, w), float32; of a coarse stage the true L, at quarter size."""
     deep: Tensor
     """Loss of the deep supervision."""
     semantics: Tensor
@@ -66,10 +66,14 @@ class Generator(nn.Module):
                 net.initial(fit(luminance, batch.working_size))
             )
             made = colored(net, heads, source, reference, small[:, 1:])
-            initial = net.initial(luminance)
-            textured = net.texture_encoder(initial) if mode.texture else initial
-            features = Features(luminance, made.color, source, textured, made.kept)
-            planes = net.decode(features, batch.size, batch.window)
+            if mode.coarse:
+                planes = self._coarse(made.attended, small)
+            else:
+                initial = net.initial(luminance)
+                textured = net.texture_encoder(initial) if mode.texture else initial
+                color = net.color_branch.decoder(made.attended)
+                features = Features(luminance, color, source, textured, made.kept)
+                planes = net.decode(features, batch.size, batch.window)
             semantics = source.new_zeros(0)
             if mode.distilled and self.semantics is not None:
                 semantics = self.semantics(source)
@@ -78,6 +82,11 @@ class Generator(nn.Module):
                 found = {"source": source, "attended": made.attended}
                 classes = self.classification.loss(found, small_lab[:, 1:])
         return Made(planes.float(), made.deep, semantics, classes)
+
+    def _coarse(self, attended: Tensor, small: Tensor) -> Tensor:
+        """What the head after SAttn says of ab, with the L of `small` -> (B, 3, h / 4, w / 4)."""
+        ab = self.supervision.heads["attended"](attended)
+        return torch.cat([pooled(small[:, :1], ab), ab.float()], dim=1)
 
 
 def strangers(pictures: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class Mode(NamedTuple):
     """The head of the distillation is used."""
     classified: bool
     """The heads that predict classes of colour are used."""
+    coarse: bool
+    """Neither phi_D nor CPM is used."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Place:
             supervised=self.supervision > 0 and not self.strange,
             distilled=stage.distillation > 0,
             classified=self.automatic and stage.classification > 0,
+            coarse=stage.coarse,
         )
 
     @property

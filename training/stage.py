@@ -51,8 +51,12 @@ class Stage:
     learns: Learns = "everything"
     """What changes: everything, phi alone (color), of it only what automatic pictures never meet, phi_E^r and PVCAttn
     (reference), or psi_E and CPM alone (texture); the rest keeps what it knows."""
+    coarse: bool = False
+    """Neither phi_D nor CPM run: what a head after SAttn says of ab at quarter size is judged. Twice as fast."""
     learning_rate: float = 5e-4
     """The highest one, after the warm-up."""
+    encoder_rate: float = 1.0
+    """Learning rate of phi_E^s, phi_E^r and the first convolutions against that of the rest. 0: they stay as they are."""
     warmup: int = 100
     """Steps of linear warm-up at the start of the stage."""
     final_fraction: float = 0.03
@@ -135,8 +139,17 @@ class Stage:
             raise ValueError(
                 f"teaching compares whole pictures: window must be 0, got {self.window}"
             )
-        if not 0 <= self.degrade <= 1:
-            raise ValueError(f"degrade must be between 0 and 1, got {self.degrade}")
+        if self.coarse and (self.window or self.perceptual or self.adversarial):
+            raise ValueError(
+                "coarse makes no picture: window, perceptual and adversarial must be 0"
+            )
+        if self.coarse and self.learns in ("reference", "texture"):
+            raise ValueError(
+                f"coarse teaches phi: learns must be everything or color, got {self.learns!r}"
+            )
+        for name in ("degrade", "encoder_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
 
         if self.adversarial and self.smallest_truth < 32:
             raise ValueError(

@@ -44,8 +44,7 @@ class Supervision(nn.Module):
 
     def loss(self, name: str, features: Tensor, ab: Tensor) -> Tensor:
         """L1 between the prediction from `features` (B, 256, h, w) and `ab` (B, 2, H, W), pooled."""
-        truth = F.adaptive_avg_pool2d(ab, (features.shape[2], features.shape[3]))
-        return F.l1_loss(self.heads[name](features).float(), truth)
+        return F.l1_loss(self.heads[name](features).float(), pooled(ab, features))
 
 
 class Classification(nn.Module):
@@ -70,8 +69,7 @@ class Classification(nn.Module):
 
     def loss(self, features: Mapping[str, Tensor], ab: Tensor) -> Tensor:
         """Cross-entropy from F_s and from what SAttn made, each (B, 256, h, w); ab (B, 2, H, W), CIE units."""
-        h, w = features["source"].shape[2:]
-        truth = self.classes(F.adaptive_avg_pool2d(ab, (h, w)))
+        truth = self.classes(pooled(ab, features["source"]))
         losses = [
             F.cross_entropy(head(features[name]).float(), truth)
             for name, head in self.heads.items()
@@ -80,10 +78,8 @@ class Classification(nn.Module):
 
 
 class Colored(NamedTuple):
-    """What the colour branch gives in training."""
+    """What the colour branch gives in training, before phi_D."""
 
-    color: Tensor
-    """F_color."""
     kept: ReferenceFeatures | None
     """Of the reference."""
     attended: Tensor
@@ -95,7 +91,7 @@ class Colored(NamedTuple):
 def colored(
     net: SCSNet, heads: Supervision | None, source: Tensor, reference_lab: Tensor | None, ab: Tensor
 ) -> Colored:
-    """The colour branch step by step; normalised reference LAB and ab."""
+    """The colour branch up to SAttn, step by step; normalised reference LAB and ab."""
     branch, loss = net.color_branch, source.new_zeros((), dtype=torch.float32)
     memories = None
     if reference_lab is not None:
@@ -114,4 +110,9 @@ def colored(
         ):
             loss = loss + heads.loss(name, features, ab)
     kept = None if memories is None else ReferenceFeatures(memories)
-    return Colored(branch.decoder(attended), kept, attended, loss)
+    return Colored(kept, attended, loss)
+
+
+def pooled(planes: Tensor, like: Tensor) -> Tensor:
+    """(B, C, H, W) -> means of cells, as many as `like` (B, D, h, w) has."""
+    return F.adaptive_avg_pool2d(planes, (like.shape[2], like.shape[3]))

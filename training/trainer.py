@@ -26,6 +26,7 @@ from .generator import Generator, Made, starting_network, strangers
 from .plan import Place, Plan
 from .processes import mean
 from .stage import Stage
+from .supervision import pooled
 from .teaching import Teacher, cells, difference
 
 Terms = dict[str, Tensor]
@@ -74,15 +75,22 @@ class Trainer:
         self.wrapped_discriminator = (
             accelerator.prepare_model(self.discriminator) if self.discriminator else None
         )
-        self.optimizers = [
-            self._adam(m) for m in (self.generator, self.discriminator) if m is not None
-        ]
+        encoders = [p for module in self._encoders for p in module.parameters()]
+        apart = set(encoders)
+        rest = [p for p in self.generator.parameters() if p not in apart]
+        self.optimizers = [self._adam(rest, encoders)]
+        if self.discriminator is not None:
+            self.optimizers.append(self._adam(list(self.discriminator.parameters())))
         self.step = 0
 
-    def _adam(self, module: nn.Module) -> torch.optim.Adam:
+    def _adam(self, *groups: list[nn.Parameter]) -> torch.optim.Adam:
         c = self.config
         return torch.optim.Adam(
-            module.parameters(), lr=0.0, betas=c.betas, weight_decay=c.weight_decay, fused=True
+            [{"params": group} for group in groups],
+            lr=0.0,
+            betas=c.betas,
+            weight_decay=c.weight_decay,
+            fused=True,
         )
 
     @property
@@ -95,7 +103,7 @@ class Trainer:
     def terms(self, made: Made, batch: Batch, place: Place) -> tuple[Terms, Tensor, Tensor]:
         """Every term of the generator's loss that counts, unweighted; truth and result as planes."""
         stage, config = place.stage, self.config
-        truth = rgb_to_lab(batch.high)
+        truth = pooled(rgb_to_lab(batch.high), made.planes)  # a coarse stage's are fewer
         lab = denormalize_lab(made.planes, self.net.config)
         shape = (stage.rebalance, stage.softness) if place.automatic else (0.0, 0.0)
         if place.strange:
@@ -168,11 +176,16 @@ class Trainer:
         sums: Terms = {}
         skipped: tuple[str, ...] = ()
         for optimizer in self.optimizers:
-            optimizer.param_groups[0]["lr"] = place.learning_rate
+            rates = (1.0, place.stage.encoder_rate)  # the discriminator has no second group
+            for group, rate in zip(optimizer.param_groups, rates, strict=False):
+                group["lr"] = place.learning_rate * rate
             optimizer.zero_grad(set_to_none=True)
         self.net.requires_grad_(False)  # the optimizer passes by what has no gradient
         for module in self._learners(place.stage):
             module.requires_grad_(True)
+        if not place.stage.encoder_rate:
+            for module in self._encoders:
+                module.requires_grad_(False)
         for part in range(place.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
@@ -203,6 +216,17 @@ class Trainer:
         if not stage.trains_texture:
             kept.add(net.texture_encoder)
         return [module for module in net.children() if module not in kept]
+
+    @property
+    def _encoders(self) -> tuple[nn.Module, ...]:
+        """phi_E^s and phi_E^r with the convolutions before them: what `encoder_rate` is for."""
+        branch = self.net.color_branch
+        return (
+            self.net.initial,
+            branch.source_encoder,
+            branch.reference_initial,
+            branch.reference_encoder,
+        )
 
     def _without_exchange(self) -> Any:
         return self.accelerator.no_sync(self.wrapped)
