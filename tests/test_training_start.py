@@ -189,6 +189,12 @@ def test_coarse_colours_are_learnt_without_a_picture(tmp_path):
         assert np.mean(found[-8:]) < 0.7 * np.mean(found[:4])
 
 
+def test_phi_d_learns_alone(photos, tmp_path):
+    stage = replace(COARSE, steps=2, coarse=False, learns="decoder")
+    config = tiny_config(photos, tmp_path / "run")
+    assert parts_that_move(config, stage, tmp_path) == {"color_branch.decoder"}
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.01])
 def test_encoders_stay_behind(photos, tmp_path, rate):
     config = tiny_config(photos, tmp_path / "run")

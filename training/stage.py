@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Learns = Literal["everything", "color", "reference", "texture"]
+Learns = Literal["everything", "color", "decoder", "reference", "texture"]
 
 
 def at_least(config: object, name: str, low: int) -> None:
@@ -49,8 +49,8 @@ class Stage:
     strangers_every: int = 0
     """Every n-th of the batches with references has those of other photos; of its ab only the mean counts. 0: none."""
     learns: Learns = "everything"
-    """What changes: everything, phi alone (color), of it only what automatic pictures never meet, phi_E^r and PVCAttn
-    (reference), or psi_E and CPM alone (texture); the rest keeps what it knows."""
+    """What changes: everything, phi alone (color), of it only phi_D (decoder) or what automatic pictures never meet,
+    phi_E^r and PVCAttn (reference), or psi_E and CPM alone (texture); the rest keeps what it knows."""
     coarse: bool = False
     """Neither phi_D nor CPM run: what a head after SAttn says of ab at quarter size is judged. Twice as fast."""
     learning_rate: float = 5e-4
@@ -143,7 +143,7 @@ class Stage:
             raise ValueError(
                 "coarse makes no picture: window, perceptual and adversarial must be 0"
             )
-        if self.coarse and self.learns in ("reference", "texture"):
+        if self.coarse and self.learns not in ("everything", "color"):
             raise ValueError(
                 f"coarse teaches phi: learns must be everything or color, got {self.learns!r}"
             )

@@ -210,6 +210,8 @@ class Trainer:
         net = self.net
         if stage.learns == "reference":
             return net.color_branch.only_reference
+        if stage.learns == "decoder":
+            return (net.color_branch.decoder,)
         if stage.learns == "color":
             return (net.color_branch,)
         kept = {net.color_branch, net.initial} if stage.learns == "texture" else set()
