@@ -10,6 +10,7 @@ from training.backbones import VGG, MobileNet
 from training.degrade import degraded
 from training.discriminator import Discriminator
 from training.elastic import draw, warp
+from training.teaching import difference
 
 FORMS = ("ralsgan", "paper")
 
@@ -54,6 +55,17 @@ def test_rebalance_pulls_strong_colours_more_and_keeps_the_mean():
     dull, strong = predicted.grad[0, 1, 0].abs()
     assert strong / dull == pytest.approx(3.0, rel=1e-3)  # 1 + 0.5 * 80 / 20
     assert dull + strong == pytest.approx(2 / 110 / 6)
+
+
+def test_redness_is_the_weight_of_a():
+    predicted = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    losses.content_loss(predicted, torch.full((1, 3, 2, 2), 9.0), redness=4.0).backward()
+    lightness, a, b = predicted.grad.abs().sum((0, 2, 3))
+    assert a == pytest.approx(4 * float(b)) == pytest.approx(4 * float(lightness))
+    ab = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    difference(ab, torch.full((1, 2, 3, 3), 9.0), redness=4.0).backward()
+    a, b = ab.grad.abs().sum((0, 2, 3))
+    assert a == pytest.approx(4 * float(b))
 
 
 def test_perceptual_is_the_weighted_sum():

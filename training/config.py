@@ -117,7 +117,10 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`, also after JSON; ValueError on unknown or missing fields."""
+        """The inverse of `to_dict`, also after JSON; ValueError on unknown fields.
+
+        One that is missing has its default: what a version did that did not have it yet.
+        """
         stages = tuple(_build(Stage, stage) for stage in values.get("stages", ()))
         network = SCSNetConfig.from_dict(values.get("network"))
         return _build(cls, {**values, "stages": stages, "network": network})
@@ -129,6 +132,4 @@ def _build(cls: type, values: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"{cls.__name__} has no field {unknown[0]!r}, it has {', '.join(sorted(known))}"
         )
-    if missing := sorted(known - set(values)):
-        raise ValueError(f"{cls.__name__} lacks the field {missing[0]!r}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

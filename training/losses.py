@@ -24,18 +24,21 @@ def content_loss(
     rebalance: float = 0.0,
     softness: float = 0.0,
     mean: Mean = torch.mean,
+    redness: float = 1.0,
 ) -> Tensor:
     """Eq. 5: L1 between LAB planes (B, 3, H, W) in CIE units, divided by 110.
 
     `rebalance` makes a pixel weigh 1 + rebalance * chroma / 20, mean 1: rare strong colours then pull
     as much as the many dull ones that draw a prediction to sepia.
 
-    `softness`: differences of ab are `softened` where it is above 0.
+    `softness`: differences of ab are `softened` where it is above 0. `redness`: how much a weighs against b.
     """
     difference = (predicted - truth).abs()
     if softness > 0:
         difference = torch.cat([difference[:, :1], softened(difference[:, 1:], softness)], dim=1)
     difference = difference / 110
+    if redness != 1:
+        difference = difference * difference.new_tensor([1, redness, 1]).view(1, 3, 1, 1)
     if rebalance > 0:
         weight = 1 + rebalance * truth[:, 1:].square().sum(1, keepdim=True).sqrt() / 20
         chroma = difference[:, 1:] * (weight / mean(weight))

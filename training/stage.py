@@ -77,6 +77,8 @@ class Stage:
     """Automatic batches: weight of the difference from the coarse colours that a teacher expects."""
     rebalance: float = 0.5
     """Automatic batches: a pixel weighs 1 + rebalance * chroma / 20, against sepia."""
+    redness: float = 1.0
+    """Automatic batches: what a (green to red) weighs against b (blue to yellow), which differs more and is learnt first."""
     softness: float = 0.0
     """Automatic batches: ab differences below this (CIE units) count by their square. 0: L1 (Eq. 5)."""
     degrade: float = 0.0
@@ -104,6 +106,7 @@ class Stage:
             "classification",
             "teaching",
             "rebalance",
+            "redness",
             "softness",
         ):
             at_least(self, name, 0)

@@ -68,6 +68,10 @@ def cells(ab: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(ab, CELLS)
 
 
-def difference(made: Tensor, wanted: Tensor) -> Tensor:
-    """Of ab in CIE units, softened, scaled as Eq. 5: asks for the mean of the plausible colours."""
-    return softened((made - wanted).abs(), SOFTNESS).mean() / 110
+def difference(made: Tensor, wanted: Tensor, redness: float = 1.0) -> Tensor:
+    """Of ab in CIE units, softened, scaled as Eq. 5: asks for the mean of the plausible colours.
+
+    `redness`: how much a weighs against b.
+    """
+    a, b = softened((made - wanted).abs(), SOFTNESS).mean((0, 2, 3))
+    return (redness * a + b) / 2 / 110

@@ -105,12 +105,17 @@ class Trainer:
         stage, config = place.stage, self.config
         truth = pooled(rgb_to_lab(batch.high), made.planes)  # a coarse stage's are fewer
         lab = denormalize_lab(made.planes, self.net.config)
-        shape = (stage.rebalance, stage.softness) if place.automatic else (0.0, 0.0)
+        automatic = {
+            "rebalance": stage.rebalance,
+            "softness": stage.softness,
+            "redness": stage.redness,
+        }
+        shape = automatic if place.automatic else {}
         if place.strange:
             given = strangers(rgb_to_lab(batch.low))
             terms = {"content": losses.stranger_loss(lab, truth, given)}
         else:
-            terms = {"content": losses.content_loss(lab, truth, *shape, mean)}
+            terms = {"content": losses.content_loss(lab, truth, mean=mean, **shape)}
         if place.mode.supervised:
             terms["supervision"] = made.deep
         if place.mode.classified:
@@ -131,7 +136,7 @@ class Trainer:
         if stage.teaching and place.automatic and self.teacher is not None:
             with self._narrow(), torch.no_grad():
                 expected = self.teacher(batch.wide)
-            terms["teaching"] = difference(cells(lab[:, 1:]), expected)
+            terms["teaching"] = difference(cells(lab[:, 1:]), expected, stage.redness)
         true_planes = normalize_lab(truth, self.net.config)
         if stage.adversarial and self.discriminator is not None:
             self.discriminator.requires_grad_(False)
