@@ -121,7 +121,7 @@ def test_what_is_kept_and_what_is_not(started):
 def test_layers_are_vggs_own(vgg_file):
     vgg = VGG(vgg_file, whole=True)
     gray = torch.rand(1, 1, 16, 16).expand(-1, 3, -1, -1)
-    made = list(start.layers(vgg, gray))
+    made = list(start.seen_by(vgg, gray))
     assert [tuple(x.shape[1:]) for x in made] == [
         (64, 16, 16), (64, 16, 16), (64, 8, 8), (128, 8, 8), (128, 8, 8), (128, 4, 4), (256, 4, 4), (256, 4, 4),
     ]  # fmt: skip
@@ -143,12 +143,20 @@ def test_a_fit_finds_the_convolution_that_made_the_data():
         ("--features {vgg} --output {out}", "--data is missing"),
         ("--data {photos} --output {out}", "--features is missing"),
         ("--data {photos} --features {vgg} --output {out} --init {narrow}", "width 64"),
+        ("--data {photos} --features {vgg} --output {out} --init {normed}", 'norm="none"'),
+        ("--data {photos} --features {short} --output {out} --size 32", "VGG's is missing"),
+        ("--data {photos} --features {vgg} --output {out} --size 30", "multiple of 4"),
         ("--data {photos} --features {narrow} --output {out}", "holds no VGG features"),
     ],
 )
 def test_what_is_wrong_is_said(photos, vgg_file, tmp_path, capsys, words, message):
     checkpoint.save(tmp_path / "narrow.safetensors", SCSNet(SCSNetConfig(width=8, depth=1)))
-    files = {"narrow": tmp_path / "narrow.safetensors", "out": tmp_path / "out.safetensors"}
+    normed = SCSNetConfig(width=8, depth=1, norm="instance")
+    checkpoint.save(tmp_path / "normed.safetensors", SCSNet(normed))
+    first = {name: array for name, array in np.load(vgg_file).items() if "block1" in name}
+    np.savez(tmp_path / "short.npz", **first)
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("narrow", "normed", "out")}
+    files["short"] = tmp_path / "short.npz"
     with pytest.raises(SystemExit):
         start.main(words.format(photos=photos, vgg=vgg_file, **files).split())
     assert message in capsys.readouterr().err

@@ -1,9 +1,9 @@
 """Weights to start from: `python training/start.py --data PHOTOS --features VGG --output start.safetensors`.
 
-phi_E^s becomes what VGG, trained on ImageNet, sees in gray photos. Its first eight layers, conv1_1 to
-conv3_2 with two poolings, are as wide as the eight blocks of phi_E^s, each of which is fitted by least squares: given
-what the blocks before it make of the photos, it should make what VGG makes. phi_E^r starts as a copy, PVCAttn and the extractor start
-untrained, and the rest is that of `--init`. Train with `train.py --init start.safetensors`.
+phi_E^s becomes what VGG, trained on ImageNet, sees in gray photos. The first eight layers of VGG, conv1_1 to conv3_2 with
+two poolings, are as wide as the eight blocks of phi_E^s. Each block is fitted by least squares: given what the blocks
+before it make of the photos, it should make what VGG makes. phi_E^r starts as a copy, PVCAttn and the extractor start
+untrained, and the rest is that of `--init`. Then: `train.py --init start.safetensors`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.color import gray, normalize_lab, rgb_to_lab
-from scsnet.layers import ConvBlock
+from scsnet.layers import ConvBlock, activate
+from scsnet.sizes import STRIDE
 from training.backbones import VGG
 from training.data import BICUBIC, planes, random_square
 from training.files import names_weights
@@ -59,6 +60,8 @@ class Options:
     def __post_init__(self) -> None:
         at_least(self, "photos", 1)
         at_least(self, "size", 16)
+        if self.size % STRIDE:
+            raise ValueError(f"size must be a multiple of {STRIDE}, got {self.size}")
         if not self.data:
             raise ValueError("--data is missing: folders, lists or shards of photos")
         if not self.features:
@@ -82,7 +85,7 @@ def grays(options: Options) -> Tensor:
     return gray(planes(found))
 
 
-def layers(vgg: VGG, rgb: Tensor) -> Iterator[Tensor]:
+def seen_by(vgg: VGG, rgb: Tensor) -> Iterator[Tensor]:
     """What VGG sees, layer by layer: before each activation and after each pooling."""
     x = vgg.prepared(rgb)
     for n, block in enumerate(vgg.blocks):
@@ -119,22 +122,23 @@ def fit(conv: nn.Conv2d, seen: Tensor, wanted: Tensor, generator: torch.Generato
 @torch.no_grad()
 def see_as(net: SCSNet, vgg: VGG, rgb: Tensor, seed: int = 0) -> float:
     """Fit phi_E^s to VGG on gray pictures (N, 3, H, W); the mean cosine distance that is left at its end."""
+    norm = net.config.norm
+    if norm != "none":
+        raise ValueError(f'expected a network with norm="none", as VGG has it, got {norm!r}')
     generator = torch.Generator().manual_seed(seed)
     blocks = [b for b in net.color_branch.source_encoder.blocks if isinstance(b, ConvBlock)]
     luminance = normalize_lab(rgb_to_lab(rgb), net.config)[:, :1]
-    seen = torch.cat([F.leaky_relu(net.initial(part), 0.2) for part in luminance.split(8)])
+    seen = torch.cat([activate(net.initial(part), norm) for part in luminance.split(8)])
     wanted = torch.zeros(0)
     for number, block in enumerate(tqdm(blocks, desc="fitting", unit="layer", disable=None)):
-        parts = [next(islice(layers(vgg, part), number, None)) for part in rgb.split(8)]
-        wanted = torch.cat(parts)
-        expected = (
-            block.conv.out_channels,
-            *(-(-s // block.conv.stride[0]) for s in seen.shape[2:]),
-        )
-        if wanted.shape[1:] != expected:
+        parts = [next(islice(seen_by(vgg, part), number, None), None) for part in rgb.split(8)]
+        found = [part for part in parts if part is not None]
+        wanted = torch.cat(found) if found else torch.zeros(0)
+        width, side = block.conv.out_channels, seen.shape[-1] // block.conv.stride[0]
+        if wanted.shape[1:] != (width, side, side):
             raise ValueError(
-                f"expected layers of VGG as phi_E^s has them (width 64), {expected} next, "
-                f"got {tuple(wanted.shape[1:])}"
+                f"expected VGG16 or VGG19 and a network of width 64: layer {number + 1} of phi_E^s is "
+                f"{(width, side, side)}, VGG's is {tuple(wanted.shape[1:]) or 'missing'}"
             )
         wanted = wanted / F.relu(wanted).std()  # VGG's are hundreds
         fit(block.conv, seen, wanted, generator)
