@@ -71,6 +71,7 @@ def test_the_reference_is_the_neighbours(photos, tmp_path):
         supervised=False,
         distilled=False,
         classified=False,
+        coarse=False,
     )
     with torch.no_grad():
         own = generator(batch, plain).planes
