@@ -51,7 +51,7 @@ class Options:
     init: str = ""
     """Weights whose psi_E, phi_D and CPM are kept: a file, "bundled", or "hf:owner/repo". Empty: untrained ones."""
     photos: int = 300
-    """How many photos; at 96 pixels 10 MB of memory each."""
+    """How many photos; all of them are in memory, as wide as a layer."""
     size: int = 96
     """Side that they are looked at, pixels."""
     seed: int = 0

@@ -103,14 +103,12 @@ class Trainer:
     def terms(self, made: Made, batch: Batch, place: Place) -> tuple[Terms, Tensor, Tensor]:
         """Every term of the generator's loss that counts, unweighted; truth and result as planes."""
         stage, config = place.stage, self.config
-        truth = pooled(rgb_to_lab(batch.high), made.planes)  # a coarse stage's are fewer
+        truth = rgb_to_lab(batch.high)
+        if stage.coarse:
+            truth = pooled(truth, made.planes)
         lab = denormalize_lab(made.planes, self.net.config)
-        automatic = {
-            "rebalance": stage.rebalance,
-            "softness": stage.softness,
-            "redness": stage.redness,
-        }
-        shape = automatic if place.automatic else {}
+        shaping = ("rebalance", "softness", "redness") if place.automatic else ()
+        shape = {name: getattr(stage, name) for name in shaping}
         if place.strange:
             given = strangers(rgb_to_lab(batch.low))
             terms = {"content": losses.stranger_loss(lab, truth, given)}
