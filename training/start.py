@@ -2,8 +2,11 @@
 
 phi_E^s becomes what VGG, trained on ImageNet, sees in gray photos. The first eight layers of VGG, conv1_1 to conv3_2 with
 two poolings, are as wide as the eight blocks of phi_E^s. Each block is fitted by least squares: given what the blocks
-before it make of the photos, it should make what VGG makes. phi_E^r starts as a copy, PVCAttn and the extractor start
-untrained, and the rest is that of `--init`. Then: `train.py --init start.safetensors`.
+before it make of the photos, it should make what VGG makes. phi_E^r and PVCAttn are fitted too: they bring a reference's
+colours to where the picture looks alike (`training.carrying`). The extractor starts untrained, and the rest is that of
+`--init`. Then: `train.py --init start.safetensors`.
+
+`--part references` fits phi_E^r and PVCAttn alone to whatever phi_E^s of `--init` sees: after training that was automatic only.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -27,15 +31,17 @@ from scsnet.color import gray, normalize_lab, rgb_to_lab
 from scsnet.layers import ConvBlock, activate
 from scsnet.sizes import STRIDE
 from training.backbones import VGG
+from training.carrying import brought, start_references
 from training.data import BICUBIC, planes, random_square
+from training.elastic import elastic_copy
 from training.files import names_weights
+from training.least_squares import fit
 from training.options import Parser, filled
 from training.photos import BadPhotoError, find, read, spread
 from training.stage import at_least
-from training.supervision import siamese_start
+from training.supervision import pooled, siamese_start
 
-SAMPLES = 600  # positions of a photo that a block is fitted on
-RIDGE = 1e-5  # against columns that say the same, relative to the mean square
+Part = Literal["everything", "references"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +51,13 @@ class Options:
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     features: str = ""
-    """VGG features: .safetensors (torchvision names) or .npz (blockB_convI)."""
+    """VGG features: .safetensors (torchvision names) or .npz (blockB_convI). Not needed for references alone."""
     output: str = ""
     """A .safetensors file."""
     init: str = ""
     """Weights whose psi_E, phi_D and CPM are kept: a file, "bundled", or "hf:owner/repo". Empty: untrained ones."""
+    part: Part = "everything"
+    """references: only phi_E^r and PVCAttn start anew, all that automatic pictures meet is that of init."""
     photos: int = 300
     """How many photos; all of them are in memory, as wide as a layer."""
     size: int = 96
@@ -64,13 +72,17 @@ class Options:
             raise ValueError(f"size must be a multiple of {STRIDE}, got {self.size}")
         if not self.data:
             raise ValueError("--data is missing: folders, lists or shards of photos")
-        if not self.features:
+        if self.part not in get_args(Part):
+            raise ValueError(f"expected part to be one of {get_args(Part)}, got {self.part!r}")
+        if self.part == "everything" and not self.features:
             raise ValueError("--features is missing: the file with VGG's features")
+        if self.part == "references" and not self.init:
+            raise ValueError("--init is missing: the weights whose references start anew")
         names_weights(self.output)
 
 
-def grays(options: Options) -> Tensor:
-    """Random squares of photos, spread over all of them, gray (N, 3, size, size) in 0..1."""
+def looked_at(options: Options) -> Tensor:
+    """Random squares of photos, spread over all of them, sRGB (N, 3, size, size) in 0..1."""
     rng = np.random.default_rng(options.seed)
     found = []
     for entry in tqdm(spread(find(options.data), options.photos), unit="photo", disable=None):
@@ -82,7 +94,7 @@ def grays(options: Options) -> Tensor:
         found.append(np.asarray(square.resize((options.size, options.size), BICUBIC)))
     if not found:
         raise ValueError("there are no photos to fit on")
-    return gray(planes(found))
+    return planes(found)
 
 
 def seen_by(vgg: VGG, rgb: Tensor) -> Iterator[Tensor]:
@@ -97,26 +109,6 @@ def seen_by(vgg: VGG, rgb: Tensor) -> Iterator[Tensor]:
             x = conv(x)
             yield x
             x = F.relu(x)
-
-
-def fit(conv: nn.Conv2d, seen: Tensor, wanted: Tensor, generator: torch.Generator) -> None:
-    """Least squares: `conv` of `seen` (N, C, H, W) becomes `wanted` (N, D, H / stride, W / stride)."""
-    columns = conv.weight[0].numel() + 1
-    products = torch.zeros(columns, columns + conv.out_channels, dtype=torch.float64)
-    for x, y in zip(seen.split(8), wanted.split(8), strict=True):
-        patches = F.unfold(x, 3, padding=1, stride=conv.stride)
-        rows = patches.mT.flatten(0, 1)  # (N, C k k, H W) -> (N H W, C k k)
-        targets = y.flatten(2).mT.flatten(0, 1)  # (N, D, H, W) -> (N H W, D)
-        picked = torch.randperm(len(rows), generator=generator)[: SAMPLES * len(x)]
-        ones = rows.new_ones(len(picked), 1)
-        rows, targets = torch.cat([rows[picked], ones], 1), targets[picked]
-        products += (rows.T @ torch.cat([rows, targets], 1)).double()
-    squares, mixed = products[:, :columns], products[:, columns:]
-    ridge = RIDGE * squares.diagonal().mean() * torch.eye(columns, dtype=torch.float64)
-    solved = torch.linalg.solve(squares + ridge, mixed).float()
-    assert conv.bias is not None
-    conv.weight.copy_(solved[:-1].T.reshape(conv.weight.shape))
-    conv.bias.copy_(solved[-1])
 
 
 @torch.no_grad()
@@ -163,24 +155,44 @@ def anew(config: SCSNetConfig, init: SCSNet | None) -> SCSNet:
     return net
 
 
+def started(options: Options) -> tuple[SCSNet, dict[str, Any]]:
+    """The network, and what its card says of where it comes from. Errors: ValueError."""
+    torch.manual_seed(options.seed)
+    init = checkpoint.load(options.init, dtype=torch.float32) if options.init else None
+    card: dict[str, Any] = {}
+    rgb = looked_at(options)
+    if options.part == "everything":
+        net = anew(init.config if init else SCSNetConfig(), init)
+        left = see_as(net, VGG(options.features, whole=True), gray(rgb), options.seed)
+        siamese_start(net)
+        card = {"features": Path(options.features).name, "cosine_distance": round(left, 4)}
+    else:
+        assert init is not None
+        net = init
+    lab = normalize_lab(rgb_to_lab(rgb), net.config)
+    if not lab[:, 1:].abs().max() > 0.01:
+        raise ValueError("expected photos in colour, got gray ones: references need colours")
+    carried = start_references(net, lab, options.seed)
+    some = lab[:100]
+    copies = elastic_copy(some, torch.Generator().manual_seed(options.seed))
+    ab = pooled(some[:, 1:], made := brought(net, some, copies, carried))
+    error = float((made - ab).abs().mean() / ab.abs().mean())
+    return net, card | {"carried_error": round(error, 3)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> one file."""
     parser = Parser(prog="start.py", description=__doc__)
     try:
         options = filled(parser, Options, arguments)
-        torch.manual_seed(options.seed)
-        init = checkpoint.load(options.init, dtype=torch.float32) if options.init else None
-        net = anew(init.config if init else SCSNetConfig(), init)
-        vgg = VGG(options.features, whole=True)
-        left = see_as(net, vgg, grays(options), options.seed)
-        siamese_start(net)
-        card = {
-            "start": {"features": Path(options.features).name, "cosine_distance": round(left, 4)}
-        }
-        checkpoint.save(options.output, net, card=card)
+        net, card = started(options)
+        checkpoint.save(options.output, net, card={"start": card})
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(f"{options.output}: phi_E^s sees as VGG does, cosine distance {left:.3f}")
+    if "cosine_distance" in card:
+        print(f"phi_E^s sees as VGG does, cosine distance {card['cosine_distance']:.3f}")
+    print(f"error of ab that references bring: {card['carried_error']:.0%} of gray's")
+    print(options.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""What references start as, without a step of training: colours are carried to where the picture looks alike.
+
+phi_E^r is fitted, layer by layer, to make of a reference what phi_E^s makes of its L, and to carry a and b beside it:
+four channels of each layer, those that say least, hold a, -a, b and -b, which LeakyReLU leaves readable (the difference
+of the first two is 1.2 a). PVCAttn compares the 64 strongest components of what both see, and brings the four
+channels, which F_s leaves empty. F_int is then F_s, with the reference's colours in four channels of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scsnet import SCSNet
+from scsnet.attention import PVCAttn, VCAttn, pool
+from scsnet.layers import SLOPE, ConvBlock, activate
+
+from .least_squares import fit
+
+GAIN = 3.0  # of normalised ab: about as large as what the other channels say
+VALVES = 3.0  # both open: sigmoid(3) = 0.95
+SHARES = (0.8, 0.1, 0.1)  # of the carried colours, by level
+WHITENED = 0.5  # components are divided by this power of their variance
+POSITIONS = 30_000  # that the components are found from
+PARTS = 8  # photos at a time
+LOOKED_AT = 40  # photos that tell which channels say least
+
+
+def in_parts(step: Callable[[Tensor], Tensor], planes: Tensor) -> Tensor:
+    """`step` of (N, ...), a few at a time."""
+    return torch.cat([step(part) for part in planes.split(PARTS)])
+
+
+def signed(ab: Tensor) -> Tensor:
+    """Normalised ab (N, 2, h, w) -> a, -a, b, -b (N, 4, h, w), times `GAIN`."""
+    return GAIN * torch.stack([ab[:, 0], -ab[:, 0], ab[:, 1], -ab[:, 1]], 1)
+
+
+def colors(carried: Tensor) -> Tensor:
+    """The inverse of `signed`, also after LeakyReLU and after any mean over positions."""
+    a, b = carried[:, 0] - carried[:, 1], carried[:, 2] - carried[:, 3]
+    return torch.stack([a, b], 1) / (GAIN * (1 + SLOPE))
+
+
+def quietest(before: Tensor) -> list[int]:
+    """The four channels of (N, C, h, w) that vary least after their activation."""
+    spread = F.leaky_relu(before[:LOOKED_AT], SLOPE).var((0, 2, 3))
+    return spread.argsort()[:4].tolist()
+
+
+@torch.no_grad()
+def brought(net: SCSNet, lab: Tensor, references: Tensor, carried: list[int]) -> Tensor:
+    """The colours, normalised ab (N, 2, H / 4, W / 4), that PVCAttn brings each photo from its reference.
+
+    Photos and references: normalised LAB (N, 3, H, W).
+    """
+    branch = net.color_branch
+
+    def one(pair: Tensor) -> Tensor:  # (n, 6, H, W)
+        source = branch.source_encoder(net.initial(pair[:, :1]))
+        memories = branch.cross_attention.remember([branch.encode_reference(pair[:, 3:])])
+        return colors(branch.aggregate(source, memories)[:, carried])
+
+    return in_parts(one, torch.cat([lab, references], 1))
+
+
+@torch.no_grad()
+def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
+    """Fit phi_E^r and PVCAttn of a network to its phi_E^s, on normalised LAB of photos (N, 3, H, W).
+
+    The channels of F_int that then hold the reference's colours; F_s is 0 there from now on. Errors: ValueError.
+    """
+    config = net.config
+    for name, expected in (("attention", "pyramid_valve"), ("norm", "none")):
+        if (got := getattr(config, name)) != expected:
+            raise ValueError(f'expected a network with {name}="{expected}", got {got!r}')
+    branch, generator = net.color_branch, torch.Generator().manual_seed(seed)
+    begun = in_parts(net.initial, lab[:, :1])
+    carried = quietest(begun)
+    first = branch.reference_initial
+    first.weight.zero_()
+    first.weight[:, :1] = net.initial.weight
+    first.weight[carried] = 0
+    for sign, place in zip(signed(torch.eye(2)[..., None])[..., 0].T, carried, strict=True):
+        first.weight[place, 1:, 1, 1] = sign
+    _bias(first).copy_(_bias(net.initial))
+    _bias(first)[carried] = 0
+    source = activate(begun, config.norm)
+    seen = in_parts(lambda part: activate(first(part), config.norm), lab)
+    ab = lab[:, 1:]
+    blocks = [*zip(branch.source_encoder.blocks, branch.reference_encoder.blocks, strict=True)]
+    for ours, theirs in blocks:
+        assert isinstance(ours, ConvBlock)
+        assert isinstance(theirs, ConvBlock)
+        wanted = in_parts(ours.conv, source)
+        carried = quietest(wanted)
+        if ours is blocks[-1][0]:
+            ours.conv.weight[carried] = 0
+            _bias(ours.conv)[carried] = 0
+        ab = F.adaptive_avg_pool2d(ab, (wanted.shape[2], wanted.shape[3]))
+        wanted[:, carried] = signed(ab)
+        fit(theirs.conv, seen, wanted, generator)
+        source, seen = in_parts(ours, source), in_parts(theirs, seen)
+    _match(cast(PVCAttn, branch.cross_attention), source, carried, generator)
+    return carried
+
+
+def _match(
+    attention: PVCAttn, source: Tensor, carried: list[int], generator: torch.Generator
+) -> None:
+    """PVCAttn compares what F_s (N, C, h, w) says, and brings the channels `carried`."""
+    channels = source.shape[1]
+    others = [c for c in range(channels) if c not in carried]
+    opened = torch.sigmoid(torch.tensor(VALVES))
+    attention.post.weight.zero_()
+    for number, (share, module) in enumerate(zip(SHARES, attention.levels, strict=True)):
+        level = cast(VCAttn, module)
+        pooled = pool(source, level.factor)[:, others]
+        rows = pooled.permute(0, 2, 3, 1).flatten(0, 2)  # (N, D, h, w) -> (N h w, D)
+        rows = rows[torch.randperm(len(rows), generator=generator)[:POSITIONS]]
+        variance, vectors = torch.linalg.eigh(torch.cov(rows.T.double()))
+        narrow = level.query.out_channels
+        strongest = variance[-narrow:].clamp_min(1e-3 * variance[-1])
+        components = (vectors[:, -narrow:] * strongest.pow(-WHITENED / 2)).T.float()
+        for conv in (level.pre_source, level.pre_reference, level.value, level.query, level.key):
+            conv.weight.zero_()
+            _bias(conv).zero_()
+        for conv in (level.pre_source, level.pre_reference):
+            conv.weight[range(channels), range(channels), 1, 1] = 1
+        level.value.weight[carried, carried, 0, 0] = 1
+        for conv in (level.query, level.key):
+            conv.weight[:, others, 0, 0] = components
+            _bias(conv).copy_(-components @ rows.mean(0))
+        assert level.valve is not None
+        level.valve.weight.zero_()
+        _bias(level.valve).fill_(VALVES)
+        attention.post.weight[carried, [number * channels + c for c in carried]] = share / opened
+    attention.post.weight[others, others] = 1 / opened
+    _bias(attention.post).zero_()
+
+
+def _bias(conv: nn.Module) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    return conv.bias
