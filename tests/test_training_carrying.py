@@ -59,6 +59,9 @@ def test_it_sees_what_the_source_encoder_sees(ready, lab):
         source, net.color_branch.cross_attention.remember([reference])
     )
     assert torch.allclose(joined[:, others], source[:, others], atol=1e-5)
+    made = net.color_branch.extractor(joined)
+    assert torch.allclose(made[:, carried], joined[:, carried], atol=1e-5)
+    assert not torch.allclose(made[:, others], joined[:, others], atol=1e-2)
 
 
 def test_colors_are_brought_to_where_the_picture_looks_alike(ready, lab):
@@ -86,10 +89,13 @@ def test_of_references_alone_all_else_stays(ready, photos, tmp_path, capsys):
     kept = checkpoint.load(tmp_path / "before.safetensors", dtype=torch.float32).state_dict()
     moved = {n for n, t in after.state_dict().items() if not torch.equal(t, kept[n])}
     fitted = ("reference_initial", "reference_encoder", "cross_attention")
-    last = {f"color_branch.source_encoder.blocks.7.conv.{kind}" for kind in ("weight", "bias")}
-    assert {
-        n for n in moved if not n.startswith(tuple(f"color_branch.{f}" for f in fitted))
-    } <= last
+    rest = {n for n in moved if not n.startswith(tuple(f"color_branch.{f}" for f in fitted))}
+    extractor = [f"extractor.convs.{i}.conv" for i in range(3)] + ["extractor.attention.post"]
+    emptied = {f"color_branch.{name}" for name in ("source_encoder.blocks.7.conv", *extractor)}
+    assert {name.rpartition(".")[0] for name in rest} == emptied
+    for name in rest:  # four channels of each
+        changed = after.state_dict()[name] != kept[name]
+        assert changed.reshape(len(changed), -1).any(1).sum() <= 4
     card = checkpoint.read_info(tmp_path / "after.safetensors").card
     assert 0 < card["start"]["carried_error"] < 1
 

@@ -3,7 +3,8 @@
 phi_E^r is fitted, layer by layer, to make of a reference what phi_E^s makes of its L, and to carry a and b beside it:
 four channels of each layer, those that say least, hold a, -a, b and -b, which LeakyReLU leaves readable (the difference
 of the first two is 1.2 a). PVCAttn compares the 64 strongest components of what both see, and brings the four
-channels, which F_s leaves empty. F_int is then F_s, with the reference's colours in four channels of it.
+channels, which F_s leaves empty. F_int is then F_s, with the reference's colours in four channels of it, and the
+extractor adds nothing to these four, so that they reach phi_D as they are.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def brought(net: SCSNet, lab: Tensor, references: Tensor, carried: list[int]) ->
 def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
     """Fit phi_E^r and PVCAttn of a network to its phi_E^s, on normalised LAB of photos (N, 3, H, W).
 
-    The channels of F_int that then hold the reference's colours; F_s is 0 there from now on. Errors: ValueError.
+    The channels of F_int that then hold the reference's colours. Automatic pictures have 0 there: F_s, and what the
+    extractor adds, are changed in these four channels. Errors: ValueError.
     """
     config = net.config
     for name, expected in (("attention", "pyramid_valve"), ("norm", "none")):
@@ -106,6 +108,12 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
         fit(theirs.conv, seen, wanted, generator)
         source, seen = in_parts(ours, source), in_parts(theirs, seen)
     _match(cast(PVCAttn, branch.cross_attention), source, carried, generator)
+    extractor = branch.extractor
+    if extractor.residual:
+        convs = [cast(ConvBlock, block).conv for block in extractor.convs]
+        for conv in (*convs, extractor.attention.post):
+            conv.weight[carried] = 0
+            _bias(conv)[carried] = 0
     return carried
 
 

@@ -57,7 +57,7 @@ class Options:
     init: str = ""
     """Weights whose psi_E, phi_D and CPM are kept: a file, "bundled", or "hf:owner/repo". Empty: untrained ones."""
     part: Part = "everything"
-    """references: only phi_E^r and PVCAttn start anew, all that automatic pictures meet is that of init."""
+    """references: only phi_E^r and PVCAttn start anew. Of what automatic pictures meet four channels change."""
     photos: int = 300
     """How many photos; all of them are in memory, as wide as a layer."""
     size: int = 96
