@@ -1,14 +1,20 @@
 """What references start as: phi_E^r that carries colours, PVCAttn that brings them to where the picture looks alike."""
 
+from dataclasses import replace
+from itertools import permutations
+
 import pytest
 import torch
 import torch.nn.functional as F
 from test_training_start import coarse_and_fine
+from training_run import losses, tiny_config
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.color import normalize_lab, rgb_to_lab
 from training import start
 from training.carrying import brought, colors, signed, start_references
+from training.loop import train as run
+from training.stage import Stage
 
 
 @pytest.fixture(scope="module")
@@ -78,26 +84,73 @@ def test_colors_are_brought_to_where_the_picture_looks_alike(ready, lab):
     assert brought(net, lab, gray, carried).abs().max() < 0.02
 
 
-def test_of_references_alone_all_else_stays(ready, photos, tmp_path, capsys):
-    net, _ = ready
-    before = SCSNet(net.config)
-    checkpoint.save(tmp_path / "before.safetensors", before)
-    words = f"--part references --init {tmp_path / 'before.safetensors'} --photos 24 --size 48"
-    start.main(f"--data {photos} {words} --output {tmp_path / 'after.safetensors'}".split())
-    assert "of gray's" in capsys.readouterr().out
-    after = checkpoint.load(tmp_path / "after.safetensors", dtype=torch.float32)
-    kept = checkpoint.load(tmp_path / "before.safetensors", dtype=torch.float32).state_dict()
-    moved = {n for n, t in after.state_dict().items() if not torch.equal(t, kept[n])}
-    fitted = ("reference_initial", "reference_encoder", "cross_attention")
-    rest = {n for n in moved if not n.startswith(tuple(f"color_branch.{f}" for f in fitted))}
-    extractor = [f"extractor.convs.{i}.conv" for i in range(3)] + ["extractor.attention.post"]
-    emptied = {f"color_branch.{name}" for name in ("source_encoder.blocks.7.conv", *extractor)}
-    assert {name.rpartition(".")[0] for name in rest} == emptied
+class KilledError(Exception):
+    """Ends a run between two steps."""
+
+
+def dies_after_two(step):
+    """For `on_step` of a run."""
+    if step == 2:
+        raise KilledError
+
+
+def anew_config(photos, output):
+    """phi_E^s changes, then its references start anew while phi_D learns."""
+    seen = {"steps": 2, "batch": 4, "size": 32, "supervision": 0.0, "warmup": 0}
+    stages = (
+        Stage(**seen, automatic_every=1, learns="color", learning_rate=1e-3),
+        Stage(**seen, automatic_every=2, learns="decoder", references_anew=True),
+    )
+    return tiny_config(
+        photos,
+        output,
+        stages=stages,
+        network=SCSNetConfig(width=16, depth=1),
+        ema=0.9,
+        save_every=1,
+    )
+
+
+def test_references_start_anew_within_a_run(photos, lab, tmp_path):
+    config = anew_config(photos, tmp_path / "whole")
+    first = replace(config, output=str(tmp_path / "first"), stages=config.stages[:1])
+    net, before = (checkpoint.load(run(c), dtype=torch.float32) for c in (config, first))
+    with torch.no_grad():
+        source = net.color_branch.source_encoder(net.initial(lab[:, :1]))
+    silent = (source.abs().amax((0, 2, 3)) == 0).nonzero().flatten().tolist()
+    true = F.avg_pool2d(lab[:, 1:], 4)
+    assert len(silent) == 4
+    made = [brought(net, lab, lab, list(order)) for order in permutations(silent)]
+    assert min((ab - true).abs().mean() / true.abs().mean() for ab in made) < 0.4
+    after, before = net.state_dict(), before.state_dict()
+    moved = {n for n in after if not torch.equal(after[n], before[n])}
+    parts = ("reference_initial", "reference_encoder", "cross_attention", "decoder")
+    rest = {n for n in moved if not n.startswith(tuple(f"color_branch.{p}" for p in parts))}
+    convs = [f"extractor.convs.{i}.conv" for i in range(3)] + ["extractor.attention.post"]
+    emptied = {f"color_branch.{name}" for name in ("source_encoder.blocks.7.conv", *convs)}
+    assert {name.rpartition(".")[0] for name in rest} <= emptied
     for name in rest:  # four channels of each
-        changed = after.state_dict()[name] != kept[name]
+        changed = after[name] != before[name]
         assert changed.reshape(len(changed), -1).any(1).sum() <= 4
-    card = checkpoint.read_info(tmp_path / "after.safetensors").card
-    assert 0 < card["start"]["carried_error"] < 1
+
+
+def test_a_run_killed_there_goes_on_as_if_it_had_not_been(photos, tmp_path):
+    config = anew_config(photos, tmp_path / "killed")
+    with pytest.raises(KilledError):
+        run(config, on_step=dies_after_two)  # the references have not started anew yet
+    killed = run(config, resume=True)
+    whole = run(replace(config, output=str(tmp_path / "whole")))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    ours, theirs = (checkpoint.load(w, dtype=torch.float32).state_dict() for w in (killed, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_of_another_network_is_refused_before_its_first_step(photos, tmp_path):
+    config = anew_config(photos, tmp_path / "run")
+    config = replace(config, network=SCSNetConfig(width=8, depth=1, attention="basic"))
+    with pytest.raises(ValueError, match="pyramid_valve"):
+        run(config)
+    assert not list(tmp_path.glob("run/**/*.pt"))
 
 
 @pytest.mark.parametrize(

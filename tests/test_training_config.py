@@ -41,16 +41,16 @@ def test_the_paper_is_the_paper():
 def test_options_change_the_config():
     config, resume, dry = read_options(
         [
-            *(*BASE, "--preset", "bundled", "--batch", "8", "--stage2.batch", "4"),
+            *(*BASE, "--preset", "laptop", "--batch", "8", "--stage2.batch", "4"),
             *("--network.depth=2", "--magnification", "1", "3", "--no-texture"),
             *("--working_sizes", "32", "48", "--dry-run"),
         ]
     )
-    assert [stage.batch for stage in config.stages] == [8, 4, 8, 8]
+    assert [stage.batch for stage in config.stages] == [8, 4]
     assert config.network.depth == 2
     assert config.stages[0].magnification == (1.0, 3.0)
     assert config.stages[0].working_sizes == (32, 48)
-    assert not config.stages[2].texture
+    assert not config.stages[1].texture
     assert (resume, dry) == (False, True)
 
 

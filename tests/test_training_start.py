@@ -141,10 +141,7 @@ def test_a_fit_finds_the_convolution_that_made_the_data():
         ("--data {photos} --features {short} --output {out} --size 32", "VGG's is missing"),
         ("--data {photos} --features {vgg} --output {out} --size 30", "multiple of 4"),
         ("--data {photos} --features {narrow} --output {out}", "holds no VGG features"),
-        ("--data {photos} --output {out} --part references", "--init is missing"),
-        ("--data {photos} --output {out} --part reference --init {narrow}", "invalid choice"),
-        ("--data {photos} --output {out} --part references --init {normed}", 'norm="none"'),
-        ("--data {grays} --output {out} --part references --init {narrow}", "photos in colour"),
+        ("--data {grays} --features {vgg} --output {out}", "photos in colour"),
     ],
 )
 def test_what_is_wrong_is_said(photos, vgg_file, tmp_path, capsys, words, message):

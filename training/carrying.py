@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scsnet import SCSNet
+from scsnet import SCSNet, SCSNetConfig
 from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.layers import SLOPE, ConvBlock, activate
 
@@ -53,6 +53,13 @@ def quietest(before: Tensor) -> list[int]:
     return spread.argsort()[:4].tolist()
 
 
+def check(config: SCSNetConfig) -> None:
+    """Errors: ValueError for a network whose references cannot start so."""
+    for name, expected in (("attention", "pyramid_valve"), ("norm", "none")):
+        if (got := getattr(config, name)) != expected:
+            raise ValueError(f'expected a network with {name}="{expected}", got {got!r}')
+
+
 @torch.no_grad()
 def brought(net: SCSNet, lab: Tensor, references: Tensor, carried: list[int]) -> Tensor:
     """The colours, normalised ab (N, 2, H / 4, W / 4), that PVCAttn brings each photo from its reference.
@@ -77,9 +84,7 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
     extractor adds, are changed in these four channels. Errors: ValueError.
     """
     config = net.config
-    for name, expected in (("attention", "pyramid_valve"), ("norm", "none")):
-        if (got := getattr(config, name)) != expected:
-            raise ValueError(f'expected a network with {name}="{expected}", got {got!r}')
+    check(config)
     branch, generator = net.color_branch, torch.Generator().manual_seed(seed)
     begun = in_parts(net.initial, lab[:, :1])
     carried = quietest(begun)

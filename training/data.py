@@ -91,6 +91,13 @@ class Pairs(Dataset[Batch]):
             tuple(skipped),
         )
 
+    def some(self, step: int, count: int) -> Tensor:
+        """Pictures from this step on as inputs, sRGB (count, 3, size, size), the same in every process."""
+        place = self.plan.place(step)
+        size, first = place.stage.size, place.pictures
+        numbers = range(first, first + count)
+        return planes([self._picture(n, size, (0, 0, size), place, [])[1] for n in numbers])
+
     def _picture(
         self,
         number: int,

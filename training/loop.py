@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from accelerate.accelerator import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
 
+from scsnet.color import normalize_lab, rgb_to_lab
 from scsnet.device import cpu_multiplies_bfloat16
 from scsnet.wholefile import LEFTOVERS, whole_file
 
 from . import checkpoints
+from .carrying import check, start_references
 from .checkpoints import RunError
 from .config import TrainConfig
 from .data import Pairs, loader
@@ -32,6 +35,7 @@ from .validate import Validation
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+FITTED_ON = 240  # photos, for references that start anew
 
 
 def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
@@ -139,6 +143,8 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
     if not main and resume and newest is not None:
         state = checkpoints.load(newest)
     trainer = Trainer(config, plan, accelerator)
+    if any(stage.references_anew for stage in config.stages):
+        check(trainer.net.config)
     if state is not None:
         trainer.load_state(state)
         if main and state["photos"] != plan.photos:
@@ -192,6 +198,8 @@ def _steps(
     parts = loader(pairs, trainer.step)
     while trainer.step < plan.total:
         place = plan.place(trainer.step)
+        if place.stage.references_anew and not place.step:
+            _references_anew(trainer, pairs)
         terms, skipped = trainer.advance(parts)
         step = trainer.step
         end_of_stage = place.step + 1 == place.steps
@@ -219,3 +227,14 @@ def _steps(
             if main:
                 checkpoints.save(output / CHECKPOINTS, step, trainer.state(), config.keep)
             raise RunError(f"stopped at step {step}; --resume goes on from there")
+
+
+def _references_anew(trainer: Trainer, pairs: Pairs) -> None:
+    """Fit phi_E^r and PVCAttn to the result so far, and go on from there: the average and Adam begin anew."""
+    fitted = copy.deepcopy(trainer.result).cpu()
+    lab = rgb_to_lab(pairs.some(trainer.step, FITTED_ON))
+    start_references(fitted, normalize_lab(lab, fitted.config), trainer.config.seed)
+    for net in {trainer.net, trainer.result}:
+        net.load_state_dict(fitted.state_dict())
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from scsnet import SCSNetConfig
 
@@ -68,29 +69,43 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """A recipe for weights that ship: colours from references, then without, any magnification, any reference."""
+    """A recipe for weights that ship, from what start.py and teacher.py make: coarse colours, then pictures, then sharp ones.
+
+    The first two stages have no references: what brings their colours is fitted in no time, and the third learns to use it.
+    """
+    colors = Stage(
+        batch=16,
+        size=64,
+        learns="color",
+        warmup=30,
+        final_fraction=0.02,
+        supervision=0.0,
+        teaching=40.0,
+        rebalance=0.0,
+        redness=4.0,
+        softness=40.0,
+    )
+    coarse = replace(colors, coarse=True, automatic_every=1)
     return TrainConfig(
+        init="start.safetensors",
+        teacher="teacher.safetensors",
+        distillation_weights="mobilenet.npz",
         stages=(
-            Stage(steps=2500, batch=16, size=48, texture=False, final_fraction=0.15),
-            Stage(
-                steps=20_000,
-                batch=16,
-                size=48,
-                window=24,
-                texture=False,
-                learns="color",
-                reference_every=3,
-                learning_rate=2e-4,
-                supervision=0.0,
-                classification=0.5,
-                rebalance=0.0,
-                softness=40.0,
+            replace(coarse, steps=600, learning_rate=7e-4, encoder_rate=0.0, final_fraction=0.7),
+            replace(coarse, steps=3700, learning_rate=5e-4, encoder_rate=0.25),
+            replace(
+                colors,
+                steps=650,
+                learning_rate=4e-4,
+                encoder_rate=0.25,
+                reference_every=2,
+                strangers_every=4,
+                references_anew=True,
             ),
             Stage(
-                steps=8000,
+                steps=3600,
                 batch=8,
                 size=64,
-                working_sizes=(48, 64),
                 magnification=(1.0, 4.0),
                 window=96,
                 learns="texture",
@@ -101,20 +116,8 @@ def bundled() -> TrainConfig:
                 softness=40.0,
                 degrade=0.1,
             ),
-            Stage(
-                steps=360,
-                batch=16,
-                size=64,
-                window=32,
-                learns="reference",
-                reference_every=1,
-                strangers_every=2,
-                learning_rate=1e-4,
-                warmup=30,
-                supervision=0.0,
-                rebalance=0.0,
-            ),
         ),
+        ema=0.995,
         perceptual_float32=False,
     )
 

@@ -51,6 +51,8 @@ class Stage:
     learns: Learns = "everything"
     """What changes: everything, phi alone (color), of it only phi_D (decoder) or what automatic pictures never meet,
     phi_E^r and PVCAttn (reference), or psi_E and CPM alone (texture); the rest keeps what it knows."""
+    references_anew: bool = False
+    """Before its first step phi_E^r and PVCAttn are fitted to what phi_E^s sees by then (training.carrying)."""
     coarse: bool = False
     """Neither phi_D nor CPM run: what a head after SAttn says of ab at quarter size is judged. Twice as fast."""
     learning_rate: float = 5e-4

@@ -6,7 +6,7 @@ before it make of the photos, it should make what VGG makes. phi_E^r and PVCAttn
 colours to where the picture looks alike (`training.carrying`). The extractor starts untrained, and the rest is that of
 `--init`. Then: `train.py --init start.safetensors`.
 
-`--part references` fits phi_E^r and PVCAttn alone to whatever phi_E^s of `--init` sees: after training that was automatic only.
+After steps that were automatic only, phi_E^s sees other things: a stage with `references_anew` fits the rest to it again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -41,8 +41,6 @@ from training.photos import BadPhotoError, find, read, spread
 from training.stage import at_least
 from training.supervision import pooled, siamese_start
 
-Part = Literal["everything", "references"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -51,13 +49,11 @@ class Options:
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     features: str = ""
-    """VGG features: .safetensors (torchvision names) or .npz (blockB_convI). Not needed for references alone."""
+    """VGG features: .safetensors (torchvision names) or .npz (blockB_convI)."""
     output: str = ""
     """A .safetensors file."""
     init: str = ""
     """Weights whose psi_E, phi_D and CPM are kept: a file, "bundled", or "hf:owner/repo". Empty: untrained ones."""
-    part: Part = "everything"
-    """references: only phi_E^r and PVCAttn start anew. Of what automatic pictures meet four channels change."""
     photos: int = 300
     """How many photos; all of them are in memory, as wide as a layer."""
     size: int = 96
@@ -72,12 +68,8 @@ class Options:
             raise ValueError(f"size must be a multiple of {STRIDE}, got {self.size}")
         if not self.data:
             raise ValueError("--data is missing: folders, lists or shards of photos")
-        if self.part not in get_args(Part):
-            raise ValueError(f"expected part to be one of {get_args(Part)}, got {self.part!r}")
-        if self.part == "everything" and not self.features:
+        if not self.features:
             raise ValueError("--features is missing: the file with VGG's features")
-        if self.part == "references" and not self.init:
-            raise ValueError("--init is missing: the weights whose references start anew")
         names_weights(self.output)
 
 
@@ -159,16 +151,10 @@ def started(options: Options) -> tuple[SCSNet, dict[str, Any]]:
     """The network, and what its card says of where it comes from. Errors: ValueError."""
     torch.manual_seed(options.seed)
     init = checkpoint.load(options.init, dtype=torch.float32) if options.init else None
-    card: dict[str, Any] = {}
+    net = anew(init.config if init else SCSNetConfig(), init)
     rgb = looked_at(options)
-    if options.part == "everything":
-        net = anew(init.config if init else SCSNetConfig(), init)
-        left = see_as(net, VGG(options.features, whole=True), gray(rgb), options.seed)
-        siamese_start(net)
-        card = {"features": Path(options.features).name, "cosine_distance": round(left, 4)}
-    else:
-        assert init is not None
-        net = init
+    left = see_as(net, VGG(options.features, whole=True), gray(rgb), options.seed)
+    siamese_start(net)
     lab = normalize_lab(rgb_to_lab(rgb), net.config)
     if not lab[:, 1:].abs().max() > 0.01:
         raise ValueError("expected photos in colour, got gray ones: references need colours")
@@ -177,7 +163,11 @@ def started(options: Options) -> tuple[SCSNet, dict[str, Any]]:
     copies = elastic_copy(some, torch.Generator().manual_seed(options.seed))
     ab = pooled(some[:, 1:], made := brought(net, some, copies, carried))
     error = float((made - ab).abs().mean() / ab.abs().mean())
-    return net, card | {"carried_error": round(error, 3)}
+    return net, {
+        "features": Path(options.features).name,
+        "cosine_distance": round(left, 4),
+        "carried_error": round(error, 3),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,8 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoint.save(options.output, net, card={"start": card})
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if "cosine_distance" in card:
-        print(f"phi_E^s sees as VGG does, cosine distance {card['cosine_distance']:.3f}")
+    print(f"phi_E^s sees as VGG does, cosine distance {card['cosine_distance']:.3f}")
     print(f"error of ab that references bring: {card['carried_error']:.0%} of gray's")
     print(options.output)
 
