@@ -12,7 +12,7 @@ from training_run import losses, tiny_config
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.color import normalize_lab, rgb_to_lab
 from training import start
-from training.carrying import brought, colors, signed, start_references
+from training.carrying import brought, colors, components, signed, start_references
 from training.loop import train as run
 from training.stage import Stage
 
@@ -43,6 +43,17 @@ def test_colors_survive_the_activation_and_a_mean():
     carried = F.leaky_relu(signed(ab), 0.2)
     assert torch.allclose(colors(carried), ab, atol=1e-6)
     assert torch.allclose(colors(carried.mean((2, 3), keepdim=True)), ab.mean((2, 3), keepdim=True))
+
+
+def test_what_tells_places_apart_is_found():
+    torch.manual_seed(0)
+    source = torch.randn(8, 5, 12, 12) * torch.tensor([0.2, 9, 0.1, 9, 1]).view(1, 5, 1, 1) + 3
+    copied = source + torch.tensor([0, 30.0, 0, 30, 0]).view(1, 5, 1, 1) * torch.randn_like(source)
+    weights, offsets = components(source, copied, 3)
+    steady, changing = weights[:, [0, 2, 4]], weights[:, [1, 3]]
+    assert torch.linalg.svdvals(steady).min() > 100 * changing.norm()  # strong or weak
+    made = torch.einsum("dc,nchw->ndhw", weights, copied) + offsets.view(1, 3, 1, 1)
+    assert made.mean((0, 2, 3)).abs().max() < 1e-3 * made.std()
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 phi_E^r is fitted, layer by layer, to make of a reference what phi_E^s makes of its L, and to carry a and b beside it:
 four channels of each layer, those that say least, hold a, -a, b and -b, which LeakyReLU leaves readable (the difference
-of the first two is 1.2 a). PVCAttn compares the 64 strongest components of what both see, and brings the four
-channels, which F_s leaves empty. F_int is then F_s, with the reference's colours in four channels of it, and the
+of the first two is 1.2 a). PVCAttn compares 64 components of what both see, and brings the four channels, which F_s
+leaves empty: those components in which places differ most for how little an elastic copy changes them (Fisher's
+discriminant; places are the classes). F_int is then F_s, with the reference's colours in four channels of it, and the
 extractor adds nothing to these four, so that they reach phi_D as they are.
 """
 
@@ -20,13 +21,12 @@ from scsnet import SCSNet, SCSNetConfig
 from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.layers import SLOPE, ConvBlock, activate
 
+from .elastic import draw, warp
 from .least_squares import fit
 
 GAIN = 3.0  # of normalised ab: about as large as what the other channels say
 VALVES = 3.0  # both open: sigmoid(3) = 0.95
-SHARES = (0.8, 0.1, 0.1)  # of the carried colours, by level
-WHITENED = 0.5  # components are divided by this power of their variance
-POSITIONS = 30_000  # that the components are found from
+RIDGE = 0.01  # of the variance between places, added to that within one
 PARTS = 8  # photos at a time
 LOOKED_AT = 40  # photos that tell which channels say least
 
@@ -112,7 +112,10 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
         wanted[:, carried] = signed(ab)
         fit(theirs.conv, seen, wanted, generator)
         source, seen = in_parts(ours, source), in_parts(theirs, seen)
-    _match(cast(PVCAttn, branch.cross_attention), source, carried, generator)
+    distortion = draw(len(lab), generator)
+    copies = in_parts(net.initial, warp(lab[:, :1], distortion))
+    copied = in_parts(branch.source_encoder, copies)
+    _match(cast(PVCAttn, branch.cross_attention), warp(source, distortion), copied, carried)
     extractor = branch.extractor
     if extractor.residual:
         convs = [cast(ConvBlock, block).conv for block in extractor.convs]
@@ -122,23 +125,30 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
     return carried
 
 
-def _match(
-    attention: PVCAttn, source: Tensor, carried: list[int], generator: torch.Generator
-) -> None:
-    """PVCAttn compares what F_s (N, C, h, w) says, and brings the channels `carried`."""
+def components(source: Tensor, copied: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """What tells places apart: weights (count, C) and offsets (count,) for features (N, C, h, w).
+
+    `copied` is what is seen of an elastic copy, `source` the same features brought to where it has them.
+    """
+    seen, same = (x.permute(0, 2, 3, 1).flatten(0, 2).double() for x in (copied, source))
+    between, within = torch.cov(seen.T), torch.cov((seen - same).T)
+    within = within + RIDGE * between
+    within += 1e-6 * between.diagonal().mean() * torch.eye(len(within))
+    whitening = torch.linalg.inv(torch.linalg.cholesky(within))
+    _, vectors = torch.linalg.eigh(whitening @ between @ whitening.T)
+    weights = vectors[:, -count:].T @ whitening
+    return weights.float(), -(weights @ seen.mean(0)).float()
+
+
+def _match(attention: PVCAttn, source: Tensor, copied: Tensor, carried: list[int]) -> None:
+    """PVCAttn compares what F_s (N, C, h, w) says, its finest level brings the channels `carried`."""
     channels = source.shape[1]
     others = [c for c in range(channels) if c not in carried]
     opened = torch.sigmoid(torch.tensor(VALVES))
-    attention.post.weight.zero_()
-    for number, (share, module) in enumerate(zip(SHARES, attention.levels, strict=True)):
+    for module in attention.levels:
         level = cast(VCAttn, module)
-        pooled = pool(source, level.factor)[:, others]
-        rows = pooled.permute(0, 2, 3, 1).flatten(0, 2)  # (N, D, h, w) -> (N h w, D)
-        rows = rows[torch.randperm(len(rows), generator=generator)[:POSITIONS]]
-        variance, vectors = torch.linalg.eigh(torch.cov(rows.T.double()))
-        narrow = level.query.out_channels
-        strongest = variance[-narrow:].clamp_min(1e-3 * variance[-1])
-        components = (vectors[:, -narrow:] * strongest.pow(-WHITENED / 2)).T.float()
+        here, there = (pool(x, level.factor)[:, others] for x in (source, copied))
+        weights, offsets = components(here, there, level.query.out_channels)
         for conv in (level.pre_source, level.pre_reference, level.value, level.query, level.key):
             conv.weight.zero_()
             _bias(conv).zero_()
@@ -146,14 +156,14 @@ def _match(
             conv.weight[range(channels), range(channels), 1, 1] = 1
         level.value.weight[carried, carried, 0, 0] = 1
         for conv in (level.query, level.key):
-            conv.weight[:, others, 0, 0] = components
-            _bias(conv).copy_(-components @ rows.mean(0))
+            conv.weight[:, others, 0, 0] = weights
+            _bias(conv).copy_(offsets)
         assert level.valve is not None
         level.valve.weight.zero_()
         _bias(level.valve).fill_(VALVES)
-        attention.post.weight[carried, [number * channels + c for c in carried]] = share / opened
-    attention.post.weight[others, others] = 1 / opened
+    attention.post.weight.zero_()
     _bias(attention.post).zero_()
+    attention.post.weight[range(channels), range(channels)] = 1 / opened
 
 
 def _bias(conv: nn.Module) -> Tensor:
