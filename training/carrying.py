@@ -83,9 +83,25 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
     The channels of F_int that then hold the reference's colours. Automatic pictures have 0 there: F_s, and what the
     extractor adds, are changed in these four channels. Errors: ValueError.
     """
-    config = net.config
-    check(config)
+    check(net.config)
     branch, generator = net.color_branch, torch.Generator().manual_seed(seed)
+    source, carried = _carry(net, lab, generator)
+    distortion = draw(len(lab), generator)
+    copies = in_parts(net.initial, warp(lab[:, :1], distortion))
+    copied = in_parts(branch.source_encoder, copies)
+    _match(cast(PVCAttn, branch.cross_attention), warp(source, distortion), copied, carried)
+    extractor = branch.extractor
+    if extractor.residual:
+        convs = [cast(ConvBlock, block).conv for block in extractor.convs]
+        for conv in (*convs, extractor.attention.post):
+            conv.weight[carried] = 0
+            _bias(conv)[carried] = 0
+    return carried
+
+
+def _carry(net: SCSNet, lab: Tensor, generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    """Fit phi_E^r layer by layer; F_s of the photos (N, C, h, w), 0 in the channels that carry."""
+    branch, norm = net.color_branch, net.config.norm
     begun = in_parts(net.initial, lab[:, :1])
     carried = quietest(begun)
     first = branch.reference_initial
@@ -96,8 +112,8 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
         first.weight[place, 1:, 1, 1] = sign
     _bias(first).copy_(_bias(net.initial))
     _bias(first)[carried] = 0
-    source = activate(begun, config.norm)
-    seen = in_parts(lambda part: activate(first(part), config.norm), lab)
+    source = activate(begun, norm)
+    seen = in_parts(lambda part: activate(first(part), norm), lab)
     ab = lab[:, 1:]
     blocks = [*zip(branch.source_encoder.blocks, branch.reference_encoder.blocks, strict=True)]
     for ours, theirs in blocks:
@@ -112,17 +128,7 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
         wanted[:, carried] = signed(ab)
         fit(theirs.conv, seen, wanted, generator)
         source, seen = in_parts(ours, source), in_parts(theirs, seen)
-    distortion = draw(len(lab), generator)
-    copies = in_parts(net.initial, warp(lab[:, :1], distortion))
-    copied = in_parts(branch.source_encoder, copies)
-    _match(cast(PVCAttn, branch.cross_attention), warp(source, distortion), copied, carried)
-    extractor = branch.extractor
-    if extractor.residual:
-        convs = [cast(ConvBlock, block).conv for block in extractor.convs]
-        for conv in (*convs, extractor.attention.post):
-            conv.weight[carried] = 0
-            _bias(conv)[carried] = 0
-    return carried
+    return source, carried
 
 
 def components(source: Tensor, copied: Tensor, count: int) -> tuple[Tensor, Tensor]:

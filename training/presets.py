@@ -95,11 +95,12 @@ def bundled() -> TrainConfig:
             replace(coarse, steps=3700, learning_rate=5e-4, encoder_rate=0.25),
             replace(
                 colors,
-                steps=650,
-                learning_rate=4e-4,
-                encoder_rate=0.25,
+                steps=2000,
+                batch=12,
+                learning_rate=3e-4,
+                encoder_rate=0.2,
                 reference_every=2,
-                strangers_every=4,
+                strangers_every=6,
                 references_anew=True,
             ),
             Stage(
@@ -117,7 +118,7 @@ def bundled() -> TrainConfig:
                 degrade=0.1,
             ),
         ),
-        ema=0.995,
+        ema=0.99,
         perceptual_float32=False,
     )
 
