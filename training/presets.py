@@ -118,7 +118,7 @@ def bundled() -> TrainConfig:
                 degrade=0.1,
             ),
         ),
-        ema=0.99,
+        ema=0.995,
         perceptual_float32=False,
     )
 

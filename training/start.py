@@ -161,7 +161,8 @@ def started(options: Options) -> tuple[SCSNet, dict[str, Any]]:
     carried = start_references(net, lab, options.seed)
     some = lab[:100]
     copies = elastic_copy(some, torch.Generator().manual_seed(options.seed))
-    ab = pooled(some[:, 1:], made := brought(net, some, copies, carried))
+    made = brought(net, some, copies, carried)
+    ab = pooled(some[:, 1:], made)
     error = float((made - ab).abs().mean() / ab.abs().mean())
     return net, {
         "features": Path(options.features).name,
