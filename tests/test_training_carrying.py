@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_training_start import coarse_and_fine
-from training_run import losses, tiny_config
+from training_run import StopError, losses, stop_at, tiny_config
+
+pytest.importorskip("accelerate")
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.color import normalize_lab, rgb_to_lab
@@ -95,16 +97,6 @@ def test_colors_are_brought_to_where_the_picture_looks_alike(ready, lab):
     assert brought(net, lab, gray, carried).abs().max() < 0.02
 
 
-class KilledError(Exception):
-    """Ends a run between two steps."""
-
-
-def dies_after_two(step):
-    """For `on_step` of a run."""
-    if step == 2:
-        raise KilledError
-
-
 def anew_config(photos, output):
     """phi_E^s changes, then its references start anew while phi_D learns."""
     seen = {"steps": 2, "batch": 4, "size": 32, "supervision": 0.0, "warmup": 0}
@@ -147,8 +139,8 @@ def test_references_start_anew_within_a_run(photos, lab, tmp_path):
 
 def test_a_run_killed_there_goes_on_as_if_it_had_not_been(photos, tmp_path):
     config = anew_config(photos, tmp_path / "killed")
-    with pytest.raises(KilledError):
-        run(config, on_step=dies_after_two)  # the references have not started anew yet
+    with pytest.raises(StopError):
+        run(config, on_step=stop_at(2))  # the references have not started anew yet
     killed = run(config, resume=True)
     whole = run(replace(config, output=str(tmp_path / "whole")))
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")

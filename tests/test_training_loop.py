@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_run import losses, tiny_config
+from training_run import StopError, losses, stop_at, tiny_config
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
@@ -19,18 +19,6 @@ from training.checkpoints import RunError
 from training.loop import read_config, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-class StopError(Exception):
-    pass
-
-
-def stop_at(step):
-    def on_step(done):
-        if done == step:
-            raise StopError
-
-    return on_step
 
 
 def test_a_whole_run(photos, tmp_path, capsys):

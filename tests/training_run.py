@@ -77,6 +77,20 @@ def tiny_config(data, output, **changes):
     return TrainConfig(**(values | changes))
 
 
+class StopError(Exception):
+    """Ends a run between two steps."""
+
+
+def stop_at(step):
+    """For `on_step` of a run."""
+
+    def on_step(done):
+        if done == step:
+            raise StopError
+
+    return on_step
+
+
 def losses(output):
     """Step -> the numbers of the log that do not depend on the clock."""
     rows = {}

@@ -10,7 +10,6 @@ extractor adds nothing to these four, so that they reach phi_D as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -22,18 +21,12 @@ from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.layers import SLOPE, ConvBlock, activate
 
 from .elastic import draw, warp
-from .least_squares import fit
+from .least_squares import fit, in_parts
 
 GAIN = 3.0  # of normalised ab: about as large as what the other channels say
 VALVES = 3.0  # both open: sigmoid(3) = 0.95
 RIDGE = 0.01  # of the variance between places, added to that within one
-PARTS = 8  # photos at a time
 LOOKED_AT = 40  # photos that tell which channels say least
-
-
-def in_parts(step: Callable[[Tensor], Tensor], planes: Tensor) -> Tensor:
-    """`step` of (N, ...), a few at a time."""
-    return torch.cat([step(part) for part in planes.split(PARTS)])
 
 
 def signed(ab: Tensor) -> Tensor:
@@ -49,7 +42,7 @@ def colors(carried: Tensor) -> Tensor:
 
 def quietest(before: Tensor) -> list[int]:
     """The four channels of (N, C, h, w) that vary least after their activation."""
-    spread = F.leaky_relu(before[:LOOKED_AT], SLOPE).var((0, 2, 3))
+    spread = activate(before[:LOOKED_AT], "none").var((0, 2, 3))
     return spread.argsort()[:4].tolist()
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PARTS = 8  # photos at a time
 SAMPLES = 600  # positions of a photo that a convolution is fitted on
 RIDGE = 1e-5  # against columns that say the same, relative to the mean square
+
+
+def in_parts(step: Callable[[Tensor], Tensor], planes: Tensor) -> Tensor:
+    """`step` of (N, ...), a few at a time."""
+    return torch.cat([step(part) for part in planes.split(PARTS)])
 
 
 @torch.no_grad()
@@ -15,7 +23,7 @@ def fit(conv: nn.Conv2d, seen: Tensor, wanted: Tensor, generator: torch.Generato
     """`conv` (3x3) of `seen` (N, C, H, W) becomes `wanted` (N, D, H / stride, W / stride)."""
     columns = conv.weight[0].numel() + 1
     products = torch.zeros(columns, columns + conv.out_channels, dtype=torch.float64)
-    for x, y in zip(seen.split(8), wanted.split(8), strict=True):
+    for x, y in zip(seen.split(PARTS), wanted.split(PARTS), strict=True):
         patches = F.unfold(x, 3, padding=1, stride=conv.stride)
         rows = patches.mT.flatten(0, 1)  # (N, C k k, H W) -> (N H W, C k k)
         targets = y.flatten(2).mT.flatten(0, 1)  # (N, D, H, W) -> (N H W, D)

@@ -35,11 +35,11 @@ from training.carrying import brought, start_references
 from training.data import BICUBIC, planes, random_square
 from training.elastic import elastic_copy
 from training.files import names_weights
-from training.least_squares import fit
+from training.least_squares import PARTS, fit, in_parts
 from training.options import Parser, filled
 from training.photos import BadPhotoError, find, read, spread
 from training.stage import at_least
-from training.supervision import pooled, siamese_start
+from training.supervision import keys_like_queries, pooled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +112,10 @@ def see_as(net: SCSNet, vgg: VGG, rgb: Tensor, seed: int = 0) -> float:
     generator = torch.Generator().manual_seed(seed)
     blocks = [b for b in net.color_branch.source_encoder.blocks if isinstance(b, ConvBlock)]
     luminance = normalize_lab(rgb_to_lab(rgb), net.config)[:, :1]
-    seen = torch.cat([activate(net.initial(part), norm) for part in luminance.split(8)])
+    seen = in_parts(lambda part: activate(net.initial(part), norm), luminance)
     wanted = torch.zeros(0)
     for number, block in enumerate(tqdm(blocks, desc="fitting", unit="layer", disable=None)):
-        parts = [next(islice(seen_by(vgg, part), number, None), None) for part in rgb.split(8)]
+        parts = [next(islice(seen_by(vgg, part), number, None), None) for part in rgb.split(PARTS)]
         found = [part for part in parts if part is not None]
         wanted = torch.cat(found) if found else torch.zeros(0)
         width, side = block.conv.out_channels, seen.shape[-1] // block.conv.stride[0]
@@ -126,7 +126,7 @@ def see_as(net: SCSNet, vgg: VGG, rgb: Tensor, seed: int = 0) -> float:
             )
         wanted = wanted / F.relu(wanted).std()  # VGG's are hundreds
         fit(block.conv, seen, wanted, generator)
-        seen = torch.cat([block(part) for part in seen.split(8)])
+        seen = in_parts(block, seen)
     return 1 - float(F.cosine_similarity(F.relu(seen), F.relu(wanted), dim=1).mean())
 
 
@@ -154,7 +154,7 @@ def started(options: Options) -> tuple[SCSNet, dict[str, Any]]:
     net = anew(init.config if init else SCSNetConfig(), init)
     rgb = looked_at(options)
     left = see_as(net, VGG(options.features, whole=True), gray(rgb), options.seed)
-    siamese_start(net)
+    keys_like_queries(net)
     lab = normalize_lab(rgb_to_lab(rgb), net.config)
     if not lab[:, 1:].abs().max() > 0.01:
         raise ValueError("expected photos in colour, got gray ones: references need colours")

@@ -24,6 +24,11 @@ def siamese_start(net: SCSNet) -> None:
     with torch.no_grad():
         branch.reference_initial.weight[:, :1].copy_(net.initial.weight)
         branch.reference_initial.weight[:, 1:].mul_(3)
+    keys_like_queries(net)
+
+
+def keys_like_queries(net: SCSNet) -> None:
+    """In all attention, that of the picture to itself too, references and source begin to be seen alike."""
     for module in net.modules():
         if isinstance(module, VCAttn):
             module.pre_reference.load_state_dict(module.pre_source.state_dict())
