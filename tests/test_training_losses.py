@@ -57,6 +57,25 @@ def test_rebalance_pulls_strong_colours_more_and_keeps_the_mean():
     assert dull + strong == pytest.approx(2 / 110 / 6)
 
 
+def test_coldness_leans_to_green_and_blue():
+    """Two places have one colour, the third another; the a that squares settle on is their weighted mean."""
+    for warm, cold, wanted in (
+        ((10.0, 20.0), (-20.0, 30.0), (2 * 10 - 2.5 * 20) / 4.5),  # earth, leaf: 1 + 1.5 * 20 / 20
+        ((0.0, 10.0), (-5.0, -30.0), -3.625 * 5 / 5.625),  # cloud, sky: 1 + 1.5 * (5 + 30) / 20
+        ((10.0, 20.0), (40.0, 30.0), 20.0),  # neither is cold
+    ):
+        truth = torch.tensor([(50.0, *warm), (50.0, *warm), (50.0, *cold)]).T.view(1, 3, 1, 3)
+        slopes = []
+        for guess in (0.0, 1.0):
+            predicted = truth.clone()
+            predicted[:, 1] = guess
+            predicted.requires_grad_()
+            losses.content_loss(predicted, truth, softness=200.0, coldness=1.5).backward()
+            slopes.append(predicted.grad[:, 1].sum())
+        settled = slopes[0] / (slopes[0] - slopes[1])  # of squares the slope is a straight line
+        assert settled.item() == pytest.approx(wanted, abs=0.01)
+
+
 def test_redness_is_the_weight_of_a():
     predicted = torch.zeros(1, 3, 2, 2, requires_grad=True)
     losses.content_loss(predicted, torch.full((1, 3, 2, 2), 9.0), redness=4.0).backward()

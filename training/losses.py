@@ -25,11 +25,13 @@ def content_loss(
     softness: float = 0.0,
     mean: Mean = torch.mean,
     redness: float = 1.0,
+    coldness: float = 0.0,
 ) -> Tensor:
     """Eq. 5: L1 between LAB planes (B, 3, H, W) in CIE units, divided by 110.
 
     `rebalance` makes a pixel weigh 1 + rebalance * chroma / 20, mean 1: rare strong colours then pull
-    as much as the many dull ones that draw a prediction to sepia.
+    as much as the many dull ones that draw a prediction to sepia. `coldness` adds coldness * (green + blue) / 20,
+    -a and -b where they are above 0: between leaf and earth, sky and cloud, the guess leans to leaf and sky.
 
     `softness`: differences of ab are `softened` where it is above 0. `redness`: how much a weighs against b.
     """
@@ -39,10 +41,13 @@ def content_loss(
     difference = difference / 110
     if redness != 1:
         difference = difference * difference.new_tensor([1, redness, 1]).view(1, 3, 1, 1)
-    if rebalance > 0:
-        weight = 1 + rebalance * truth[:, 1:].square().sum(1, keepdim=True).sqrt() / 20
-        chroma = difference[:, 1:] * (weight / mean(weight))
-        difference = torch.cat([difference[:, :1], chroma], dim=1)
+    if rebalance > 0 or coldness > 0:
+        ab = truth[:, 1:]
+        chroma = ab.square().sum(1, keepdim=True).sqrt()
+        cold = (-ab).clamp(min=0).sum(1, keepdim=True)
+        weight = 1 + (rebalance * chroma + coldness * cold) / 20
+        weighted = difference[:, 1:] * (weight / mean(weight))
+        difference = torch.cat([difference[:, :1], weighted], dim=1)
     return difference.mean()
 
 

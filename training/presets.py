@@ -69,13 +69,15 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """A recipe for weights that ship, from what start.py and teacher.py make: coarse colours, then pictures, then sharp ones.
+    """The recipe of the weights that ship, from what start.py and teacher.py make: coarse colours, then pictures, then sharp ones.
 
     The first two stages have no references: what brings their colours is fitted in no time, and the third learns to use it.
     """
-    colors = Stage(
+    coarse = Stage(
         batch=16,
         size=64,
+        coarse=True,
+        automatic_every=1,
         learns="color",
         warmup=30,
         final_fraction=0.02,
@@ -85,7 +87,18 @@ def bundled() -> TrainConfig:
         redness=4.0,
         softness=40.0,
     )
-    coarse = replace(colors, coarse=True, automatic_every=1)
+    pictures = replace(
+        coarse,
+        coarse=False,
+        batch=12,
+        learning_rate=3e-4,
+        encoder_rate=0.2,
+        automatic_every=3,
+        reference_every=2,
+        strangers_every=6,
+    )
+    # the teacher has brought what it knows; now the photos alone, at last the strong colours more than the dull ones
+    untaught = replace(pictures, teaching=0.0, warmup=20)
     return TrainConfig(
         init="start.safetensors",
         teacher="teacher.safetensors",
@@ -93,18 +106,12 @@ def bundled() -> TrainConfig:
         stages=(
             replace(coarse, steps=600, learning_rate=7e-4, encoder_rate=0.0, final_fraction=0.7),
             replace(coarse, steps=3700, learning_rate=5e-4, encoder_rate=0.25),
-            replace(
-                colors,
-                steps=2000,
-                batch=12,
-                learning_rate=3e-4,
-                encoder_rate=0.2,
-                reference_every=2,
-                strangers_every=6,
-                references_anew=True,
-            ),
+            replace(pictures, steps=1000, references_anew=True),
+            replace(pictures, steps=1700),
+            replace(untaught, steps=480, learning_rate=2e-4, strangers_every=8),
+            replace(untaught, steps=800, rebalance=0.6),
             Stage(
-                steps=3600,
+                steps=700,
                 batch=8,
                 size=64,
                 magnification=(1.0, 4.0),

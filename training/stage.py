@@ -79,6 +79,8 @@ class Stage:
     """Automatic batches: weight of the difference from the coarse colours that a teacher expects."""
     rebalance: float = 0.5
     """Automatic batches: a pixel weighs 1 + rebalance * chroma / 20, against sepia."""
+    coldness: float = 0.0
+    """Automatic batches: a pixel weighs 1 + coldness * (its green + its blue) / 20: -a and -b where they are above 0."""
     redness: float = 1.0
     """Automatic batches: what a (green to red) weighs against b (blue to yellow), which differs more and is learnt first."""
     softness: float = 0.0
@@ -108,6 +110,7 @@ class Stage:
             "classification",
             "teaching",
             "rebalance",
+            "coldness",
             "redness",
             "softness",
         ):

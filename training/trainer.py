@@ -107,7 +107,7 @@ class Trainer:
         if stage.coarse:
             truth = pooled(truth, made.planes)
         lab = denormalize_lab(made.planes, self.net.config)
-        shaping = ("rebalance", "softness", "redness") if place.automatic else ()
+        shaping = ("rebalance", "coldness", "softness", "redness") if place.automatic else ()
         shape = {name: getattr(stage, name) for name in shaping}
         if place.strange:
             given = strangers(rgb_to_lab(batch.low))
