@@ -81,6 +81,12 @@ def test_weights_of_any_checkpoint(photos, tmp_path, capsys):
     assert "None: there was no validation" in (tmp_path / "again.md").read_text()
     a, b = checkpoint.load(weights), checkpoint.load(tmp_path / "again.safetensors")
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert b.config == a.config
+    export.main([str(last), str(tmp_path / "larger.safetensors"), "--working-size", "96"])
+    assert checkpoint.load(tmp_path / "larger.safetensors").config.working_size == 96
+    with pytest.raises(SystemExit):
+        export.main([str(last), str(tmp_path / "x.safetensors"), "--working-size", "2"])
+    assert "working_size must be between" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         export.main([str(photos / "00.png"), "x.safetensors"])
     assert "cannot be read" in capsys.readouterr().err

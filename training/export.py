@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.option(
         parser, "--chroma", type=float, default=1.0, help="multiply a and b of all results"
     )
+    parser.option(
+        parser,
+        "--working-size",
+        type=int,
+        default=0,
+        help="what the nodes let the colour branch look at, unless told otherwise; 0: what it was trained at",
+    )
     options = parser.parse(arguments)
     if options.weights.suffix != ".safetensors":
         parser.error(f"weights are a .safetensors file, got {options.weights}")
@@ -209,6 +217,8 @@ def main(arguments: list[str] | None = None) -> None:
         at_home = options.weights.resolve().parent == run
         card = CARD if at_home else options.weights.with_suffix(".md").name
         net = averaged_network(state)
+        if options.working_size:
+            net.config = replace(net.config, working_size=options.working_size)
         print(
             export(
                 net, options.weights, config, step, state["photos"], figures, card, options.chroma

@@ -69,7 +69,7 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """The recipe of the weights that ship, from what start.py and teacher.py make: coarse colours, then pictures, then sharp ones.
+    """The recipe of the weights that ship, from what start.py and teacher.py make: coarse colours, pictures, sharp ones.
 
     The first two stages have no references: what brings their colours is fitted in no time, and the third learns to use it.
     """
@@ -97,7 +97,7 @@ def bundled() -> TrainConfig:
         reference_every=2,
         strangers_every=6,
     )
-    # the teacher has brought what it knows; now the photos alone, at last the strong colours more than the dull ones
+    # what the teacher knows is learnt by now: the photos alone, at last their greens and blues more than what is warm or gray
     untaught = replace(pictures, teaching=0.0, warmup=20)
     return TrainConfig(
         init="start.safetensors",
@@ -109,9 +109,9 @@ def bundled() -> TrainConfig:
             replace(pictures, steps=1000, references_anew=True),
             replace(pictures, steps=1700),
             replace(untaught, steps=480, learning_rate=2e-4, strangers_every=8),
-            replace(untaught, steps=800, rebalance=0.6),
+            replace(untaught, steps=500, coldness=1.5, strangers_every=7),
             Stage(
-                steps=700,
+                steps=480,
                 batch=8,
                 size=64,
                 magnification=(1.0, 4.0),
@@ -119,6 +119,7 @@ def bundled() -> TrainConfig:
                 learns="texture",
                 reference_every=2,
                 learning_rate=3e-4,
+                warmup=80,
                 supervision=0.0,
                 rebalance=0.0,
                 softness=40.0,
