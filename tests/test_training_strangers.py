@@ -58,6 +58,21 @@ def test_what_is_asked_of_a_stranger_by_hand():
     assert stranger_loss(made, truth, reference).item() == pytest.approx((3 + 4 + 2) / 3 / 110)
 
 
+def test_spots_cost_what_is_asked_and_an_even_move_nothing():
+    """Truth's ab (10, 0) and (30, 0), mean (20, 0); the reference's mean (40, -10): (20, -5) and (40, -5) is right."""
+    truth, reference = torch.zeros(1, 3, 1, 2), torch.zeros(1, 3, 4, 4)
+    truth[0, 1, 0] = torch.tensor([10.0, 30.0])
+    reference[:, 1], reference[:, 2] = 40.0, -10.0
+    even = truth.clone()
+    even[:, 1:] += torch.tensor([10.0, -5.0]).view(1, 2, 1, 1)
+    spots = even.clone()
+    spots[0, 2, 0] += torch.tensor([8.0, -8.0])
+    for coherence in (0.0, 0.5, 1.0):
+        assert stranger_loss(even, truth, reference, coherence).item() == 0
+        asked = 2 * coherence * 4 / 3 / 110  # |8| on one of two planes
+        assert stranger_loss(spots, truth, reference, coherence).item() == pytest.approx(asked)
+
+
 def test_the_reference_is_the_neighbours(photos, tmp_path):
     config = tiny_config(photos, tmp_path)
     entries = find(config.data)
@@ -106,6 +121,20 @@ def test_a_run_judges_strangers_by_the_mean_alone(photos, tmp_path):
         if "swap_moves" in row
     )  # fmt: skip
     assert 0 <= figures["swap_moves"] <= 1
+
+
+def test_a_run_asks_for_coherence(photos, tmp_path):
+    """Untrained, the first step's loss is higher by twice the weighed distance to the photo's own colours."""
+    config, first = tiny_config(photos, tmp_path), []
+    for coherence in (0.0, 0.5, 1.0):
+        stage = Stage(
+            steps=1, batch=8, size=16, texture=False, automatic_every=0, strangers_every=1,
+            coherence=coherence, supervision=0.0, warmup=0,
+        )  # fmt: skip
+        run(replace(config, output=str(tmp_path / f"run{coherence}"), stages=(stage,)))
+        first.append(losses(tmp_path / f"run{coherence}")[1]["stranger_content"])
+    assert first[0] < first[1] - 0.01
+    assert first[2] - first[1] == pytest.approx(first[1] - first[0], rel=0.02)
 
 
 def test_one_picture_at_a_time_has_no_neighbour():

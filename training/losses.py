@@ -60,16 +60,21 @@ def softened(difference: Tensor, softness: float) -> Tensor:
     return torch.where(difference < softness, squares, 2 * difference - softness)
 
 
-def stranger_loss(predicted: Tensor, truth: Tensor, reference: Tensor) -> Tensor:
+def stranger_loss(
+    predicted: Tensor, truth: Tensor, reference: Tensor, coherence: float = 0.0
+) -> Tensor:
     """Of LAB (B, 3, H, W) in CIE units made with another photo's reference (B, 3, h, w); scaled as Eq. 5.
 
     L is judged as ever. What the colours should be nobody knows: only their mean is, by L1, halfway between the
-    photo's own and the reference's.
+    photo's own and the reference's. `coherence` weighs the L1 from the photo's own ab, all moved by that same half
+    way: a palette over the whole picture then costs less than spots of colour with the right mean.
     """
     lightness = (predicted[:, 0] - truth[:, 0]).abs().mean()
     own, borrowed = truth[:, 1:].mean((2, 3)), reference[:, 1:].mean((2, 3))
     mean = (predicted[:, 1:].mean((2, 3)) - (own + borrowed) / 2).abs().mean()
-    return (lightness + 2 * mean) / 3 / 110
+    moved = truth[:, 1:] + ((borrowed - own) / 2)[..., None, None]  # (B, 2, H, W)
+    spots = (predicted[:, 1:] - moved).abs().mean()
+    return (lightness + 2 * mean + 2 * coherence * spots) / 3 / 110
 
 
 def perceptual_loss(predicted: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:

@@ -48,6 +48,8 @@ class Stage:
     """Instead: every n-th batch has references, the others are automatic. 0: `automatic_every` counts."""
     strangers_every: int = 0
     """Every n-th of the batches with references has those of other photos; of its ab only the mean counts. 0: none."""
+    coherence: float = 0.0
+    """Those batches: weight of the difference from the photo's own ab, moved as far as the mean should be. 0: spots go free."""
     learns: Learns = "everything"
     """What changes: everything, phi alone (color), of it only phi_D (decoder) or what automatic pictures never meet,
     phi_E^r and PVCAttn (reference), or psi_E and CPM alone (texture); the rest keeps what it knows."""
@@ -109,6 +111,7 @@ class Stage:
             "distillation",
             "classification",
             "teaching",
+            "coherence",
             "rebalance",
             "coldness",
             "redness",

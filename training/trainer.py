@@ -111,7 +111,7 @@ class Trainer:
         shape = {name: getattr(stage, name) for name in shaping}
         if place.strange:
             given = strangers(rgb_to_lab(batch.low))
-            terms = {"content": losses.stranger_loss(lab, truth, given)}
+            terms = {"content": losses.stranger_loss(lab, truth, given, stage.coherence)}
         else:
             terms = {"content": losses.content_loss(lab, truth, mean=mean, **shape)}
         if place.mode.supervised:
