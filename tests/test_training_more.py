@@ -84,6 +84,13 @@ def test_weights_of_any_checkpoint(photos, tmp_path, capsys):
     assert b.config == a.config
     export.main([str(last), str(tmp_path / "larger.safetensors"), "--working-size", "96"])
     assert checkpoint.load(tmp_path / "larger.safetensors").config.working_size == 96
+    export.main([str(last), str(tmp_path / "softer.safetensors"), "--attention-scale", "22"])
+    c = checkpoint.load(tmp_path / "softer.safetensors")
+    assert (c.config.attention_scale, c.config.working_size) == (22, a.config.working_size)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
+    with pytest.raises(SystemExit):
+        export.main([str(last), str(tmp_path / "x.safetensors"), "--attention-scale", "-1"])
+    assert "attention_scale must be between" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         export.main([str(last), str(tmp_path / "x.safetensors"), "--working-size", "2"])
     assert "working_size must be between" in capsys.readouterr().err

@@ -52,6 +52,13 @@ def averaged_network(state: Mapping[str, Any]) -> SCSNet:
     return net.eval()
 
 
+def reconfigured(net: SCSNet, **changes: Any) -> SCSNet:
+    """The same weights under another config, of fields that change no shapes. Errors: ValueError."""
+    changed = SCSNet(replace(net.config, **changes))
+    changed.load_state_dict(net.state_dict())
+    return changed.eval()
+
+
 def scale_chroma(net: SCSNet, factor: float) -> None:
     """Multiply a and b of everything that the network makes, by the last layer of CPM. Errors: ValueError.
 
@@ -206,6 +213,13 @@ def main(arguments: list[str] | None = None) -> None:
         default=0,
         help="what the nodes let the colour branch look at, unless told otherwise; 0: what it was trained at",
     )
+    parser.option(
+        parser,
+        "--attention-scale",
+        type=float,
+        default=0.0,
+        help="factor on the cosines: the lower, the more places of a reference mix; 0: what it was trained with",
+    )
     options = parser.parse(arguments)
     if options.weights.suffix != ".safetensors":
         parser.error(f"weights are a .safetensors file, got {options.weights}")
@@ -217,8 +231,11 @@ def main(arguments: list[str] | None = None) -> None:
         at_home = options.weights.resolve().parent == run
         card = CARD if at_home else options.weights.with_suffix(".md").name
         net = averaged_network(state)
-        if options.working_size:
-            net.config = replace(net.config, working_size=options.working_size)
+        asked = {
+            "working_size": options.working_size or net.config.working_size,
+            "attention_scale": options.attention_scale or net.config.attention_scale,
+        }
+        net = reconfigured(net, **asked)
         print(
             export(
                 net, options.weights, config, step, state["photos"], figures, card, options.chroma

@@ -99,6 +99,7 @@ def bundled() -> TrainConfig:
     )
     # what the teacher knows is learnt by now: the photos alone, at last their greens and blues more than what is warm or gray
     untaught = replace(pictures, teaching=0.0, warmup=20)
+    coherent = replace(untaught, coldness=1.5, coherence=0.5)
     return TrainConfig(
         init="start.safetensors",
         teacher="teacher.safetensors",
@@ -110,6 +111,8 @@ def bundled() -> TrainConfig:
             replace(pictures, steps=1700),
             replace(untaught, steps=480, learning_rate=2e-4, strangers_every=8),
             replace(untaught, steps=500, coldness=1.5, strangers_every=7),
+            replace(coherent, steps=1200, strangers_every=2, warmup=30, final_fraction=0.1),
+            replace(coherent, steps=520, batch=8, size=96, strangers_every=4, learning_rate=2.5e-4),
             Stage(
                 steps=480,
                 batch=8,
