@@ -12,14 +12,14 @@ pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
-from training import gallery
+from training import gallery, loop
 from training.config import TrainConfig
 from training.loop import train as run
 from training.photos import find
 from training.plan import Plan
 from training.score import Colorizer, Protocol, scan, score
 from training.stage import Stage
-from training.supervision import Classification
+from training.supervision import Classification, start_head
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -56,6 +56,52 @@ def test_classes_are_learnt(photos, tmp_path):
     rows = list(losses(tmp_path / "run").values())
     start, end = (np.mean([r["classification"] for r in part]) for part in (rows[:4], rows[-4:]))
     assert end < 0.95 * start
+
+
+def test_the_head_of_coarse_stages_starts_with_what_is_made(tiny_net):
+    lab = torch.rand(12, 3, 32, 32) * 2 - 1
+    head = torch.nn.Conv2d(4 * tiny_net.config.width, 2, 1)
+    start_head(tiny_net, head, lab)
+    luminance = lab[:, :1]
+    made = tiny_net.decode(tiny_net.encode(luminance, None, working_size=32), (32, 32))[:, 1:]
+    wanted = torch.nn.functional.avg_pool2d(made, 4)
+    attended = tiny_net.color_branch.extractor(
+        tiny_net.color_branch.source_encoder(tiny_net.initial(luminance))
+    )
+    error = (head(attended) - wanted).square().mean((0, 2, 3))
+    assert (error < 0.5 * wanted.var((0, 2, 3))).all()
+
+
+def test_stretched_colours_are_asked_of_automatic_pictures(photos, tmp_path, monkeypatch):
+    asked = {}
+
+    def seen(lab, truth, **_):
+        asked.setdefault(stretch, []).append(truth)
+        return (lab - truth).abs().mean()
+
+    monkeypatch.setattr("training.trainer.losses.content_loss", seen)
+    config = tiny_config(photos, tmp_path / "run")
+    for number, stretch in enumerate(((1.0, 1.0), (2.0, 0.5))):
+        stage = replace(config.stages[0], steps=2, automatic_every=2, stretch=stretch)
+        run(replace(config, stages=(stage,), output=str(tmp_path / str(number))))
+    plain, stretched = asked.values()
+    factors = torch.tensor([1.0, 2.0, 0.5]).view(1, 3, 1, 1)
+    assert torch.equal(stretched[0], plain[0] * factors)  # the first batch is automatic
+    assert torch.equal(stretched[1], plain[1])
+    with pytest.raises(ValueError, match=r"stretch must be two numbers.*got \(0\.0, 1\.0\)"):
+        Stage(stretch=(0.0, 1.0))
+
+
+def test_a_stage_can_start_with_that_head(photos, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(loop, "start_head", lambda net, head, lab: started.append(lab.shape))
+    stage = Stage(
+        steps=2, batch=4, size=16, coarse=True, head_anew=True, automatic_every=1, supervision=0.0,
+        warmup=0,
+    )  # fmt: skip
+    config = tiny_config(photos, tmp_path / "run")
+    run(replace(config, stages=(replace(stage, head_anew=False), stage)))
+    assert started == [(240, 3, 16, 16)]
 
 
 @pytest.mark.parametrize(

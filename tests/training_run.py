@@ -45,6 +45,43 @@ def make_mobilenet(file):
     return str(file)
 
 
+def make_efficientnet(file):
+    """A small EfficientNet-Lite as published: seven stages, the third of two blocks; it lets light and dark through."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+
+    def conv(name, outputs, inputs, size=1):
+        weight = torch.rand(outputs, inputs, size, size, generator=generator)
+        weights[f"{name}.weight"] = weight / weight.sum((1, 2, 3), keepdim=True)
+
+    def norm(name, width):
+        for kind, low in (("weight", 0.8), ("running_var", 0.8), ("bias", 0), ("running_mean", 0)):
+            values = torch.rand(width, generator=generator) * 0.4
+            weights[f"{name}.{kind}"] = low + values
+        weights[f"{name}.num_batches_tracked"] = torch.tensor(1)
+
+    conv("_conv_stem", 4, 3, 3)
+    norm("_bn0", 4)
+    before = 4
+    for n, (width, size) in enumerate(
+        ((4, 3), (5, 3), (6, 5), (6, 5), (7, 3), (8, 5), (9, 5), (10, 3))
+    ):
+        block, inner = f"_blocks.{n}", before if n == 0 else 2 * before
+        if n:
+            conv(f"{block}._expand_conv", inner, before)
+            norm(f"{block}._bn0", inner)
+        conv(f"{block}._depthwise_conv", inner, 1, size)
+        norm(f"{block}._bn1", inner)
+        conv(f"{block}._project_conv", width, inner)
+        norm(f"{block}._bn2", width)
+        before = width
+    conv("_conv_head", 16, before)
+    norm("_bn1", 16)
+    weights["_fc.weight"], weights["_fc.bias"] = torch.zeros(3, 16), torch.zeros(3)
+    torch.save(weights, file)
+    return str(file)
+
+
 def tiny_config(data, output, **changes):
     """Two stages of 4 steps, every step logged, a checkpoint every second one; float32."""
     stages = (

@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 import torch
 
 from scsnet import SCSNet, checkpoint
+from training.export import scale_chroma
 from training.files import names_weights
 from training.options import Parser, filled
 
@@ -33,6 +34,8 @@ class Options:
     """Of each, in order; divided by their sum. Empty: equal ones. Above 1 or below 0 goes beyond."""
     part: Part = "everything"
     """color: only phi is averaged, all else is that of the first."""
+    chroma: tuple[float, float] = (1.0, 1.0)
+    """What a and b of all results are multiplied by."""
     output: str = ""
     """A .safetensors file, float16."""
 
@@ -47,6 +50,8 @@ class Options:
             raise ValueError(f"expected shares whose sum is not 0, got {self.shares}")
         if self.part not in get_args(Part):
             raise ValueError(f"expected part to be one of {get_args(Part)}, got {self.part!r}")
+        if len(self.chroma) != 2:
+            raise ValueError(f"expected two factors as chroma, got {len(self.chroma)}")
         names_weights(self.output)
 
     @property
@@ -86,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = filled(parser, Options, arguments)
         nets = [checkpoint.load(source, dtype=torch.float32) for source in options.weights]
         net = mean_network(nets, options.fractions, options.part)
+        if options.chroma != (1, 1):
+            scale_chroma(net, *options.chroma)
         averaged = [
             {
                 "weights": source if source.startswith("hf:") else Path(source).name,
@@ -94,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             for source, share in zip(options.weights, options.fractions, strict=True)
         ]
-        card = {"averaged": averaged, "part": options.part}
+        card = {"averaged": averaged, "part": options.part, "chroma": list(options.chroma)}
         checkpoint.save(options.output, net, dtype=torch.float16, card=card)
     except (ValueError, OSError) as error:
         parser.error(str(error))

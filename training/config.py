@@ -59,7 +59,7 @@ class TrainConfig:
     perceptual_float32: bool = True
     """Compute the perceptual loss in float32; otherwise in the network's precision, which is faster."""
     distillation_weights: str = ""
-    """MobileNet v1 features (.npz), needed with distillation and teaching."""
+    """MobileNet v1 features (.npz), needed with distillation."""
     teacher: str = ""
     """Weights of a teacher (training/teacher.py), needed with teaching."""
     seed: int = 0
@@ -99,13 +99,9 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for term, fields_needed in (
-            ("distillation", ("distillation_weights",)),
-            ("teaching", ("distillation_weights", "teacher")),
-        ):
-            used = any(getattr(stage, term) for stage in self.stages)
-            if used and (missing := [name for name in fields_needed if not getattr(self, name)]):
-                raise ValueError(f"{term} needs {missing[0]}, a file: {FILES[missing[0]]}")
+        for term, needed in (("distillation", "distillation_weights"), ("teaching", "teacher")):
+            if any(getattr(stage, term) for stage in self.stages) and not getattr(self, needed):
+                raise ValueError(f"{term} needs {needed}, a file: {FILES[needed]}")
         if self.network.head == "pixel_shuffle" and any(
             s.magnification != (4, 4) for s in self.stages
         ):

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     high: Tensor
     """(B, 3, h, w): the truth in the window of the output grid."""
     wide: Tensor
-    """(B, 3, 224, 224): the photo as a teacher looks at it; (B, 3, 0, 0) where none is asked."""
+    """(B, 3, 256, 256): the photo as a teacher looks at it; (B, 3, 0, 0) where none is asked."""
     distortion: Distortion
     """Makes the references out of `low`."""
     size: tuple[int, int]

@@ -59,20 +59,21 @@ def reconfigured(net: SCSNet, **changes: Any) -> SCSNet:
     return changed.eval()
 
 
-def scale_chroma(net: SCSNet, factor: float) -> None:
+def scale_chroma(net: SCSNet, a: float, b: float) -> None:
     """Multiply a and b of everything that the network makes, by the last layer of CPM. Errors: ValueError.
 
     Colours that are surer of themselves than they should be on photos not seen are wrong by less when paler.
     """
-    if not 0 < factor <= 2:
-        raise ValueError(f"chroma must be above 0 and at most 2, got {factor}")
+    for factor in (a, b):
+        if not 0 < factor <= 2:
+            raise ValueError(f"chroma must be above 0 and at most 2, got {factor}")
     if not isinstance(net.head, CPM):
         raise ValueError(f"chroma can be scaled where the head is cpm, got {net.config.head}")
     last = net.head.linears[-1]
     assert isinstance(last, torch.nn.Linear)  # 256 -> L, a, b
     with torch.no_grad():
         for parameter in (last.weight, last.bias):
-            parameter[1:] *= factor
+            parameter[1:] *= parameter.new_tensor([a, b]).view(-1, *[1] * (parameter.ndim - 1))
 
 
 def facts(
@@ -111,7 +112,7 @@ def export(
     card = facts(config, step, photos, figures or {})
     if chroma != 1:
         net = copy.deepcopy(net)
-        scale_chroma(net, chroma)
+        scale_chroma(net, chroma, chroma)
         card["chroma"] = chroma
     checkpoint.save(path, net, dtype=torch.float16, card=card)
     picture = PICTURE if (path.parent / PICTURE).exists() else ""

@@ -14,6 +14,7 @@ import torch
 from accelerate.accelerator import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
+from torch import nn
 
 from scsnet.color import normalize_lab, rgb_to_lab
 from scsnet.device import cpu_multiplies_bfloat16
@@ -30,6 +31,7 @@ from .monitor import LOG, Monitor, cut_log, last_figures
 from .photos import find
 from .plan import Plan
 from .stopping import Stopping
+from .supervision import start_head
 from .trainer import Trainer
 from .validate import Validation
 
@@ -200,6 +202,8 @@ def _steps(
         place = plan.place(trainer.step)
         if place.stage.references_anew and not place.step:
             _references_anew(trainer, pairs)
+        if place.stage.head_anew and not place.step:
+            _head_anew(trainer, pairs)
         terms, skipped = trainer.advance(parts)
         step = trainer.step
         end_of_stage = place.step + 1 == place.steps
@@ -238,3 +242,11 @@ def _references_anew(trainer: Trainer, pairs: Pairs) -> None:
         net.load_state_dict(fitted.state_dict())
     for optimizer in trainer.optimizers:
         optimizer.state.clear()
+
+
+def _head_anew(trainer: Trainer, pairs: Pairs) -> None:
+    """Fit the head of coarse stages to what the network makes by now."""
+    head = trainer.generator.supervision.heads["attended"]
+    assert isinstance(head, nn.Conv2d)
+    lab = rgb_to_lab(pairs.some(trainer.step, FITTED_ON).to(trainer.device))
+    start_head(trainer.net, head, normalize_lab(lab, trainer.net.config))

@@ -29,9 +29,7 @@ def content_loss(
 ) -> Tensor:
     """Eq. 5: L1 between LAB planes (B, 3, H, W) in CIE units, divided by 110.
 
-    `rebalance` makes a pixel weigh 1 + rebalance * chroma / 20, mean 1: rare strong colours then pull
-    as much as the many dull ones that draw a prediction to sepia. `coldness` adds coldness * (green + blue) / 20,
-    -a and -b where they are above 0: between leaf and earth, sky and cloud, the guess leans to leaf and sky.
+    `rebalance`, `coldness`: a pixel's ab weighs as much as its `importance`, mean 1.
 
     `softness`: differences of ab are `softened` where it is above 0. `redness`: how much a weighs against b.
     """
@@ -42,13 +40,22 @@ def content_loss(
     if redness != 1:
         difference = difference * difference.new_tensor([1, redness, 1]).view(1, 3, 1, 1)
     if rebalance > 0 or coldness > 0:
-        ab = truth[:, 1:]
-        chroma = ab.square().sum(1, keepdim=True).sqrt()
-        cold = (-ab).clamp(min=0).sum(1, keepdim=True)
-        weight = 1 + (rebalance * chroma + coldness * cold) / 20
+        weight = importance(truth[:, 1:], rebalance, coldness)
         weighted = difference[:, 1:] * (weight / mean(weight))
         difference = torch.cat([difference[:, :1], weighted], dim=1)
     return difference.mean()
+
+
+def importance(ab: Tensor, rebalance: float, coldness: float) -> Tensor:
+    """How much a colour counts: ab (B, 2, ...) in CIE units -> (B, 1, ...).
+
+    1 + rebalance * chroma / 20: rare strong colours then pull as much as the many dull ones that draw a prediction to
+    sepia. `coldness` adds coldness * (green + blue) / 20, -a and -b where they are above 0: between leaf and earth, sky
+    and cloud, the guess leans to leaf and sky.
+    """
+    chroma = ab.square().sum(1, keepdim=True).sqrt()
+    cold = (-ab).clamp(min=0).sum(1, keepdim=True)
+    return 1 + (rebalance * chroma + coldness * cold) / 20
 
 
 def softened(difference: Tensor, softness: float) -> Tensor:

@@ -69,7 +69,8 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """The recipe of the weights that ship, from what start.py and teacher.py make: coarse colours, pictures, sharp ones.
+    """The recipe of the weights that ship, from what start.py and teacher.py make: coarse colours, pictures, sharp ones,
+    and once more from what they know then.
 
     The first two stages have no references: what brings their colours is fitted in no time, and the third learns to use it.
     """
@@ -100,10 +101,34 @@ def bundled() -> TrainConfig:
     # what the teacher knows is learnt by now: the photos alone, at last their greens and blues more than what is warm or gray
     untaught = replace(pictures, teaching=0.0, warmup=20)
     coherent = replace(untaught, coldness=1.5, coherence=0.5)
+    # a teacher that knows more, asked for the likelier colours: where it is sure, phi may be too
+    bold = replace(
+        coherent,
+        size=96,
+        teaching=50.0,
+        temperature=0.75,
+        rebalance=0.25,
+        encoder_rate=0.3,
+        strangers_every=4,
+    )
+    sharp = Stage(
+        steps=480,
+        batch=8,
+        size=64,
+        magnification=(1.0, 4.0),
+        window=96,
+        learns="texture",
+        reference_every=2,
+        learning_rate=3e-4,
+        warmup=80,
+        supervision=0.0,
+        rebalance=0.0,
+        softness=40.0,
+        degrade=0.1,
+    )
     return TrainConfig(
         init="start.safetensors",
         teacher="teacher.safetensors",
-        distillation_weights="mobilenet.npz",
         stages=(
             replace(coarse, steps=600, learning_rate=7e-4, encoder_rate=0.0, final_fraction=0.7),
             replace(coarse, steps=3700, learning_rate=5e-4, encoder_rate=0.25),
@@ -113,20 +138,29 @@ def bundled() -> TrainConfig:
             replace(untaught, steps=500, coldness=1.5, strangers_every=7),
             replace(coherent, steps=1200, strangers_every=2, warmup=30, final_fraction=0.1),
             replace(coherent, steps=520, batch=8, size=96, strangers_every=4, learning_rate=2.5e-4),
-            Stage(
-                steps=480,
+            sharp,
+            replace(bold, steps=1150, coarse=True, head_anew=True, batch=16, reference_every=4),
+            replace(
+                bold,
+                steps=600,
                 batch=8,
-                size=64,
-                magnification=(1.0, 4.0),
-                window=96,
-                learns="texture",
-                reference_every=2,
-                learning_rate=3e-4,
-                warmup=80,
-                supervision=0.0,
-                rebalance=0.0,
-                softness=40.0,
-                degrade=0.1,
+                learning_rate=2.5e-4,
+                rebalance=0.5,
+                coldness=1.0,
+                teaching=30.0,
+            ),
+            replace(sharp, steps=360),
+            replace(
+                bold,
+                steps=140,
+                batch=8,
+                learning_rate=1.5e-4,
+                warmup=10,
+                final_fraction=0.05,
+                rebalance=0.5,
+                coldness=1.0,
+                teaching=30.0,
+                stretch=(1.3, 0.9),
             ),
         ),
         ema=0.995,

@@ -57,6 +57,8 @@ class Stage:
     """Before its first step phi_E^r and PVCAttn are fitted to what phi_E^s sees by then (training.carrying)."""
     coarse: bool = False
     """Neither phi_D nor CPM run: what a head after SAttn says of ab at quarter size is judged. Twice as fast."""
+    head_anew: bool = False
+    """Before its first step that head is fitted to say what phi_D and CPM make of the same features. Not: it is untrained."""
     learning_rate: float = 5e-4
     """The highest one, after the warm-up."""
     encoder_rate: float = 1.0
@@ -79,12 +81,16 @@ class Stage:
     """Automatic batches: weight of the cross-entropy of heads that predict classes of colour."""
     teaching: float = 0.0
     """Automatic batches: weight of the difference from the coarse colours that a teacher expects."""
+    temperature: float = 1.0
+    """Of the teacher: 1 asks for the mean of the plausible colours, less for the likelier ones (annealed mean)."""
     rebalance: float = 0.5
     """Automatic batches: a pixel weighs 1 + rebalance * chroma / 20, against sepia."""
     coldness: float = 0.0
     """Automatic batches: a pixel weighs 1 + coldness * (its green + its blue) / 20: -a and -b where they are above 0."""
     redness: float = 1.0
     """Automatic batches: what a (green to red) weighs against b (blue to yellow), which differs more and is learnt first."""
+    stretch: tuple[float, float] = (1.0, 1.0)
+    """Automatic batches: what a and b that are asked for are multiplied by; 1 1 asks for the photo's own."""
     softness: float = 0.0
     """Automatic batches: ab differences below this (CIE units) count by their square. 0: L1 (Eq. 5)."""
     degrade: float = 0.0
@@ -127,6 +133,10 @@ class Stage:
                 "strangers_every needs at least two pictures at a time, "
                 f"got batch {self.batch} in {self.accumulate} parts"
             )
+        if len(self.stretch) != 2 or not all(0 < factor <= 2 for factor in self.stretch):
+            raise ValueError(
+                f"stretch must be two numbers, above 0 and at most 2, got {self.stretch}"
+            )
         if self.size < 8 or self.size % 4:
             raise ValueError(f"size must be a multiple of 4, at least 8, got {self.size}")
         if bad := [s for s in self.working_sizes if s < 8 or s % 4]:
@@ -138,7 +148,8 @@ class Stage:
             raise ValueError(
                 f"magnification must be two numbers, 0 < low <= high <= 64, got {self.magnification}"
             )
-        above_0_at_most_1(self, "learning_rate")
+        for name in ("learning_rate", "temperature"):
+            above_0_at_most_1(self, name)
         if self.learns not in get_args(Learns):
             raise ValueError(f"learns must be one of {get_args(Learns)}, got {self.learns!r}")
         if self.learns == "reference" and self.has_automatic:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scsnet import SCSNet
+from scsnet import Features, SCSNet
 from scsnet.attention import VCAttn
 from scsnet.features import ReferenceFeatures
+
+from .least_squares import PARTS, RIDGE
 
 
 def siamese_start(net: SCSNet) -> None:
@@ -67,10 +69,11 @@ class Classification(nn.Module):
             {name: nn.Conv2d(channels, self.SIDE**2, 1) for name in ("source", "attended")}
         )
 
-    def classes(self, ab: Tensor) -> Tensor:
+    @classmethod
+    def classes(cls, ab: Tensor) -> Tensor:
         """ab in CIE units (B, 2, h, w) -> the class of each position (B, h, w)."""
-        a, b = ((ab / self.WIDTH).round() + self.SIDE // 2).clamp(0, self.SIDE - 1).long().unbind(1)
-        return a * self.SIDE + b
+        a, b = ((ab / cls.WIDTH).round() + cls.SIDE // 2).clamp(0, cls.SIDE - 1).long().unbind(1)
+        return a * cls.SIDE + b
 
     def loss(self, features: Mapping[str, Tensor], ab: Tensor) -> Tensor:
         """Cross-entropy from F_s and from what SAttn made, each (B, 256, h, w); ab (B, 2, H, W), CIE units."""
@@ -116,6 +119,33 @@ def colored(
             loss = loss + heads.loss(name, features, ab)
     kept = None if memories is None else ReferenceFeatures(memories)
     return Colored(kept, attended, loss)
+
+
+@torch.no_grad()
+def start_head(net: SCSNet, head: nn.Conv2d, lab: Tensor) -> None:
+    """Fit the head of coarse stages to say what phi_D, psi_E and CPM make of the same features, by least squares.
+
+    `lab`: normalised LAB of photos (N, 3, H, W), of which L is looked at. What phi learns for the head is then written
+    where phi_D reads it.
+    """
+    branch, size = net.color_branch, (lab.shape[2], lab.shape[3])
+    rows, wanted = [], []
+    for luminance in lab[:, :1].split(PARTS):
+        initial = net.initial(luminance)
+        source = branch.source_encoder(initial)
+        attended = branch.extractor(source)
+        color, texture = branch.decoder(attended), net.texture_encoder(initial)
+        made = net.decode(Features(luminance, color, source, texture, None), size)
+        # (n, C, h, w) -> (n h w, C)
+        rows.append(attended.permute(0, 2, 3, 1).flatten(0, 2))
+        wanted.append(pooled(made[:, 1:], attended).permute(0, 2, 3, 1).flatten(0, 2))
+    seen = F.pad(torch.cat(rows), (0, 1), value=1.0).double()
+    squares = seen.T @ seen
+    squares += RIDGE * squares.diagonal().mean() * torch.eye(len(squares), dtype=torch.float64)
+    solved = torch.linalg.solve(squares, seen.T @ torch.cat(wanted).double()).float()
+    assert head.bias is not None
+    head.weight.copy_(solved[:-1].T[..., None, None])
+    head.bias.copy_(solved[-1])
 
 
 def pooled(planes: Tensor, like: Tensor) -> Tensor:

