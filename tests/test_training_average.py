@@ -97,3 +97,22 @@ def test_what_cannot_be_averaged(options, words, tmp_path, monkeypatch, capsys):
     assert error.value.code == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_and_b_are_scaled_apart(nets, tmp_path):
+    """What the network makes of the mean, a times 1.5 and b times 0.5; L is left alone."""
+    file, output = str(tmp_path / "a.safetensors"), str(tmp_path / "scaled.safetensors")
+    checkpoint.save(file, nets[0])
+    average.main(["--weights", file, file, "--chroma", "1.5", "0.5", "--output", output])
+    luminance = torch.rand(1, 1, 16, 16)
+    plain, scaled = (
+        net.decode(net.encode(luminance, None, working_size=16), (20, 20))
+        for net in (checkpoint.load(f, dtype=torch.float32) for f in (file, output))
+    )
+    factors = torch.tensor([1.0, 1.5, 0.5]).view(1, 3, 1, 1)
+    assert plain[:, 1:].abs().mean() > 1e-3
+    assert torch.allclose(scaled, plain * factors, atol=2e-3)
+    assert checkpoint.read_info(output).card["chroma"] == [1.5, 0.5]
+    for words in (["--chroma", "0", "1"], ["--chroma", "1"]):
+        with pytest.raises(SystemExit):
+            average.main(["--weights", file, file, *words, "--output", output])

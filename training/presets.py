@@ -111,6 +111,7 @@ def bundled() -> TrainConfig:
         encoder_rate=0.3,
         strangers_every=4,
     )
+    bold_pictures = replace(bold, batch=8, rebalance=0.5, coldness=1.0, teaching=30.0)
     sharp = Stage(
         steps=480,
         batch=8,
@@ -140,26 +141,14 @@ def bundled() -> TrainConfig:
             replace(coherent, steps=520, batch=8, size=96, strangers_every=4, learning_rate=2.5e-4),
             sharp,
             replace(bold, steps=1150, coarse=True, head_anew=True, batch=16, reference_every=4),
-            replace(
-                bold,
-                steps=600,
-                batch=8,
-                learning_rate=2.5e-4,
-                rebalance=0.5,
-                coldness=1.0,
-                teaching=30.0,
-            ),
+            replace(bold_pictures, steps=600, learning_rate=2.5e-4),
             replace(sharp, steps=360),
             replace(
-                bold,
+                bold_pictures,
                 steps=140,
-                batch=8,
                 learning_rate=1.5e-4,
                 warmup=10,
                 final_fraction=0.05,
-                rebalance=0.5,
-                coldness=1.0,
-                teaching=30.0,
                 stretch=(1.3, 0.9),
             ),
         ),
