@@ -32,12 +32,18 @@ def test_the_mean_by_hand(nets):
         assert torch.allclose(tensor, by_hand, atol=1e-6), name
 
 
-def test_only_phi(nets):
+@pytest.mark.parametrize("part", ["color", "encoders"])
+def test_only_a_part(part, nets):
+    """phi, or phi but for phi_D; everything else is the first network's."""
     first, second = (copy.deepcopy(net.state_dict()) for net in nets[:2])
-    mean = average.mean_network(nets[:2], (0.25, 0.75), "color").state_dict()
+    averaged = {id(tensor) for tensor in nets[0].color_branch.parameters()}
+    if part == "encoders":
+        averaged -= {id(tensor) for tensor in nets[0].color_branch.decoder.parameters()}
+    of_part = {name for name, p in nets[0].named_parameters() if id(p) in averaged}
+    mean = average.mean_network(nets[:2], (0.25, 0.75), part).state_dict()
+    assert 0 < len(of_part) < len(mean)
     for name, tensor in mean.items():
-        of_phi = name.split(".")[0] == "color_branch"
-        expected = 0.25 * first[name] + 0.75 * second[name] if of_phi else first[name]
+        expected = 0.25 * first[name] + 0.75 * second[name] if name in of_part else first[name]
         assert torch.allclose(tensor, expected, atol=1e-6), name
 
 
@@ -116,3 +122,26 @@ def test_a_and_b_are_scaled_apart(nets, tmp_path):
     for words in (["--chroma", "0", "1"], ["--chroma", "1"]):
         with pytest.raises(SystemExit):
             average.main(["--weights", file, file, *words, "--output", output])
+
+
+def test_the_attention_gets_another_scale(nets, tmp_path):
+    """What the network makes of a reference changes with it; a scale that cannot be leaves no file."""
+    file, output = str(tmp_path / "a.safetensors"), str(tmp_path / "softer.safetensors")
+    checkpoint.save(file, nets[1])
+    average.main(["--weights", file, file, "--attention-scale", "2", "--output", output])
+    before, softer = (checkpoint.load(f, dtype=torch.float32) for f in (file, output))
+    assert (before.config.attention_scale, softer.config.attention_scale) == (30, 2)
+    lab, luminance = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
+    made = [
+        net.decode(
+            net.encode(luminance, net.encode_reference([lab], 16), working_size=16), (16, 16)
+        )
+        for net in (before, softer)
+    ]
+    assert (made[0] - made[1]).abs().max() > 1e-4
+    impossible = tmp_path / "impossible.safetensors"
+    with pytest.raises(SystemExit):
+        average.main(
+            ["--weights", file, file, "--attention-scale", "-1", "--output", str(impossible)]
+        )
+    assert not impossible.exists()

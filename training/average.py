@@ -17,11 +17,11 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 import torch
 
 from scsnet import SCSNet, checkpoint
-from training.export import scale_chroma
+from training.export import reconfigured, scale_chroma
 from training.files import names_weights
 from training.options import Parser, filled
 
-Part = Literal["everything", "color"]
+Part = Literal["everything", "color", "encoders"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,11 @@ class Options:
     shares: tuple[float, ...] = ()
     """Of each, in order; divided by their sum. Empty: equal ones. Above 1 or below 0 goes beyond."""
     part: Part = "everything"
-    """color: only phi is averaged, all else is that of the first."""
+    """color: only phi is averaged, encoders: of it all but phi_D; all else is that of the first."""
     chroma: tuple[float, float] = (1.0, 1.0)
     """What a and b of all results are multiplied by."""
+    attention_scale: float = 0.0
+    """Of the cosines of the attention, in the result: lower ones see more of a reference at once. 0: that of the first."""
     output: str = ""
     """A .safetensors file, float16."""
 
@@ -76,12 +78,19 @@ def mean_network(
     states = [net.state_dict() for net in nets]
     with torch.no_grad():
         for name, tensor in states[0].items():
-            if part == "everything" or name.startswith("color_branch."):
+            if _belongs(name, part):
                 shares = zip(states, fractions, strict=True)
                 mean = torch.stack([s * state[name].float() for state, s in shares]).sum(0)
                 tensor.copy_(mean)
     first.config = replace(first.config, working_size=max(net.config.working_size for net in nets))
     return first
+
+
+def _belongs(name: str, part: Part) -> bool:
+    """Whether a weight is of that part."""
+    color = name.startswith("color_branch.")
+    decoder = name.startswith("color_branch.decoder.")
+    return {"everything": True, "color": color, "encoders": color and not decoder}[part]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         net = mean_network(nets, options.fractions, options.part)
         if options.chroma != (1, 1):
             scale_chroma(net, *options.chroma)
+        if options.attention_scale:
+            net = reconfigured(net, attention_scale=options.attention_scale)
         averaged = [
             {
                 "weights": source if source.startswith("hf:") else Path(source).name,
