@@ -111,7 +111,20 @@ def bundled() -> TrainConfig:
         encoder_rate=0.3,
         strangers_every=4,
     )
+    bold_coarse = replace(bold, coarse=True, batch=16, reference_every=4)
     bold_pictures = replace(bold, batch=8, rebalance=0.5, coldness=1.0, teaching=30.0)
+    # as in use: 128 px, of which the colour branch sees 96; where grass may be earth, grass is asked for
+    green = replace(
+        bold_pictures,
+        size=128,
+        working_sizes=(96,),
+        teaching=80.0,
+        temperature=0.65,
+        coldness=2.5,
+        stretch=(1.3, 0.9),
+        strangers_every=3,
+        degrade=0.1,
+    )
     sharp = Stage(
         steps=480,
         batch=8,
@@ -140,7 +153,8 @@ def bundled() -> TrainConfig:
             replace(coherent, steps=1200, strangers_every=2, warmup=30, final_fraction=0.1),
             replace(coherent, steps=520, batch=8, size=96, strangers_every=4, learning_rate=2.5e-4),
             sharp,
-            replace(bold, steps=1150, coarse=True, head_anew=True, batch=16, reference_every=4),
+            replace(bold_coarse, steps=1150, head_anew=True),
+            replace(bold_coarse, steps=1500),
             replace(bold_pictures, steps=600, learning_rate=2.5e-4),
             replace(sharp, steps=360),
             replace(
@@ -150,6 +164,20 @@ def bundled() -> TrainConfig:
                 warmup=10,
                 final_fraction=0.05,
                 stretch=(1.3, 0.9),
+            ),
+            replace(green, steps=520, learning_rate=2.5e-4),
+            replace(
+                green,
+                steps=150,
+                teaching=60.0,
+                temperature=0.6,
+                coldness=1.5,
+                rebalance=1.0,
+                coherence=0.7,
+                stretch=(1.5, 1.0),
+                learning_rate=1.5e-4,
+                warmup=10,
+                final_fraction=0.04,
             ),
         ),
         ema=0.995,
