@@ -175,6 +175,7 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
     try:
         with Stopping() as stopping:
             _steps(config, trainer, pairs, monitor, validation, stopping, on_step)
+        accelerator.wait_for_everyone()  # who leaves gloo while others still talk may be aborted
     finally:
         monitor.close()
         accelerator.end_training()
