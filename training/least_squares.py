@@ -31,9 +31,18 @@ def fit(conv: nn.Conv2d, seen: Tensor, wanted: Tensor, generator: torch.Generato
         ones = rows.new_ones(len(picked), 1)
         rows, targets = torch.cat([rows[picked], ones], 1), targets[picked]
         products += (rows.T @ torch.cat([rows, targets], 1)).double()
-    squares, mixed = products[:, :columns], products[:, columns:]
-    ridge = RIDGE * squares.diagonal().mean() * torch.eye(columns, dtype=torch.float64)
-    solved = torch.linalg.solve(squares + ridge, mixed).float()
+    solve(conv, products[:, :columns], products[:, columns:])
+
+
+@torch.no_grad()
+def solve(conv: nn.Conv2d, squares: Tensor, mixed: Tensor) -> None:
+    """`conv` becomes what its inputs X, a column each and one of ones, and its outputs Y ask for.
+
+    `squares` (K, K) = X^T X, `mixed` (K, D) = X^T Y, float64.
+    """
+    ridge = RIDGE * squares.diagonal().mean()
+    identity = torch.eye(len(squares), dtype=torch.float64, device=squares.device)
+    solved = torch.linalg.solve(squares + ridge * identity, mixed).float()
     assert conv.bias is not None
     conv.weight.copy_(solved[:-1].T.reshape(conv.weight.shape))
     conv.bias.copy_(solved[-1])

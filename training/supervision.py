@@ -13,7 +13,7 @@ from scsnet import Features, SCSNet
 from scsnet.attention import VCAttn
 from scsnet.features import ReferenceFeatures
 
-from .least_squares import PARTS, RIDGE
+from .least_squares import PARTS, solve
 
 
 def siamese_start(net: SCSNet) -> None:
@@ -140,12 +140,7 @@ def start_head(net: SCSNet, head: nn.Conv2d, lab: Tensor) -> None:
         rows.append(attended.permute(0, 2, 3, 1).flatten(0, 2))
         wanted.append(pooled(made[:, 1:], attended).permute(0, 2, 3, 1).flatten(0, 2))
     seen = F.pad(torch.cat(rows), (0, 1), value=1.0).double()
-    squares = seen.T @ seen
-    squares += RIDGE * squares.diagonal().mean() * torch.eye(len(squares), dtype=torch.float64)
-    solved = torch.linalg.solve(squares, seen.T @ torch.cat(wanted).double()).float()
-    assert head.bias is not None
-    head.weight.copy_(solved[:-1].T[..., None, None])
-    head.bias.copy_(solved[-1])
+    solve(head, seen.T @ seen, seen.T @ torch.cat(wanted).double())
 
 
 def pooled(planes: Tensor, like: Tensor) -> Tensor:
