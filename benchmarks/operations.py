@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from scsnet import SCSNetConfig
 from scsnet.attention import LEVELS
-from scsnet.sizes import STRIDE, working_shape
+from scsnet.tiling import STRIDE, working_shape
 
 
 class Work(NamedTuple):

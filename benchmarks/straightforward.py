@@ -18,7 +18,7 @@ from scsnet import SCSNet
 from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.cpm import CPM
 from scsnet.layers import upsample
-from scsnet.sizes import fit, pad
+from scsnet.tiling import fit, pad
 
 
 def vcattn(level: VCAttn, source: Tensor, references: Sequence[Tensor]) -> Tensor:

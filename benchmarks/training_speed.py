@@ -29,16 +29,16 @@ from benchmarks.straightforward import decode, pvcattn
 from scsnet.attention import PVCAttn
 from scsnet.color import denormalize_lab, normalize_lab, rgb_to_lab
 from training.config import TrainConfig
-from training.data import Batch, Pairs
-from training.elastic import warp
-from training.generator import Generator, starting_network
-from training.loop import make_accelerator
+from training.config.schedule import Place, Plan
+from training.config.stage import Stage
+from training.data.dataset import Batch, Pairs
+from training.data.photos import find
+from training.data.references import warp
+from training.engine.loop import make_accelerator
+from training.engine.malloc import keep_freed_memory
+from training.engine.step import Trainer
 from training.losses import content_loss
-from training.memory import keep_freed_memory
-from training.photos import find
-from training.plan import Place, Plan
-from training.stage import Stage
-from training.trainer import Trainer
+from training.models.generator import Generator, starting_network
 
 KINDS = {"plain": "plain loop", "float32": "our network, float32", "ours": "the trainer"}
 PHOTOS = 16  # decoded before the first step, kept in memory by both

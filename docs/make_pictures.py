@@ -20,7 +20,7 @@ from scsnet import SCSNet, encode_picture, render
 from scsnet.checkpoint import load
 from scsnet.device import choose_dtype
 from scsnet.pictures import read_picture
-from training.score import distorted, pixels, planes
+from training.evaluation.protocol import distorted, pixels, planes
 
 HEIGHT = 288
 GAP = 6

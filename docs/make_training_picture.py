@@ -20,10 +20,18 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from scsnet import SCSNet, checkpoint
-from training import checkpoints
+from training.data.photos import find, squares
+from training.engine import checkpoints
+from training.evaluation.protocol import (
+    BICUBIC,
+    Colorizer,
+    Protocol,
+    distorted,
+    gray,
+    pixels,
+    planes,
+)
 from training.export import averaged_network
-from training.photos import find, squares
-from training.score import BICUBIC, Colorizer, Protocol, distorted, gray, pixels, planes
 
 PROTOCOL = Protocol(size=384, magnification=3.0, bf16=True)
 CELL, GAP, LABEL = 144, 3, 150  # pixels of the sheet

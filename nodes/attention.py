@@ -9,10 +9,10 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..scsnet.attention import LEVELS
+from ..scsnet.attention_figures import color_map
 from ..scsnet.features import moved
-from ..scsnet.figures import color_map
-from . import host, memory
-from .maps import (
+from . import host, memory_estimates
+from .attention_maps import (
     ALL_LEVELS,
     ATTENTION,
     BOTH,
@@ -22,7 +22,7 @@ from .maps import (
     figure,
     picture_maps,
 )
-from .schema import schema
+from .compat import schema
 from .types import Attention, SCSAttention, checked
 
 COLORS = ["inferno", "viridis"]
@@ -161,7 +161,7 @@ def _room(count: int, first: Tensor) -> Tensor:
     """For `count` pictures like the first. Errors: ValueError where there is not enough memory."""
     size = (first.shape[0], first.shape[1])
     host.check_room(
-        memory.image_bytes(count, size, False), f"A figure for each of {count} pictures"
+        memory_estimates.image_bytes(count, size, False), f"A figure for each of {count} pictures"
     )
     return torch.empty((count, *first.shape), device=host.image_device(), dtype=host.image_dtype())
 

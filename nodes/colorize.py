@@ -9,11 +9,11 @@ from torch import Tensor
 from ..scsnet import Features
 from ..scsnet.attention import Memory
 from ..scsnet.features import moved, tensors
-from ..scsnet.sizes import fit, working_shape
+from ..scsnet.tiling import fit, working_shape
 from . import host
-from .batches import colorize
-from .layout import Picture, to_float, to_planes
-from .schema import schema
+from .batching import colorize
+from .compat import schema
+from .image_tensors import Picture, to_float, to_planes
 from .types import Attention, Model, SCSAttention, SCSLab, SCSNetModel, checked
 
 ALL, ONE_EACH = "all for every picture", "one per picture"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Thread
 
-from ..scsnet import hub
+from ..scsnet.checkpoint import hub
 from . import host
 
 LOOK = 0.05  # seconds between two looks at how far it is

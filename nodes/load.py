@@ -6,9 +6,10 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..scsnet import checkpoint, hub
+from ..scsnet import checkpoint
+from ..scsnet.checkpoint import hub
 from . import download, host
-from .schema import schema
+from .compat import schema
 from .types import Model, SCSNetModel
 
 BUNDLED = "bundled"
@@ -17,7 +18,7 @@ KNOWN: tuple[str, ...] = ()
 
 
 def hub_source(hub_id: str) -> str:
-    """What the user typed, owner/repo[/file][@revision] -> the same as `scsnet.hub` spells it."""
+    """What the user typed, owner/repo[/file][@revision] -> the same as `scsnet.checkpoint.hub` spells it."""
     return hub.PREFIX + hub_id.strip().removeprefix(hub.PREFIX)
 
 

@@ -8,10 +8,10 @@ from typing import Literal
 from comfy_api.latest import io
 
 from ..scsnet.pipeline import MAX_PIXELS, MAX_SIDE, output_size
-from ..scsnet.sizes import Window
-from .batches import upscale
-from .layout import Picture, to_planes
-from .schema import schema
+from ..scsnet.tiling import Window
+from .batching import upscale
+from .compat import schema
+from .image_tensors import Picture, to_planes
 from .types import Lab, SCSLab, checked
 
 SCALE, SIZE, MEGAPIXELS = "scale", "width and height", "megapixels"

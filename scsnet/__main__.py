@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from .cli.options import parse
+from .cli.args import parse
 from .cli.paths import CommandError
 from .pictures.formats import PictureError
 

@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from . import fused
 from .attention import Memory
-from .colorization import ColorBranch
+from .color_branch import ColorBranch
 from .config import SCSNetConfig
-from .cpm import CPM, Axis, axis
+from .cpm import CPM, Axis, axis, dispatch
+from .cpm.pixel_shuffle import FACTOR, PixelShuffle
 from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
-from .pixel_shuffle import FACTOR, PixelShuffle
 from .resample import centred_taps, resample, resample_features
-from .sizes import Window, checked_window, cut, fit, joined, pad
 from .texture import TILE, TextureEncoder, texture_whole, texture_window
+from .tiling import Window, checked_window, cut, fit, joined, pad
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each tile; what it raises ends the work."""
@@ -145,7 +144,7 @@ class SCSNet(nn.Module):
         if features.texture is not None and device.type == "cpu":
             tile = min(tile, TILE_KEPT)
         if block is None:
-            block = BLOCK if fused.plan(self.head, features.color) is None else FUSED_BLOCK
+            block = BLOCK if dispatch.plan(self.head, features.color) is None else FUSED_BLOCK
         # Output pixels whose source pixels fill about one tile; blocks divide it evenly.
         step = (
             max(1, int(tile * size[0] / source_height)),

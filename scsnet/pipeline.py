@@ -18,8 +18,8 @@ from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_t
 from .features import Features, ReferenceFeatures
 from .model import Progress, SCSNet
 from .resample import bicubic
-from .sizes import Window, checked_window, fit
 from .texture import TILE
+from .tiling import Window, checked_window, fit
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000

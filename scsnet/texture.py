@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import onednn
 from .layers import ResidualBlock, channels_last
-from .sizes import Window
+from .tiling import Window
 
 TILE = 512  # source pixels on the side of a tile: its margin then costs 28 %
 

@@ -27,18 +27,18 @@ except ImportError as error:
 import torch
 
 from scsnet import SCSNet, checkpoint
-from training.checkpoints import RunError
 from training.config import TrainConfig
+from training.config.cli import Parser
+from training.config.overrides import config_parser, described, overridden
+from training.config.schedule import Plan
+from training.config.stage import Stage
+from training.data.photos import find, spread
+from training.engine.checkpoints import RunError
+from training.engine.loop import train
+from training.evaluation.protocol import Colorizer, Protocol, score
+from training.evaluation.validation import Validation
 from training.export import PICTURE, WEIGHTS
-from training.files import save_text
-from training.loop import train
-from training.options import Parser
-from training.overrides import config_parser, described, overridden
-from training.photos import find, spread
-from training.plan import Plan
-from training.score import Colorizer, Protocol, score
-from training.stage import Stage
-from training.validate import Validation
+from training.paths import save_text
 
 PAPER = {
     "4": {

@@ -17,9 +17,9 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 import torch
 
 from scsnet import SCSNet, checkpoint
+from training.config.cli import Parser, filled
 from training.export import reconfigured, scale_chroma
-from training.files import names_weights
-from training.options import Parser, filled
+from training.paths import names_weights
 
 Part = Literal["everything", "color", "encoders"]
 

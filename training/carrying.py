@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from scsnet import SCSNet, SCSNetConfig
 from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.layers import SLOPE, ConvBlock, activate
-
-from .elastic import draw, warp
-from .least_squares import fit, in_parts
+from training.data.references import draw, warp
+from training.least_squares import fit, in_parts
 
 GAIN = 3.0  # of normalised ab: about as large as what the other channels say
 VALVES = 3.0  # both open: sigmoid(3) = 0.95

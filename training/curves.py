@@ -16,9 +16,9 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 
 from PIL import Image, ImageDraw, ImageFont
 
-from scsnet.wholefile import whole_file
-from training.monitor import LOG, logged
-from training.options import Parser
+from scsnet.atomic_write import whole_file
+from training.config.cli import Parser
+from training.engine.logging import LOG, logged
 
 Curve = list[tuple[int, float]]
 """(step, value), in order."""

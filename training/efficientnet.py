@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scsnet import checkpoint
-
-from .backbones import tensors
+from training.models.backbones import tensors
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the seven stages; the first convolution has 2
 EPSILON = 1e-3  # of the batch norm

@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
 from scsnet.device import choose_device
-from training.extras import Extras
-from training.files import save_text
-from training.options import Parser, filled
-from training.photos import find, spread
-from training.report import Page, as_json, markdown
-from training.score import Colorizer, Protocol, Score, parameters, score
-from training.stage import at_least
+from training.config.cli import Parser, filled
+from training.config.stage import at_least
+from training.data.photos import find, spread
+from training.evaluation.fid_lpips import Extras
+from training.evaluation.protocol import Colorizer, Protocol, Score, parameters, score
+from training.evaluation.report import Page, as_json, markdown
+from training.paths import save_text
 
 
 @dataclass(frozen=True, kw_only=True)

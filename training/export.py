@@ -16,12 +16,12 @@ import torch
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.cpm import CPM
-from training import checkpoints
 from training.config import TrainConfig
-from training.files import save_text
-from training.monitor import LOG, last_figures
-from training.options import Parser
-from training.plan import Plan
+from training.config.cli import Parser
+from training.config.schedule import Plan
+from training.engine import checkpoints
+from training.engine.logging import LOG, last_figures
+from training.paths import save_text
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
@@ -33,7 +33,7 @@ REFERENCES = {
     "swap": "another photo",
     "gray": "(no colour, true light and dark)",
 }
-"""Prefix of the figures of `training.validate` -> the reference that a photo had."""
+"""Prefix of the figures of `training.evaluation.validation` -> the reference that a photo had."""
 
 
 def averaged_network(state: Mapping[str, Any]) -> SCSNet:

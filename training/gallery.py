@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint, pipeline
 from scsnet.color import gray
-from training.files import save_text
-from training.metrics import psnr
-from training.options import Parser, filled
-from training.photos import find, spread, squares
-from training.report import document, figure
-from training.score import BICUBIC, distorted, picture_name, pixels, planes
-from training.stage import at_least
+from training.config.cli import Parser, filled
+from training.config.stage import at_least
+from training.data.photos import find, spread, squares
+from training.evaluation.image_metrics import psnr
+from training.evaluation.protocol import BICUBIC, distorted, picture_name, pixels, planes
+from training.evaluation.report import document, figure
+from training.paths import save_text
 
 DETAIL = 32  # pixels of the input whose enlargements are shown
 

@@ -1,6 +1,6 @@
 """Losses: what the network made and the truth in, one number out. No logging, no weights of terms.
 
-`mean` in an adversarial loss is the mean over all processes (training.processes); anything else is a
+`mean` in an adversarial loss is the mean over all processes (training.engine.distributed); anything else is a
 mean over this process's pictures, which the averaging of gradients turns into one over all.
 """
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import Adversarial
+from training.config.train_config import Adversarial
 
 Mean = Callable[[Tensor], Tensor]
 PERCEPTUAL = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # of relu{1..5}_1

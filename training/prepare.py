@@ -26,13 +26,13 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from scsnet.atomic_write import whole_file
 from scsnet.color import rgb_to_lab
-from scsnet.wholefile import whole_file
-from training.files import save_text
-from training.options import Parser, filled
-from training.packing import numbered, write_copies, write_shards
-from training.photos import BadPhotoError, Entry, data, decoded, find
-from training.stage import at_least
+from training.config.cli import Parser, filled
+from training.config.stage import at_least
+from training.data.photos import BadPhotoError, Entry, data, decoded, find
+from training.data.shards import numbered, write_copies, write_shards
+from training.paths import save_text
 
 THUMBNAIL = 64  # pixels that colours are measured on
 COLUMNS = 16  # of the contact sheet

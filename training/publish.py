@@ -17,8 +17,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from scsnet import checkpoint
+from training.config.cli import Parser, filled
 from training.export import CARD, PICTURE, WEIGHTS
-from training.options import Parser, filled
 
 FILES = (WEIGHTS, CARD, PICTURE)
 

@@ -29,17 +29,17 @@ from tqdm import tqdm
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.color import gray, normalize_lab, rgb_to_lab
 from scsnet.layers import ConvBlock, activate
-from scsnet.sizes import STRIDE
-from training.backbones import VGG
+from scsnet.tiling import STRIDE
 from training.carrying import brought, start_references
-from training.data import BICUBIC, planes, random_square
-from training.elastic import elastic_copy
-from training.files import names_weights
+from training.config.cli import Parser, filled
+from training.config.stage import at_least
+from training.data.dataset import BICUBIC, planes, random_square
+from training.data.photos import BadPhotoError, find, read, spread
+from training.data.references import elastic_copy
 from training.least_squares import PARTS, fit, in_parts
-from training.options import Parser, filled
-from training.photos import BadPhotoError, find, read, spread
-from training.stage import at_least
-from training.supervision import keys_like_queries, pooled
+from training.models.auxiliary_heads import keys_like_queries, pooled
+from training.models.backbones import VGG
+from training.paths import names_weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scsnet import tensorfile
+from scsnet.checkpoint import safetensors_file
 from scsnet.color import gray, rgb_to_lab
-from training.data import BICUBIC, planes, random_square
+from training.config.cli import Parser, filled
+from training.config.stage import above_0_at_most_1, at_least
+from training.data.dataset import BICUBIC, planes, random_square
+from training.data.photos import BadPhotoError, Entry, find, read
 from training.efficientnet import folded
-from training.files import names_weights
-from training.options import Parser, filled
-from training.photos import BadPhotoError, Entry, find, read
-from training.stage import above_0_at_most_1, at_least
-from training.supervision import Classification
+from training.models.auxiliary_heads import Classification
+from training.paths import names_weights
 from training.teaching import CELLS, SIZE, Teacher
 
 RARE = 1e-4  # share of all pixels below which a class of colour is none of its own
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options = filled(parser, Options, arguments)
         teacher = learn(photographs(find(options.data)), options, device)
-        tensorfile.write(Path(options.output), teacher.cpu().state_dict(), {})
+        safetensors_file.write(Path(options.output), teacher.cpu().state_dict(), {})
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(options.output)

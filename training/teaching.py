@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scsnet.color import gray
-
-from .backbones import tensors
-from .efficientnet import EfficientNetLite
-from .losses import importance, softened
+from training.efficientnet import EfficientNetLite
+from training.losses import importance, softened
+from training.models.backbones import tensors
 
 SIZE = 256  # pixels of the side that a teacher looks at
 CELLS = SIZE // 16

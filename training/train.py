@@ -18,15 +18,15 @@ try:
 except ImportError as error:
     sys.exit(f"train.py: {error}; pip install -r training/requirements.txt")
 
-from training.checkpoints import RunError
 from training.config import TrainConfig
-from training.estimate import describe_data, measure, without_files
-from training.loop import read_config, train
-from training.memory import keep_freed_memory
-from training.options import Parser
-from training.overrides import config_parser, described, overridden
-from training.presets import PRESETS
-from training.processes import first
+from training.config.cli import Parser
+from training.config.overrides import config_parser, described, overridden
+from training.config.presets import PRESETS
+from training.engine.checkpoints import RunError
+from training.engine.distributed import first
+from training.engine.dry_run import describe_data, measure, without_files
+from training.engine.loop import read_config, train
+from training.engine.malloc import keep_freed_memory
 
 
 def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bool]:

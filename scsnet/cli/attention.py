@@ -21,8 +21,8 @@ from .paths import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..attention_figures import Heat
     from ..features import Features
-    from ..figures import Heat
     from ..model import SCSNet
 
 
@@ -42,7 +42,7 @@ def attention(options: argparse.Namespace) -> int:
             )
     references = [read_picture(path) for path in options.references]
 
-    from ..figures import stacked
+    from ..attention_figures import stacked
     from .session import Bar, encode, encode_all, load_network, memory_explained, say, tell
 
     for picture in [source, *references]:
@@ -93,7 +93,7 @@ def _attention(
     import torch
 
     from ..attention import LEVELS
-    from ..figures import attention_figure
+    from ..attention_figures import attention_figure
 
     points = [((x + 0.5) / source.width, (y + 0.5) / source.height) for x, y in options.points]
     maps = []
@@ -117,7 +117,7 @@ def _valves(
     import torch
 
     from ..attention import LEVELS
-    from ..figures import valve_figure
+    from ..attention_figures import valve_figure
 
     pairs = []
     with torch.inference_mode():
@@ -136,8 +136,8 @@ def _heat(
     values: Tensor, picture: Picture, level: int, net: SCSNet, options: argparse.Namespace
 ) -> Heat:
     """A map (h, w) over the features of a picture, which the network saw reduced and padded."""
-    from ..figures import Heat
-    from ..sizes import STRIDE, working_shape
+    from ..attention_figures import Heat
+    from ..tiling import STRIDE, working_shape
 
     bound = options.working_size or net.config.working_size
     height, width = working_shape(picture.height, picture.width, bound)

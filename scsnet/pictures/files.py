@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ..wholefile import whole_file
+from ..atomic_write import whole_file
+from .decode import first_notes, planes
+from .exif import Tags, exif_bytes, read_exif, srgb_profile
 from .formats import PictureError, check_output_size, output_format
-from .metadata import Tags, exif_bytes, read_exif, srgb_profile
-from .modes import first_notes, planes
-from .quiet import native_messages
+from .stderr import native_messages
 
 MAX_PIXELS = 1_500_000_000  # Pillow's own limit (89 million) refuses ordinary scans
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from .metadata import srgb_profile
+from .exif import srgb_profile
 
 # What Pillow raises for a profile that is broken, or that is of another kind than the picture.
 PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)

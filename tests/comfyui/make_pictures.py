@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 from server import Server  # noqa: E402
 from workflows import FOLDER, WORKFLOWS, read, to_prompt  # noqa: E402
 
-from scsnet.wholefile import whole_file  # noqa: E402
+from scsnet.atomic_write import whole_file  # noqa: E402
 
 SAMPLES, HELP = ROOT / "web" / "samples", ROOT / "web" / "docs" / "pictures"
 SIDE = 400  # of a thumbnail

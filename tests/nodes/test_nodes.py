@@ -1,0 +1,553 @@
+"""nodes/ against doubles of ComfyUI: results, sharing of work, memory, messages."""
+
+import sys
+
+import pytest
+import torch
+from host_doubles import Host, InterruptError, MemoryExhaustedError, pack
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(str(tmp_path / "models"))
+
+
+@pytest.fixture
+def nodes(host):
+    """The module nodes/ and, as attributes, its files."""
+    with pack(host) as module:
+        name = f"{module.__name__}.nodes"
+        import asyncio
+
+        asyncio.run(module.comfy_entrypoint())
+        yield sys.modules[name]
+
+
+@pytest.fixture
+def model(nodes, tiny_config):
+    """A loaded network, of the pack's own copy of scsnet."""
+    scsnet = sys.modules[nodes.__name__.replace(".nodes", ".scsnet")]
+    torch.manual_seed(0)
+    net = scsnet.SCSNet(scsnet.SCSNetConfig(**tiny_config.to_dict())).eval().requires_grad_(False)
+    for block in net.texture_encoder.blocks:
+        torch.nn.init.normal_(block.conv2.weight, std=0.1)
+    return nodes.types.Model(nodes.host.patched(net), "test")
+
+
+@pytest.fixture
+def photo():
+    torch.manual_seed(1)
+    coarse = torch.rand(1, 3, 6, 8)
+    return (
+        torch.nn.functional.interpolate(coarse, (24, 32), mode="bicubic").clamp(0, 1).movedim(1, 3)
+    )
+
+
+def lightness(nodes, image):
+    color = sys.modules[nodes.__name__.replace(".nodes", ".scsnet.color")]
+    return color.rgb_to_lightness(image[..., :3].movedim(3, 1))
+
+
+def auto(nodes, model, image, **options):
+    return nodes.SCSColorizeAuto.execute(model, image, **options).args
+
+
+def upscaled(nodes, lab, **options):
+    return nodes.SCSContinuousUpscale.execute(lab, **options).args[0]
+
+
+def by_reference(nodes, model, image, reference, **options):
+    return nodes.SCSColorizeReference.execute(model, image, reference, **options).args
+
+
+def test_the_ids_of_the_nodes_never_change(nodes):
+    import asyncio
+
+    listed = asyncio.run(nodes.SCSNetExtension().get_node_list())
+    assert [node.define_schema().node_id for node in listed] == [
+        "LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz",
+    ]  # fmt: skip
+
+
+def test_everything_is_explained(nodes):
+    import asyncio
+
+    for node in asyncio.run(nodes.SCSNetExtension().get_node_list()):
+        schema = node.define_schema()
+        assert schema.description
+        assert all(item.values["tooltip"] for item in [*schema.inputs, *schema.outputs])
+
+
+def test_translations_cover_every_word(nodes, root):
+    import asyncio
+    import json
+
+    english, chinese = (
+        json.loads((root / "locales" / name / "nodeDefs.json").read_text("utf-8"))
+        for name in ("en", "zh")
+    )
+    for node in asyncio.run(nodes.SCSNetExtension().get_node_list()):
+        schema = node.define_schema()
+        words = english[schema.node_id]
+        assert (words["display_name"], words["description"]) == (
+            schema.display_name,
+            schema.description,
+        )
+        assert {name: item["tooltip"] for name, item in words["inputs"].items()} == {
+            item.id: item.values["tooltip"] for item in schema.inputs
+        }
+        assert [item["tooltip"] for item in words["outputs"].values()] == [
+            o.values["tooltip"] for o in schema.outputs
+        ]
+        for part in ("inputs", "outputs"):
+            assert chinese[schema.node_id][part].keys() == words[part].keys()
+            assert all(
+                item["name"] and item["tooltip"] for item in chinese[schema.node_id][part].values()
+            )
+    assert english.keys() == chinese.keys()
+
+
+def test_the_image_keeps_size_and_luminance(nodes, model, photo):
+    lab, image = auto(nodes, model, photo)
+    assert image.shape == photo.shape
+    assert image.dtype == torch.float32
+    assert 0 <= image.min() <= image.max() <= 1
+    # The network's chroma pushes some pixels out of gamut, where clipping moves L: weaken it.
+    pale = auto(nodes, model, photo, strength=0.05)[1]
+    assert (lightness(nodes, pale) - lightness(nodes, photo)).abs().max() < 0.1
+    assert lab.size == (24, 32)
+    assert lab.lab[0].shape == (1, 3, 24, 32)
+
+
+def test_strength_zero_is_gray(nodes, model, photo):
+    _, image = auto(nodes, model, photo, strength=0.0)
+    assert (image.amax(-1) - image.amin(-1)).max() < 1e-3
+
+
+def test_the_input_is_not_written_to(nodes, model, photo):
+    before = photo.clone()
+    lab, _ = auto(nodes, model, photo)
+    upscaled(nodes, lab, scale=1.7, luminance_image=photo)
+    assert torch.equal(photo, before)
+
+
+def test_gray_and_colour_inputs_of_the_same_luminance_agree(nodes, model):
+    gray = torch.rand(1, 16, 16, 1)
+    assert torch.allclose(
+        auto(nodes, model, gray)[1], auto(nodes, model, gray.expand(-1, -1, -1, 3))[1], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"scale": 2.37}, (57, 76)),
+        ({"scale": 0.1}, (2, 3)),
+        ({"size_by": "width and height", "width": 50, "height": 20}, (20, 50)),
+        ({"size_by": "width and height", "width": 64}, (48, 64)),
+        ({"size_by": "width and height", "height": 12}, (12, 16)),
+        ({"size_by": "megapixels", "megapixels": 0.0012}, (30, 40)),
+    ],
+)
+def test_sizes(nodes, model, photo, options, shape):
+    lab, _ = auto(nodes, model, photo)
+    assert upscaled(nodes, lab, **options).shape == (1, *shape, 3)
+
+
+def test_a_window_is_a_part_of_the_whole(nodes, model, photo):
+    lab, _ = auto(nodes, model, photo)
+    whole = upscaled(nodes, lab, scale=2.5)  # 60 x 80
+    part = upscaled(
+        nodes, lab, scale=2.5, window_x=0.25, window_y=0.5, window_width=0.5, window_height=0.3
+    )
+    assert part.shape == (1, 18, 40, 3)
+    assert torch.allclose(part, whole[:, 30:48, 20:60], atol=1e-5)
+
+
+def test_a_window_of_a_result_that_would_be_too_large_as_a_whole(nodes, model, photo):
+    lab, _ = auto(nodes, model, photo)
+    gigantic = {"size_by": "width and height", "width": 80_000, "height": 60_000}
+    with pytest.raises(ValueError, match=r"too large: .* 1500 megapixels"):
+        upscaled(nodes, lab, **gigantic)
+    part = upscaled(nodes, lab, **gigantic, window_x=0.5, window_width=0.0005, window_height=0.001)
+    assert part.shape == (1, 60, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": 0.05}, "scale must be between 0.1 and 16.0, got 0.05"),
+        ({"scale": float("nan")}, "scale"),
+        ({"size_by": "width and height"}, "width and height are both 0"),
+        ({"size_by": "megapixels", "megapixels": -1.0}, "megapixels must be above 0"),
+        ({"size_by": "inches"}, "size_by must be 'scale'"),
+        ({"window_x": 0.9, "window_width": 0.5}, "must lie inside the picture.*1.400"),
+        ({"window_height": 0.0}, "must lie inside the picture"),
+        ({"size_by": "megapixels", "megapixels": 1500.0}, "would take .* GiB, but only"),
+        (
+            {"luminance_image": torch.rand(3, 8, 8, 3)},
+            r"luminance_image: expected 1 picture or as many .*\(1\), got 3",
+        ),
+    ],
+)
+def test_wrong_sizes_say_what_to_do(nodes, model, photo, options, message):
+    lab, _ = auto(nodes, model, photo)
+    with pytest.raises(ValueError, match=message):
+        upscaled(nodes, lab, **options)
+
+
+def test_luminance_of_the_photo_and_of_another_picture(nodes, model, photo):
+    lab, image = auto(nodes, model, photo, strength=0.05)
+    assert torch.allclose(upscaled(nodes, lab, scale=1.0, keep_luminance=True), image, atol=1e-5)
+    other = torch.full((1, 9, 9, 1), 0.5)
+    flat = lightness(nodes, upscaled(nodes, lab, scale=1.5, luminance_image=other))
+    assert (flat - lightness(nodes, other).mean()).abs().max() < 0.1
+
+
+def test_alpha_is_kept_and_resized(nodes, model, photo):
+    alpha = torch.zeros(1, 24, 32, 1)
+    alpha[:, :, 16:] = 1
+    lab, image = auto(nodes, model, torch.cat([photo, alpha], dim=-1))
+    assert torch.equal(image[..., 3:], alpha)
+    assert torch.equal(image[..., :3], auto(nodes, model, photo)[1])
+    large = upscaled(nodes, lab, scale=2.0)
+    assert large.shape == (1, 48, 64, 4)
+    assert large[0, 10, 5, 3] < 0.01
+    assert large[0, 10, 60, 3] > 0.99
+    part = upscaled(nodes, lab, scale=2.0, window_x=0.5, window_width=0.5)
+    assert torch.allclose(part, large[:, :, 32:], atol=1e-5)
+
+
+def test_a_batch_is_its_pictures_one_by_one(nodes, model, photo):
+    batch = torch.cat([photo, 1 - photo, photo.flip(2)])
+    lab, images = auto(nodes, model, batch)
+    assert lab.count == 3
+    large = upscaled(nodes, lab, scale=1.3)
+    for i in range(3):
+        one_lab, one = auto(nodes, model, batch[i : i + 1])
+        assert torch.allclose(images[i], one[0], atol=1e-5)
+        assert torch.allclose(large[i], upscaled(nodes, one_lab, scale=1.3)[0], atol=1e-5)
+
+
+def test_changing_the_scale_runs_no_encoder(nodes, model, photo):
+    lab, _ = auto(nodes, model, photo)
+    ran = []
+    net = model.patcher.model
+    for name in ("initial", "color_branch", "texture_encoder"):
+        getattr(net, name).register_forward_hook(lambda *_, name=name: ran.append(name))
+    upscaled(nodes, lab, scale=3.3)
+    assert ran == []
+    auto(nodes, model, photo)
+    assert set(ran) == {"initial", "color_branch", "texture_encoder"}
+
+
+def test_references_shared_or_one_each(nodes, model, photo):
+    batch, references = torch.cat([photo, 1 - photo]), torch.rand(2, 20, 28, 3)
+    encoder = model.patcher.model.color_branch.reference_encoder
+    calls = []
+    encoder.register_forward_hook(lambda *_: calls.append(1))
+    shared = by_reference(nodes, model, batch, references)[2]
+    assert len(calls) == 2  # two references, once each, for two pictures
+    each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[2]
+    for i in range(2):
+        both = by_reference(nodes, model, batch[i : i + 1], references)[2]
+        own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[2]
+        assert torch.allclose(shared[i], both[0], atol=1e-5)
+        assert torch.allclose(each[i], own[0], atol=1e-5)
+    assert not torch.allclose(shared, each, atol=1e-4)
+
+
+def test_gray_and_transparent_references_are_legal(nodes, model, photo):
+    gray = torch.rand(1, 20, 28, 1)
+    assert torch.allclose(
+        by_reference(nodes, model, photo, gray)[2],
+        by_reference(nodes, model, photo, torch.cat([gray.expand(-1, -1, -1, 3), gray], dim=-1))[2],
+        atol=1e-5,
+    )
+
+
+def test_one_reference_per_picture_needs_equal_numbers(nodes, model, photo):
+    with pytest.raises(ValueError, match="got 3 references for 1 pictures"):
+        by_reference(nodes, model, photo, torch.rand(3, 8, 8, 3), reference_batch="one per picture")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute("weights.pt", p),
+            "model: expected an SCSNET_MODEL of LoadSCSNet, got str",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute(m, None),
+            "image: expected an IMAGE, got NoneType",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeReference.execute(m, p, {"samples": p}),
+            "reference: expected an IMAGE, got dict",
+        ),
+        (
+            lambda n, m, p: n.SCSContinuousUpscale.execute(p),
+            "lab: expected an SCS_LAB of SCSColorizeAuto or .*got Tensor",
+        ),
+        (
+            lambda n, m, p: n.AttentionMapViz.execute(m, "0.5, 0.5"),
+            "attention: expected an SCS_ATTENTION of .*got Model",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute(m, p, strength=-1.0),
+            "strength must be 0 or more",
+        ),
+        (
+            lambda n, m, p: n.SCSColorizeAuto.execute(m, p, working_size=2),
+            "working size must be at least 4",
+        ),
+    ],
+)
+def test_wrong_wiring_says_what_to_connect(nodes, model, photo, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(nodes, model, photo)
+
+
+# --- attention ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("0.5, 0.5", [(0.5, 0.5)]),
+        (" .25,1 ; 0, 0.125;", [(0.25, 1), (0, 0.125)]),
+        ("0.1,0.2\n0.3,0.4", [(0.1, 0.2), (0.3, 0.4)]),
+    ],
+)
+def test_points(nodes, text, points):
+    assert nodes.attention.parse_points(text) == points
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "none given"), (" ; ", "none given"), ("0.5", "cannot read '0.5'"), ("0.5, a", "cannot read"),
+        ("0.5, 0.5, 0.5", "cannot read"), ("1.2.3, 0", "cannot read"), ("0.5, 1.01", "outside"), ("-0.1, 0", "outside"),
+    ],
+)  # fmt: skip
+def test_wrong_points(nodes, text, message):
+    with pytest.raises(ValueError, match=f"points: .*{message}"):
+        nodes.attention.parse_points(text)
+
+
+def test_attention_outputs(nodes, model, photo):
+    batch = torch.cat([photo, 1 - photo])
+    attention = by_reference(nodes, model, batch, torch.rand(3, 20, 28, 3))[1]
+    output = nodes.AttentionMapViz.execute(attention, "0.2, 0.3; 0.9, 0.9")
+    figure, heat, mask = output.args
+    assert figure.shape[0] == 2
+    assert figure.shape[3] == 3
+    assert heat.shape == (6, 20, 28, 3)
+    assert mask.shape == (6, 20, 28)
+    assert 0 <= mask.min() <= mask.max() <= 1
+    assert mask.max() > 0.3
+    assert output.ui["scsnet_source"][0]["type"] == "temp"
+    valves = nodes.AttentionMapViz.execute(attention, "0.5, 0.5", level="D2", what="valves").args
+    assert valves[2].shape == (2, 24, 32)
+    both = nodes.AttentionMapViz.execute(
+        attention, "0.5, 0.5", level="D2", what="both", color_map="viridis"
+    ).args
+    assert both[0].shape[1] > valves[0].shape[1]
+
+
+def test_the_heat_is_where_the_network_looks(nodes, model):
+    """A reference that is the photo itself, and queries equal to keys: each point finds itself."""
+    level = model.patcher.model.color_branch.cross_attention.levels[0]
+    level.pre_source.load_state_dict(level.pre_reference.state_dict())
+    level.query.load_state_dict(level.key.state_dict())
+    torch.manual_seed(3)
+    features = torch.randn(1, 32, 8, 8)
+    attention = by_reference(nodes, model, torch.rand(1, 32, 32, 3), torch.rand(1, 32, 32, 3))[1]
+    memory = model.patcher.model.color_branch.cross_attention.remember([features])
+    from dataclasses import replace
+
+    attention = replace(attention, queries=(features,), memories=(memory,))
+    mask = nodes.AttentionMapViz.execute(attention, "0.8, 0.2", level="D1").args[2][0]
+    peak = mask.argmax().item()
+    assert abs(peak % 32 - 0.8 * 32) <= 4
+    assert abs(peak // 32 - 0.2 * 32) <= 4
+
+
+def test_points_have_one_colour_in_figures_and_in_the_browser(root):
+    import re
+
+    from scsnet.attention_figures import _POINT_COLORS
+
+    line = re.search(r"COLORS = \[(.*)\]", (root / "web" / "points.js").read_text())
+    assert re.findall(r'"(#\w+)"', line[1]) == _POINT_COLORS
+
+
+def test_a_level_that_is_not_there(nodes, model, photo):
+    attention = by_reference(nodes, model, photo, photo)[1]
+    with pytest.raises(ValueError, match="level: this network has D1, D2, D4, got 'D8'"):
+        nodes.AttentionMapViz.execute(attention, "0.5, 0.5", level="D8")
+
+
+# --- memory, progress, interruption -------------------------------------------------------------------------------
+
+
+def test_the_network_is_loaded_by_the_host_before_each_use(nodes, model, photo, host):
+    lab, _ = auto(nodes, model, photo)
+    upscaled(nodes, lab, scale=2.0)
+    assert [(patcher, force) for patcher, _, force in host.loaded] == [(model.patcher, True)] * 2
+    assert all(0 < memory < 2**30 for _, memory, _ in host.loaded)
+
+
+def test_progress_goes_up_to_the_end(nodes, model, photo, host):
+    lab, _ = auto(nodes, model, torch.cat([photo] * 3))
+    values, totals = zip(*host.progress, strict=True)
+    assert list(values) == sorted(set(values))
+    assert set(totals) == {3000}
+    assert values[-1] == 3000
+    host.progress.clear()
+    upscaled(nodes, lab, scale=8.0)
+    assert host.progress[-1] == (3000, 3000)
+    assert len(host.progress) > 6  # per tile, not only per picture
+
+
+def test_an_interruption_stops_wherever_it_comes(nodes, model, photo, host):
+    auto(nodes, model, photo)  # the first call tries oneDNN's operators
+    host.asked = 0
+    auto(nodes, model, photo)
+    whole = host.asked
+    assert whole > 100
+    for after in range(0, whole, whole // 7):
+        host.asked, host.interrupt_after = 0, after
+        with pytest.raises(InterruptError):
+            auto(nodes, model, photo)
+        assert host.asked == after + 1
+
+
+def test_less_memory_means_smaller_tiles(nodes, model, photo, host):
+    _, whole = auto(nodes, model, photo)
+    net, sides = model.patcher.model, []
+    decode = type(net).decode_tiles
+
+    def scarce(self, *args, tile, **options):
+        sides.append(tile)
+        if tile > 64:
+            raise MemoryExhaustedError("CUDA out of memory")
+        return decode(self, *args, tile=tile, **options)
+
+    type(net).decode_tiles = scarce
+    assert torch.allclose(auto(nodes, model, photo)[1], whole, atol=1e-5)
+    assert sides == [nodes.host.CPU_TILE, 256, 128, 64]
+    assert host.emptied == 3
+
+
+def test_too_little_memory_is_one_clear_error(nodes, model, photo, host):
+    net = model.patcher.model
+    lab, _ = auto(nodes, model, photo)
+
+    def scarce(*_, **__):
+        raise MemoryExhaustedError("CUDA out of memory")
+
+    type(net).decode_tiles = scarce
+    with pytest.raises(
+        MemoryExhaustedError, match=r"even with tiles of 64 pixels.*--lowvram"
+    ) as caught:
+        upscaled(nodes, lab, scale=2.0)
+    assert caught.value.__context__ is None
+
+
+def test_other_errors_are_not_taken_for_memory(nodes, model, photo):
+    net = model.patcher.model
+
+    def broken(*_, **__):
+        raise RuntimeError("expected scalar type Half but found Float")
+
+    type(net).decode_tiles = broken
+    with pytest.raises(RuntimeError, match="expected scalar type"):
+        auto(nodes, model, photo)
+
+
+def test_where_bundles_wait(nodes, host):
+    host.device = torch.device("meta")
+    host.free = {"meta": 8000, "cpu": 40000}
+    place = nodes.host.place
+    assert place(1000) == (torch.device("meta"), True)
+    assert place(1001) == (torch.device("cpu"), True)
+    assert place(10001) == (torch.device("cpu"), False)
+
+
+def test_a_bundle_that_is_too_large_goes_without_texture(nodes, model, photo, host):
+    host.free["cpu"] = 10 * 2**20
+    lab, _ = auto(nodes, model, photo)
+    assert lab.features[0].texture is not None
+    before = upscaled(nodes, lab, scale=1.5)
+    nodes.host.place = lambda nbytes: (torch.device("cpu"), False)
+    lab, _ = auto(nodes, model, photo)
+    assert lab.features[0].texture is None
+    assert torch.allclose(upscaled(nodes, lab, scale=1.5), before, atol=1e-4)
+
+
+def test_bundles_do_not_carry_the_references(nodes, model, photo):
+    lab, attention, _ = by_reference(nodes, model, photo, photo)
+    assert lab.features[0].reference is None
+    assert [q.shape for q in attention.queries] == [(1, 32, 6, 8)]
+
+
+def test_references_travel_once_or_with_their_pictures(nodes, model, photo):
+    batch, references = torch.cat([photo] * 3), torch.rand(3, 20, 28, 3)
+    shared = by_reference(nodes, model, batch, references)[1]
+    assert (len(shared.queries), len(shared.memories)) == (3, 1)
+    each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[1]
+    assert (len(each.queries), len(each.memories)) == (3, 3)
+    heats = nodes.AttentionMapViz.execute(each, "0.5, 0.5").args[2]
+    for i in range(3):
+        own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[1]
+        assert torch.allclose(
+            heats[i], nodes.AttentionMapViz.execute(own, "0.5, 0.5").args[2][0], atol=1e-5
+        )
+
+
+def test_too_many_pictures_are_said_to_be(nodes, model, photo, host):
+    host.free["cpu"] = 30_000  # the pictures themselves fit, their features do not
+    with pytest.raises(ValueError, match=r"An SCS_LAB of 3 pictures would take .* GiB, but only"):
+        auto(nodes, model, torch.cat([photo] * 3))
+
+
+def test_bundles_say_in_a_few_words_what_they_are(nodes, model, photo):
+    lab, attention, _ = by_reference(nodes, model, torch.cat([photo] * 3), photo)
+    assert str(model) == "SCSNET_MODEL(test, torch.float32)"
+    assert str(lab) == "SCS_LAB(3 pictures of 32 x 24 pixels)"
+    assert str(attention) == "SCS_ATTENTION(3 pictures, 1 references)"
+
+
+@pytest.mark.parametrize(
+    ("choice", "bf16", "fp16", "dtype"),
+    [
+        ("auto", True, True, torch.bfloat16), ("auto", False, True, torch.float16), ("auto", False, False, torch.float32),
+        ("fp16", True, False, torch.float16), ("bf16", False, False, torch.bfloat16), ("fp32", True, True, torch.float32),
+    ],
+)  # fmt: skip
+def test_the_type_to_compute_in(nodes, host, choice, bf16, fp16, dtype):
+    host.bf16, host.fp16 = bf16, fp16
+    assert nodes.host.network_dtype(choice) == dtype
+
+
+def test_the_type_that_the_user_forces(tmp_path):
+    host = Host(str(tmp_path), bf16=True, fp16=True, force_fp16=True)
+    with pack(host) as module:
+        assert module.nodes.host.network_dtype("auto") == torch.float16
+        host.fp16 = False  # as on the CPU, where the flag does nothing
+        assert module.nodes.host.network_dtype("auto") == torch.bfloat16
+
+
+def test_half_precision_gives_nearly_the_same(nodes, model, photo):
+    whole = auto(nodes, model, photo)[1]
+    model.patcher.model.to(torch.bfloat16)
+    assert (auto(nodes, model, photo)[1] - whole).abs().mean() < 0.02
+
+
+def test_images_in_the_hosts_own_type(nodes, model, photo):
+    sys.modules["comfy.model_management"].intermediate_dtype = lambda: torch.float16
+    lab, image = auto(nodes, model, photo)
+    assert image.dtype == torch.float16
+    assert upscaled(nodes, lab, scale=1.5).dtype == torch.float16

@@ -1,0 +1,159 @@
+"""What only a GPU can show: results against float64 there, its memory, and that it never waits for the host."""
+
+from types import SimpleNamespace
+
+import oracle
+import pytest
+import torch
+
+from scsnet import SCSNet, SCSNetConfig, encode_picture, encode_references, render
+from scsnet.cpm import CPM, axis, dispatch
+from scsnet.device import choose_device, choose_dtype
+from scsnet.replay import Replay
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
+]
+
+
+@pytest.fixture(autouse=True)
+def exact_float32():
+    """Products of float32 as they are, not cut to TF32. (These attributes are no plain ones: no monkeypatch.)"""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    yield
+    products.allow_tf32, convolutions.allow_tf32 = before
+
+
+@pytest.fixture
+def net():
+    """The architecture at a quarter of its width: the kernel takes it, and float64 is quick."""
+    torch.manual_seed(0)
+    net = SCSNet(SCSNetConfig(width=16, depth=2, working_size=32)).requires_grad_(False).eval()
+    for block in net.texture_encoder.blocks:
+        torch.nn.init.normal_(block.conv2.weight, std=0.1)
+    return net.cuda()
+
+
+def photos(count=2, side=32):
+    return torch.rand(count, 1, side, side, device="cuda")
+
+
+def needs_kernel(net, dtype):
+    """The plan in use, or a skip that says why there is none."""
+    features = torch.zeros(1, dtype=dtype, device="cuda")
+    plan = dispatch.plan(net.head, features)
+    if plan is None:
+        pytest.skip(f"no Triton kernel for {dtype} on {torch.cuda.get_device_name()}")
+    return plan
+
+
+def test_format_is_chosen_for_the_hardware():
+    device = choose_device()
+    assert device.type == "cuda"
+    expected = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    assert choose_dtype(device) == expected
+
+
+@pytest.mark.parametrize("referential", [False, True])
+@pytest.mark.parametrize("size", [(128, 128), (50, 71)])
+def test_float32_equals_float64(net, referential, size):
+    luminance = photos() * 2 - 1
+    lab = [torch.rand(1, 3, 32, 32, device="cuda") * 2 - 1] if referential else []
+    got = net.decode(net.encode(luminance, net.encode_reference(lab) if lab else None), size)
+    net.double()
+    expected = oracle.scsnet(net, luminance.double(), [r.double() for r in lab], size)
+    assert (got - expected).abs().max() / expected.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3), (torch.float32, 1e-5)]
+)
+@pytest.mark.parametrize("align", ["centre", "paper"])
+@pytest.mark.parametrize("channels", [32, 256])
+def test_kernel_equals_float64(dtype, tolerance, align, channels):
+    torch.manual_seed(1)
+    head = CPM(16, channels).cuda().to(dtype).requires_grad_(False)
+    needs_kernel(SimpleNamespace(head=head.bfloat16()), torch.bfloat16)
+    from scsnet.cpm.triton_kernel import Plan, planes, plans
+
+    head = head.to(dtype)
+    source, size = (9, 12), (50, 41)
+    features = torch.randn(2, 16, *source, device="cuda").to(dtype)
+    grid = [axis(source[d], size[d], 0, size[d], align, "cuda") for d in (0, 1)]
+    hidden = head.folded(features)
+    double = SimpleNamespace(
+        head=CPM(16, channels).cuda().double(), config=SimpleNamespace(cpm_align=align)
+    )
+    double.head.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        expected = oracle.cpm(double, features.double(), size, range(size[0]), range(size[1]))
+    candidates = plans(torch.cuda.get_device_capability())
+    for plan in [Plan(4, 8, 16, 8, 1)] if dtype == torch.float32 else candidates:
+        got = planes(head, hidden, *grid, plan)
+        assert (got - expected).abs().max() / expected.abs().max() < tolerance, plan
+
+
+def test_decode_takes_the_kernel_and_stays_close_to_float32(net):
+    luminance = photos() * 2 - 1
+    expected = net.decode(net.encode(luminance), (128, 128))
+    net.bfloat16()
+    needs_kernel(net, torch.bfloat16)
+    got = net.decode(net.encode(luminance), (128, 128))
+    assert (got - expected).abs().mean() / expected.abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_memory_does_not_grow_with_the_output(net, dtype):
+    net.to(dtype)
+    features = net.encode(photos(1, 128))
+    net.decode(features, (256, 256))  # libraries take their memory
+    beyond = []
+    for side in (1024, 4096):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        whole = net.decode(features, (side, side))
+        beyond.append(torch.cuda.max_memory_allocated() - before - whole.nbytes)
+        del whole
+    assert beyond[1] <= beyond[0] + 32 * 2**20
+    assert beyond[1] < 128 * 2**20
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_gpu_never_waits_for_the_host(net, dtype):
+    net.to(dtype)
+    rgb, reference = photos(2, 40), torch.rand(1, 3, 32, 32, device="cuda")
+
+    def whole_way():
+        encoded = encode_picture(net, rgb, encode_references(net, [reference]))
+        render(net, encoded, (128, 131))
+        return render(net, encoded, (128, 131), (20, 31, 40, 50), luminance="input")
+
+    whole_way()  # compiles and times the kernel
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        whole_way()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("referential", [False, True])
+def test_replay_gives_what_the_pipeline_gives(net, referential):
+    net.to(choose_dtype(torch.device("cuda")))
+    reference = torch.rand(1, 3, 32, 32, device="cuda")
+    memory = encode_references(net, [reference]) if referential else ()
+    replay = Replay(net, (2, 1, 32, 32), (100, 90), memory)
+    kept = None
+    for _ in range(3):
+        rgb = photos()
+        got = replay(rgb)
+        assert torch.allclose(
+            got, render(net, encode_picture(net, rgb, memory), (100, 90)), atol=0.01
+        )
+        assert kept is None or not torch.equal(kept, got)  # a result is not overwritten by the next
+        kept = got
+    with pytest.raises(ValueError, match=r"recorded for pictures \(2, 1, 32, 32\)"):
+        replay(photos(1))

@@ -1,0 +1,134 @@
+"""Runs in processes of their own: killed at any moment, on a disk that is full, two that act as one."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from training_run import losses, tiny_config
+
+pytest.importorskip("accelerate")
+
+from training.engine import checkpoints
+
+SCRIPT = Path(__file__).parents[1] / "support" / "training_run.py"
+KILLS = int(os.environ.get("SCSNET_KILLS", "5"))
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+# Without a GPU accelerate starts its processes with --multi_gpu all the same; its --cpu wants MPI.
+ACCELERATE = (
+    *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"),
+    *("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"),
+)
+pytestmark = pytest.mark.slow
+
+
+def start(config, folder, *extra, launcher=()):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "given.json"
+    path.write_text(json.dumps(config.to_dict()))
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(SCRIPT), str(path), *extra],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    """Wait for the end; its output where it fails."""
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def lines(output):
+    """How many lines the log of a run has."""
+    try:
+        return (output / "log.jsonl").read_text().count("\n")
+    except OSError:
+        return 0
+
+
+def test_killed_at_random_moments(photos, tmp_path):
+    """While it starts, within a step, while a checkpoint is written: SCSNET_KILLS times, 5 unless set."""
+    steps = 4 * KILLS
+    config = tiny_config(photos, tmp_path / "whole", save_every=1)
+    config = replace(config, stages=(replace(config.stages[1], steps=steps),))
+    finish(start(config, tmp_path / "a"))
+    cut = replace(config, output=str(tmp_path / "cut"))
+    rng = random.Random(seed := time.time_ns())
+    moments = []
+    for _ in range(KILLS):
+        before = lines(tmp_path / "cut")
+        process = start(cut, tmp_path / "b", "--resume")
+        if rng.random() < 0.2:  # early
+            time.sleep(rng.uniform(0, 4))
+        else:
+            more = before + rng.randint(1, 4)
+            while lines(tmp_path / "cut") < more and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.08))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        moments.append((process.returncode, lines(tmp_path / "cut")))
+    finish(start(cut, tmp_path / "b", "--resume"))
+    print(f"seed {seed}: exit code and steps logged at each kill: {moments}")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole"), f"seed {seed}: {moments}"
+    assert any(code == -signal.SIGKILL for code, _ in moments)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 50 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_of_50_mb(photos, tmp_path, small_disk):
+    """It fills up with checkpoints; the run ends with a sentence, and goes on when there is room."""
+    whole = tiny_config(photos, tmp_path / "whole", save_every=1, keep=1)
+    whole = replace(whole, stages=(replace(whole.stages[1], steps=40),))
+    finish(start(whole, tmp_path / "a"))
+    options = {"output": str(small_disk / "run"), "keep": 100, "trackers": ("tensorboard",)}
+    process = start(replace(whole, **options), tmp_path / "b")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "No space left on device" in output.splitlines()[-1]
+    assert "the last good checkpoint is" in output.splitlines()[-1]
+    assert "Traceback" not in output
+    folder = small_disk / "run" / "checkpoints"
+    kept = checkpoints.listed(folder)
+    assert len(kept) > 2
+    assert [p.name for p in folder.iterdir() if p not in kept] == []
+    checkpoints.load(kept[-1])
+    for old in kept[:-1]:
+        old.unlink()
+    finish(start(replace(whole, **options | {"keep": 1}), tmp_path / "b", "--resume"))
+    assert losses(small_disk / "run") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_are_one(photos, tmp_path, launcher):
+    config = tiny_config(photos, tmp_path / "one")
+    finish(start(config, tmp_path / "a"))
+    two = replace(config, output=str(tmp_path / "two"))
+    output = finish(start(two, tmp_path / "b", launcher=launcher))
+    assert "2 process(es) on cpu" in output
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 8
+    for step, row in one.items():
+        assert row == pytest.approx(two[step], rel=1e-3, abs=1e-5), step

@@ -1,0 +1,177 @@
+"""Configs, presets and the command line that changes them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("accelerate")
+pytest.importorskip("skimage")
+
+from training.config import TrainConfig
+from training.config.presets import PRESETS
+from training.config.schedule import Plan
+from training.config.stage import Stage
+from training.train import read_options
+
+BASE = ["--data", "photos", "--output", "run"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name):
+    config = PRESETS[name]()
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_paper_is_the_paper():
+    config = PRESETS["paper"]()
+    (stage,) = config.stages
+    assert (stage.content, stage.perceptual, stage.adversarial) == (10, 5, 1)
+    assert (stage.size, stage.magnification, stage.batch, stage.epochs) == (128, (4, 4), 4, 50)
+    assert (config.betas, config.weight_decay, stage.learning_rate) == ((0.9, 0.999), 1e-4, 1e-4)
+    plan = Plan(config, 407041)
+    assert plan.total == round(50 * 407041 / 4)
+    assert plan.place(10**6).learning_rate == 1e-4
+    assert [plan.place(step).automatic for step in range(4)] == [True, False, True, False]
+    assert config.network.norm == "instance"
+
+
+def test_options_change_the_config():
+    config, resume, dry = read_options(
+        [
+            *(*BASE, "--preset", "laptop", "--batch", "8", "--stage2.batch", "4"),
+            *("--network.depth=2", "--magnification", "1", "3", "--no-texture"),
+            *("--working_sizes", "32", "48", "--dry-run"),
+        ]
+    )
+    assert [stage.batch for stage in config.stages] == [8, 4]
+    assert config.network.depth == 2
+    assert config.stages[0].magnification == (1.0, 3.0)
+    assert config.stages[0].working_sizes == (32, 48)
+    assert not config.stages[1].texture
+    assert (resume, dry) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bacth", "4"], "no option --bacth, did you mean --batch?"),
+        (["--learning-rat", "1"], "did you mean --learning-rate?"),
+        (["--network.widht", "8"], "did you mean --network.width?"),
+        (["--no-sianese"], "did you mean --no-siamese?"),
+        (["--stage1.batsh", "4"], "no option --stage1.batsh"),
+        (["--stage9.batch", "4"], "no stage 9, this run has 2"),
+        (["--batch", "4.5"], "invalid int value: '4.5'"),
+        (
+            ["--batch", "5", "--accumulate", "2"],
+            "batch must be a multiple of accumulate, got 5 and 2",
+        ),
+        (["--magnification", "4", "1"], "low <= high"),
+        (["--size", "30"], "multiple of 4"),
+        (["--learning-rate", "nan"], "learning_rate must be"),
+        (["--ema", "1"], "ema must be"),
+        (["--adversarial", "1", "--size", "16", "--magnification", "1", "4"], "at least 32 pixels"),
+        (["--network.width", "6"], "width must be a multiple of 4"),
+        (["--distillation", "1"], "needs distillation_weights"),
+        (["--network.head", "pixel_shuffle"], "magnification must be 4 4"),
+        (["--preset", "laptopp"], "invalid choice: 'laptopp'"),
+        (["--preset", "finetune", "--network.width", "32"], "that file says what the network is"),
+        (["--resume"], "there is no run in run: run/config.json is missing; start one without"),
+    ],
+)
+def test_mistakes_are_named(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        read_options([*BASE, *words])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stages": 5}', '{"stages": [[]]}'])
+def test_a_config_that_is_none(tmp_path, capsys, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(SystemExit):
+        read_options(["--output", str(tmp_path), "--resume"])
+    assert "config.json cannot be used" in capsys.readouterr().err
+
+
+def test_the_home_folder_is_known_by_its_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    config, _, _ = read_options(["--data=~/photos", "--output=~/runs/mine", "--init=bundled"])
+    assert (config.data, config.output) == (("/home/me/photos",), "/home/me/runs/mine")
+    assert config.init == "bundled"
+
+
+def test_data_and_output_are_needed(capsys):
+    with pytest.raises(SystemExit):
+        read_options(["--output", "run"])
+    assert "--data is missing" in capsys.readouterr().err
+
+
+def test_resume_needs_to_know_which_run(capsys):
+    with pytest.raises(SystemExit):
+        read_options(["--data", "photos", "--resume"])
+    assert "--output is missing: the folder of the run to go on with" in capsys.readouterr().err
+
+
+def test_resume_reads_the_runs_own_config(tmp_path, capsys):
+    before = replace(PRESETS["laptop"](), data=("photos",), output=str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(before.to_dict()))
+    words = ["--output", str(tmp_path), "--resume", "--preset", "paper", "--stage2.batch", "2"]
+    config, resume, _ = read_options(words)
+    assert resume
+    assert [stage.batch for stage in config.stages] == [16, 2]
+    assert config.stages[0] == before.stages[0]
+    assert "the run's own config.json counts, not --preset paper" in capsys.readouterr().out
+
+
+def test_help_tells_every_field(capsys):
+    with pytest.raises(SystemExit):
+        read_options(["--help"])
+    text = capsys.readouterr().out
+    for part in ("--stage2.batch", "Adam", "70x70", "finetune", "--network.attention"):
+        assert part in text
+
+
+def test_unknown_fields_of_a_saved_config():
+    values = TrainConfig().to_dict()
+    with pytest.raises(ValueError, match="no field 'colour'"):
+        TrainConfig.from_dict(values | {"colour": 1})
+    stage = values["stages"][0] | {"learns": "colour"}
+    with pytest.raises(ValueError, match="learns must be one of"):
+        TrainConfig.from_dict(values | {"stages": (stage,)})
+
+
+def test_a_config_of_an_earlier_version_can_be_read():
+    values = replace(TrainConfig(), seed=3).to_dict()
+    stage = dict(values["stages"][0])
+    del values["ema"], stage["redness"]
+    assert TrainConfig.from_dict(values | {"stages": (stage,)}) == replace(TrainConfig(), seed=3)
+
+
+def test_learning_rate_warms_up_and_falls():
+    stage = Stage(steps=100, warmup=10, learning_rate=1e-3, final_fraction=0.1)
+    plan = Plan(TrainConfig(stages=(stage, replace(stage, learning_rate=1e-4))), 5)
+    rates = [plan.place(step).learning_rate for step in range(200)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert max(rates) == rates[10] == pytest.approx(1e-3)
+    assert 1e-4 < rates[99] < 1.1e-4
+    assert max(rates[100:]) == pytest.approx(1e-4)
+    assert plan.place(0).supervision == stage.supervision
+    assert plan.place(50).supervision == 0
+
+
+def test_every_photo_once_per_epoch():
+    plan = Plan(TrainConfig(), 7)
+    for epoch in range(3):
+        assert sorted(plan.photo(7 * epoch + i) for i in range(7)) == list(range(7))
+    assert [plan.photo(i) for i in range(7)] != [plan.photo(7 + i) for i in range(7)]
+
+
+def test_it_runs_from_a_clone_without_install(root, tmp_path):
+    command = [sys.executable, str(root / "training" / "train.py"), "--dta", "x"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean --data?" in done.stderr

@@ -1,0 +1,1 @@
+"""Photos and what is made of them: inputs, targets, references, degradations."""

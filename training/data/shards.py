@@ -1,0 +1,63 @@
+"""Photos copied into a folder or packed into shards, brought down to a size on the way."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from scsnet.atomic_write import whole_file
+from training.data.photos import Entry, data, decoded
+
+File = tuple[str, bytes]
+"""Name and content."""
+
+
+def smaller(content: bytes, name: str, side: int, quality: int) -> bytes:
+    """A photo as JPEG with its short side at most `side`."""
+    photo = Image.fromarray(decoded(name, content))
+    scale = side / min(photo.size)
+    if scale < 1:
+        width, height = (max(1, round(length * scale)) for length in photo.size)
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def numbered(photos: Sequence[Entry], side: int, quality: int) -> Iterator[File]:
+    """The photos under numbers, as they are or (`side` > 0) brought down."""
+    for number, entry in enumerate(photos):
+        content, suffix = data(entry), Path(entry.name).suffix.lower()
+        if side:
+            content, suffix = smaller(content, entry.name, side, quality), ".jpg"
+        yield f"{number:08}{suffix}", content
+
+
+def write_copies(folder: Path, contents: Iterable[File]) -> None:
+    """A file each, whole or not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents:
+        with whole_file(folder / name) as file:
+            file.write(content)
+
+
+def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
+    """Numbered tars in WebDataset's layout, each whole or not there; how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rest = iter(contents)
+    for count in itertools.count():
+        batch = list(itertools.islice(rest, per_shard))
+        if not batch:
+            break
+        path = folder / f"photos-{count:06}.tar"
+        with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
+            for name, content in batch:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                shard.addfile(info, io.BytesIO(content))
+    return count

@@ -1,0 +1,204 @@
+"""A network against a set of photos: the rows of a table, floors and ceilings among them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scsnet import SCSNet
+from scsnet.color import denormalize_lab, gray, lab_to_rgb, normalize_lab, rgb_to_lab
+from training.data.degradations import degraded
+from training.data.photos import Entry, squares
+from training.data.references import elastic_copy
+from training.evaluation import image_metrics
+
+MODES = ("auto", "self", "random")
+BICUBIC = Image.Resampling.BICUBIC
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is measured, and how the pictures come about."""
+
+    size: int = 512
+    """Side of the truth: the centre square of a photo, bicubic where it is not of this size."""
+    magnification: float = 4.0
+    """The input is the truth brought down by this factor, bicubic."""
+    modes: tuple[str, ...] = MODES
+    """Which of auto, self (reference: an elastic copy of the truth), random (of another photo)."""
+    working_size: int | None = None
+    """Of the colour branch; None: what the weights were trained at."""
+    bf16: bool = False
+    """Network in bfloat16 (autocast)."""
+    degraded: bool = False
+    """Inputs look like scans of old prints (training.data.degradations); the truth stays what it is."""
+    seed: int = 1
+    """Of distortions and of which photo is whose random reference."""
+
+    def __post_init__(self) -> None:
+        if self.size < 16 or not 0.1 <= self.magnification <= 64:
+            raise ValueError(
+                "expected size >= 16 and magnification in 0.1..64, "
+                f"got {self.size} and {self.magnification}"
+            )
+        if unknown := set(self.modes) - set(MODES):
+            raise ValueError(f"modes are {', '.join(MODES)}, got {sorted(unknown)[0]!r}")
+
+    @property
+    def low(self) -> int:
+        """Side of the input."""
+        return max(1, round(self.size / self.magnification))
+
+
+@dataclass
+class Score:
+    """What came out."""
+
+    rows: dict[str, Figures]
+    """Name of the row -> means over the photos."""
+    moved: float | None
+    """Share of random references that drew the picture's mean ab towards their own."""
+    seconds: dict[str, float]
+    """Mode -> mean time per picture of encode and decode."""
+    photos: int
+    skipped: list[str] = field(default_factory=list)
+
+
+def planes(picture: Image.Image | np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> (1, 3, H, W) in 0..1."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+
+
+def pixels(rgb: Tensor) -> np.ndarray:
+    """(1, 3, H, W) in 0..1 -> uint8 (H, W, 3)."""
+    return (rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+class Colorizer:
+    """A network under a protocol: gray input and reference in, picture out; keeps the time."""
+
+    def __init__(self, net: SCSNet, protocol: Protocol) -> None:
+        self.net, self.protocol = net.eval(), protocol
+        self.device = next(net.parameters()).device
+        self.seconds: dict[str, list[float]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, low: Tensor, reference: Tensor | None, mode: str) -> np.ndarray:
+        """RGB input (1, 3, h, w), of which L is used, and reference RGB -> uint8 (H, W, 3)."""
+        net, protocol = self.net, self.protocol
+        size = (protocol.size, protocol.size)
+        began = time.perf_counter()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=protocol.bf16):
+            luminance = normalize_lab(rgb_to_lab(low.to(self.device))[:, :1], net.config)
+            memory = None
+            if reference is not None:
+                lab = normalize_lab(rgb_to_lab(reference.to(self.device)), net.config)
+                memory = net.encode_reference([lab], protocol.working_size)
+            features = net.encode(luminance, memory, working_size=protocol.working_size)
+            lab = denormalize_lab(net.decode(features, size), net.config)
+        result = pixels(lab_to_rgb(lab, clip=True))
+        self.seconds.setdefault(mode, []).append(time.perf_counter() - began)
+        return result
+
+
+def distorted(rgb: Tensor, seed: int) -> Tensor:
+    """An elastic copy (1, 3, h, w), the same for the same seed."""
+    return elastic_copy(rgb, torch.Generator().manual_seed(seed)).clamp(0, 1)
+
+
+def scan(rgb: Tensor, seed: int) -> Tensor:
+    """(1, 3, h, w) as a scan of an old print of it."""
+    return planes(degraded(pixels(rgb), np.random.default_rng(seed)))
+
+
+def score(
+    colorize: Callable[[Tensor, Tensor | None, str], np.ndarray],
+    entries: Sequence[Entry],
+    protocol: Protocol,
+    keep: Callable[[str, dict[str, np.ndarray]], Any] | None = None,
+    progress: Callable[[], Any] | None = None,
+) -> Score:
+    """All rows over all photos. `keep` is called with a photo's name and every picture made of it."""
+    figures: dict[str, list[Figures]] = {}
+    moved: list[bool] = []
+    skipped: list[str] = []
+    rng = np.random.default_rng(protocol.seed)
+    strangers = _derangement(len(entries), rng)
+    count = 0
+    for index, (entry, square) in enumerate(squares(entries, protocol.size, skipped)):
+        pictures = {"truth": np.asarray(square)}
+        low = planes(square.resize((protocol.low, protocol.low), BICUBIC))
+        seen = scan(low, protocol.seed + index) if protocol.degraded else low
+        black_and_white = Image.fromarray(pixels(gray(seen)))
+        pictures["gray + bicubic"] = np.asarray(black_and_white.resize(square.size, BICUBIC))
+        enlarged = Image.fromarray(pixels(low)).resize(square.size, BICUBIC)
+        pictures["true colour + bicubic"] = np.asarray(enlarged)
+        pictures["auto"] = colorize(seen, None, "auto")
+        if "self" in protocol.modes:
+            pictures["self"] = colorize(seen, distorted(low, protocol.seed + index), "self")
+        if "random" in protocol.modes:
+            partners = [entries[i] for i in np.roll(strangers, -index)]
+            others = squares([p for p in partners if p is not entry], protocol.low, [])
+            if (other := next(others, None)) is not None:
+                reference = distorted(planes(other[1]), protocol.seed + index)
+                pictures["random"] = colorize(seen, reference, "random")
+                pictures["reference"] = pixels(reference)
+                moved.append(
+                    image_metrics.moves_towards(
+                        pictures["auto"], pictures["random"], pictures["reference"]
+                    )
+                )
+        compared = {name: picture for name, picture in pictures.items() if name != "reference"}
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(
+                image_metrics.figures,
+                compared.values(),
+                repeat(image_metrics.Truth(pictures["truth"])),
+            )
+            for name, row in zip(compared, found, strict=True):
+                figures.setdefault(name, []).append(row)
+        if keep is not None:
+            keep(entry.name, pictures)
+        if progress is not None:
+            progress()
+        count += 1
+    if not count:
+        raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
+    rows = {name: image_metrics.mean(rows) for name, rows in figures.items()}
+    seconds = getattr(colorize, "seconds", {})
+    means = {mode: float(np.median(values)) for mode, values in seconds.items()}
+    share = float(np.mean(moved)) if moved else None
+    return Score(rows, share, means, count, skipped)
+
+
+def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
+    """A random partner for each of `count`, nobody its own (but where there is only one)."""
+    order = rng.permutation(count)
+    partner = np.empty(count, dtype=int)
+    partner[order] = np.roll(order, 1)
+    return partner
+
+
+def parameters(net: SCSNet) -> dict[str, int]:
+    """Mode -> numbers that it uses; the automatic mode has no reference encoder and no cross attention."""
+    total = sum(p.numel() for p in net.parameters())
+    unused = sum(
+        p.numel() for module in net.color_branch.only_reference for p in module.parameters()
+    )
+    return {"auto": total - unused, "self": total, "random": total}
+
+
+def picture_name(name: str) -> str:
+    """The end of a photo's name, fit for a file."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(name.split(":")[-1]).stem)
