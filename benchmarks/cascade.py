@@ -22,7 +22,7 @@ from benchmarks.pictures import FORMULAS, SCALE, best, name_of, network
 from scsnet import encode_picture, render
 from scsnet.color import denormalize_lab, lab_to_rgb
 from scsnet.pictures import read_picture, write_picture
-from scsnet.pipeline import luminance_planes
+from scsnet.pipeline import extract_luminance
 
 PHOTO = ROOT / "samples" / "Colorado1941.png"
 SIZES = {"tiny": "convnext-t", "large": "convnext-l"}
@@ -51,7 +51,7 @@ def formulas() -> Way:
 
     def way(source: Path, target: Path) -> None:
         rgb = torch.from_numpy(read_picture(source).rgb).permute(2, 0, 1)[None] / 255
-        gray = luminance_planes(net, rgb)
+        gray = extract_luminance(net, rgb)
         size = (SCALE * rgb.shape[2], SCALE * rgb.shape[3])
         planes = straightforward.decode(net, straightforward.encode(net, gray), gray, size)
         picture = lab_to_rgb(denormalize_lab(planes, net.config), clip=True).mul(255).round().byte()

@@ -16,7 +16,7 @@ import torch
 from benchmarks.measure import Record, alone, markdown, peak, spread
 from benchmarks.pictures import best, inputs, network
 from scsnet import SCSNet, encode_picture, encode_references, render
-from scsnet.texture import texture_whole
+from scsnet.texture import encode_texture
 
 SMALL = 128  # side of the picture whose output grows
 SOURCE = 1024  # of a large one, which costs something by itself
@@ -70,7 +70,7 @@ def sources(sides: list[int]) -> list[Record]:
         texture = 0.0
         if features.texture is not None:
             start = time.perf_counter()
-            texture_whole(net.initial, net.texture_encoder, gray)
+            encode_texture(net.initial, net.texture_encoder, gray)
             texture = time.perf_counter() - start
         kept = features.nbytes - features.luminance.nbytes
         records.append(

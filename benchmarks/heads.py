@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scsnet.cpm import CPM, axis
+from scsnet.cpm import CPM, build_axis
 
 CHANNELS = 64
 
@@ -156,8 +156,8 @@ def cpm(head: CPM, features: Tensor, size: tuple[int, int]) -> Tensor:
     hidden = head.folded(features)
     out = torch.empty(features.shape[0], 3, *size)
     for top, left in product(range(0, size[0], 64), range(0, size[1], 256)):
-        rows = axis(height, size[0], top, min(top + 64, size[0]), "centre")
-        columns = axis(width, size[1], left, min(left + 256, size[1]), "centre")
+        rows = build_axis(height, size[0], top, min(top + 64, size[0]), "centre")
+        columns = build_axis(width, size[1], left, min(left + 256, size[1]), "centre")
         (first, last), (start, stop) = rows.taps.span(), columns.taps.span()
         planes = head.map(
             hidden[:, first:last, start:stop],

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from scsnet import SCSNetConfig
 from scsnet.attention import LEVELS
-from scsnet.tiling import STRIDE, working_shape
+from scsnet.tiling import STRIDE, compute_working_shape
 
 
 class Work(NamedTuple):
@@ -67,7 +67,9 @@ def texture(config: SCSNetConfig, pixels: int) -> Iterator[Work]:
 
 def colour(config: SCSNetConfig, size: tuple[int, int], working_size: int) -> Iterator[Work]:
     """phi without references."""
-    height, across = (-(-n // STRIDE) for n in working_shape(*size, working_size))  # quarter size
+    height, across = (
+        -(-n // STRIDE) for n in compute_working_shape(*size, working_size)
+    )  # quarter size
     quarter, half, full = (height * across * n for n in (1, 4, 16))
     w = config.width
     yield convolution("initial", 1, w, full)

@@ -18,7 +18,7 @@ from scsnet import SCSNet
 from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.cpm import CPM
 from scsnet.layers import upsample
-from scsnet.tiling import fit, pad
+from scsnet.tiling import pad_to_stride, resize_to_working_size
 
 
 def vcattn(level: VCAttn, source: Tensor, references: Sequence[Tensor]) -> Tensor:
@@ -49,10 +49,13 @@ def pvcattn(module: PVCAttn, source: Tensor, references: Sequence[Tensor]) -> Te
 def encode(net: SCSNet, luminance: Tensor, references: Sequence[Tensor] = ()) -> Tensor:
     """L (B, 1, H, W) -> cat(F_tex, F_color) (B, 128, H, W), at the network's working size."""
     branch, bound = net.color_branch, net.config.working_size
-    working = fit(luminance, bound)
-    source = branch.source_encoder(net.initial(pad(working)))
+    working = resize_to_working_size(luminance, bound)
+    source = branch.source_encoder(net.initial(pad_to_stride(working)))
     if references:
-        encoded = [branch.encode_reference(pad(fit(r, bound))) for r in references]
+        encoded = [
+            branch.encode_reference(pad_to_stride(resize_to_working_size(r, bound)))
+            for r in references
+        ]
         source = pvcattn(cast(PVCAttn, branch.cross_attention), source, encoded)
     extracted = branch.extractor.convolve(source)
     attended = pvcattn(branch.extractor.attention, extracted, [extracted])

@@ -32,13 +32,13 @@ from training.config import TrainConfig
 from training.config.schedule import Place, Plan
 from training.config.stage import Stage
 from training.data.dataset import Batch, Pairs
-from training.data.photos import find
+from training.data.photos import find_photos
 from training.data.references import warp
 from training.engine.loop import make_accelerator
 from training.engine.malloc import keep_freed_memory
 from training.engine.step import Trainer
 from training.losses import content_loss
-from training.models.generator import Generator, starting_network
+from training.models.generator import Generator, build_network
 
 KINDS = {"plain": "plain loop", "float32": "our network, float32", "ours": "the trainer"}
 PHOTOS = 16  # decoded before the first step, kept in memory by both
@@ -56,7 +56,7 @@ class Plain:
     def __init__(self, config: TrainConfig, ours: bool) -> None:
         torch.manual_seed(config.seed)
         self.config, self.ours = config, ours
-        self.net = starting_network(config)
+        self.net = build_network(config)
         self.generator = Generator(self.net, config)
         self.heads = self.generator.supervision
         self.parameters = list(self.generator.parameters())
@@ -112,7 +112,7 @@ class Plain:
 def worker(kind: str, stage: str, data: list[str]) -> None:
     """For each number on stdin: take the step of this number, say how long it took."""
     config = TrainConfig(stages=(replace(STAGES[stage], steps=10_000),), trackers=())
-    entries = find(data)[:PHOTOS]
+    entries = find_photos(data)[:PHOTOS]
     plan = Plan(config, len(entries))
     pairs = Pairs(entries, plan)
     for index in range(len(entries)):

@@ -20,7 +20,7 @@ from scsnet import SCSNet, encode_picture, render
 from scsnet.checkpoint import load
 from scsnet.device import choose_dtype
 from scsnet.pictures import read_picture
-from training.evaluation.protocol import distorted, pixels, planes
+from training.evaluation.protocol import make_reference, to_tensor, to_uint8
 
 HEIGHT = 288
 GAP = 6
@@ -57,16 +57,16 @@ def old_photo(net: SCSNet) -> None:
     reference = Image.open(ROOT / "samples/Alps.jpg")
     size = (gray.height, gray.width)
     panels: list[tuple[str, Image.Image]] = [("a photo of 1941", gray)]
-    automatic = render(net, encode_picture(net, planes(gray.convert("RGB"))), size)
+    automatic = render(net, encode_picture(net, to_tensor(gray.convert("RGB"))), size)
     led = render(
         net,
-        encode_picture(net, planes(gray.convert("RGB")), [planes(reference.convert("RGB"))]),
+        encode_picture(net, to_tensor(gray.convert("RGB")), [to_tensor(reference.convert("RGB"))]),
         size,
     )
     panels += [
-        ("automatic", Image.fromarray(pixels(automatic))),
+        ("automatic", Image.fromarray(to_uint8(automatic))),
         ("a reference", reference),
-        ("led by it", Image.fromarray(pixels(led))),
+        ("led by it", Image.fromarray(to_uint8(led))),
     ]
     save(row(panels), "old_photo.jpg")
 
@@ -78,12 +78,12 @@ def own_reference(net: SCSNet, name: str, path: str) -> None:
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     truth = picture.crop((left, top, left + side, top + side)).resize((512, 512))
     small = truth.resize((128, 128), Image.Resampling.BICUBIC)
-    reference = distorted(planes(small), 3)
-    features = encode_picture(net, planes(small.convert("L").convert("RGB")), [reference])
+    reference = make_reference(to_tensor(small), 3)
+    features = encode_picture(net, to_tensor(small.convert("L").convert("RGB")), [reference])
     panels: list[tuple[str, Image.Image]] = [
         ("gray, 128 x 128", small.convert("L")),
-        ("a distorted copy as reference", Image.fromarray(pixels(reference))),
-        ("x 4", Image.fromarray(pixels(render(net, features, (512, 512))))),
+        ("a distorted copy as reference", Image.fromarray(to_uint8(reference))),
+        ("x 4", Image.fromarray(to_uint8(render(net, features, (512, 512))))),
         ("truth", truth),
     ]
     save(row(panels), f"own_{name}.jpg")

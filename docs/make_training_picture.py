@@ -20,18 +20,18 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from scsnet import SCSNet, checkpoint
-from training.data.photos import find, squares
+from training.data.photos import find_photos, read_squares
 from training.engine import checkpoints
 from training.evaluation.protocol import (
     BICUBIC,
     Colorizer,
     Protocol,
-    distorted,
     gray,
-    pixels,
-    planes,
+    make_reference,
+    to_tensor,
+    to_uint8,
 )
-from training.export import averaged_network
+from training.export import load_averaged_network
 
 PROTOCOL = Protocol(size=384, magnification=3.0, bf16=True)
 CELL, GAP, LABEL = 144, 3, 150  # pixels of the sheet
@@ -40,19 +40,19 @@ CELL, GAP, LABEL = 144, 3, 150  # pixels of the sheet
 def network(source: str) -> SCSNet:
     """Of weights, or of a checkpoint of a run."""
     if source.endswith(".pt"):
-        return averaged_network(checkpoints.load(Path(source)))
+        return load_averaged_network(checkpoints.load(Path(source)))
     return checkpoint.load(source, dtype=torch.float32)
 
 
 def rows(photos: list[str], runs: dict[str, str]) -> dict[str, list[np.ndarray]]:
     """What a row is -> its pictures, each uint8 (H, W, 3)."""
-    truths = [square for _, square in squares(find(photos), PROTOCOL.size, [])]
-    lows = [planes(truth.resize((PROTOCOL.low, PROTOCOL.low), BICUBIC)) for truth in truths]
-    made = {"gray": [pixels(gray(low)) for low in lows]}
+    truths = [square for _, square in read_squares(find_photos(photos), PROTOCOL.size, [])]
+    lows = [to_tensor(truth.resize((PROTOCOL.low, PROTOCOL.low), BICUBIC)) for truth in truths]
+    made = {"gray": [to_uint8(gray(low)) for low in lows]}
     for title, source in runs.items():
         colorize = Colorizer(network(source), PROTOCOL)
         made[title] = [colorize(low, None, "auto") for low in lows]
-    own = [distorted(low, PROTOCOL.seed + n) for n, low in enumerate(lows)]
+    own = [make_reference(low, PROTOCOL.seed + n) for n, low in enumerate(lows)]
     made["its own distorted\ncopy as reference"] = [
         colorize(low, reference, "self") for low, reference in zip(lows, own, strict=True)
     ]

@@ -9,8 +9,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..scsnet.attention import LEVELS
-from ..scsnet.attention_figures import color_map
-from ..scsnet.features import moved
+from ..scsnet.attention_figures import apply_color_map
+from ..scsnet.features import move_features
 from . import host, memory_estimates
 from .attention_maps import (
     ALL_LEVELS,
@@ -135,10 +135,10 @@ def draw(
     progress = host.Progress(count)
     with host.on_device(bundle.model, MEMORY) as net:
         levels = asked_levels(net, level)
-        near = moved(bundle.memories[0], device)
+        near = move_features(bundle.memories[0], device)
         for number, queries in enumerate(bundle.queries):
             if number and len(bundle.memories) > 1:
-                near = moved(bundle.memories[number], device)
+                near = move_features(bundle.memories[number], device)
             for maps in picture_maps(
                 net, queries.to(device), near, bundle.shape, bundle.reference_shape, points, levels, what
             ):  # fmt: skip
@@ -171,5 +171,5 @@ def colored(heats: Tensor, colors: str) -> Tensor:
     result = torch.empty((*heats.shape, 3), device=heats.device, dtype=heats.dtype)
     for number, heat in enumerate(heats):
         host.ask()
-        result[number] = torch.from_numpy(color_map(heat.float().cpu().numpy(), colors)) / 255
+        result[number] = torch.from_numpy(apply_color_map(heat.float().cpu().numpy(), colors)) / 255
     return result

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..scsnet import SCSNet
 from ..scsnet.attention import LEVELS, Memory
-from ..scsnet.attention_figures import Heat, attention_figure, stacked, valve_figure
-from ..scsnet.resample import bicubic
+from ..scsnet.attention_figures import Heat, draw_attention, draw_valves, stack_figures
+from ..scsnet.resample import resample_bicubic
 from ..scsnet.tiling import STRIDE
 from . import host
 
@@ -94,13 +94,13 @@ def figure(
         ]
         near = [_array(r) for r in references]
         parts.append(
-            attention_figure(
+            draw_attention(
                 picture, near, places, maps.attention, factors, colors, opacity, host.ask
             )
         )
     if maps.valves:
-        parts.append(valve_figure(picture, maps.valves, factors, colors, host.ask))
-    return torch.from_numpy(stacked(parts)).float() / 255
+        parts.append(draw_valves(picture, maps.valves, factors, colors, host.ask))
+    return torch.from_numpy(stack_figures(parts)).float() / 255
 
 
 def _array(planes: Tensor) -> np.ndarray:
@@ -131,4 +131,4 @@ def _resized(heat: Heat, picture: Tensor) -> Tensor:
     """A map brought to the picture's size, without its padding."""
     values, (height, width) = torch.from_numpy(heat.values).float(), picture.shape[1:]
     whole = (round(height / heat.coverage[0]), round(width / heat.coverage[1]))
-    return bicubic(values[None, None], whole, (0, 0, height, width))[0, 0].clamp_min(0)
+    return resample_bicubic(values[None, None], whole, (0, 0, height, width))[0, 0].clamp_min(0)

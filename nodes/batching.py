@@ -12,8 +12,8 @@ from torch import Tensor
 from ..scsnet import Features, ReferenceFeatures, SCSNet
 from ..scsnet.color import rgb_to_lightness
 from ..scsnet.pipeline import encode_picture, encode_references, render
-from ..scsnet.resample import bicubic
-from ..scsnet.tiling import Window, fit
+from ..scsnet.resample import resample_bicubic
+from ..scsnet.tiling import Window, resize_to_working_size
 from . import host, memory_estimates
 from .image_tensors import Picture, to_float
 from .types import Lab, Model
@@ -46,7 +46,9 @@ class References:
         bound = self.working_size or self.net.config.working_size
         planes = []
         for part in which:  # made small at once: many large ones would not fit together
-            rgb = fit(to_float(self.picture.rgb[part], host.compute_device()), bound)
+            rgb = resize_to_working_size(
+                to_float(self.picture.rgb[part], host.compute_device()), bound
+            )
             planes.append(rgb.expand(-1, 3, -1, -1))  # gray references are legal
         return encode_references(self.net, planes, working_size=self.working_size)
 
@@ -159,7 +161,7 @@ def _alpha(alpha: Tensor, size: tuple[int, int], window: Window, out: Tensor) ->
     """A window of alpha (B, 1, H, W) resized to `size` -> out (B, window height, window width, 1), in bands of rows."""
     for band in window.blocks(max(1, BAND // window.width), window.width):
         rows = slice(band.top - window.top, band.bottom - window.top)
-        out[:, rows] = bicubic(alpha.float(), size, band).clamp(0, 1).movedim(1, 3)
+        out[:, rows] = resample_bicubic(alpha.float(), size, band).clamp(0, 1).movedim(1, 3)
 
 
 def new_image(count: int, size: tuple[int, int], alpha: bool) -> Tensor:

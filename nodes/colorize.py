@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..scsnet import Features
 from ..scsnet.attention import Memory
-from ..scsnet.features import moved, tensors
-from ..scsnet.tiling import fit, working_shape
+from ..scsnet.features import list_tensors, move_features
+from ..scsnet.tiling import compute_working_shape, resize_to_working_size
 from . import host
 from .batching import colorize
 from .compat import schema
@@ -164,8 +164,8 @@ class SCSColorizeReference(io.ComfyNode):
         with host.interruptible():
             thumbnails, given = small(picture), small(near)
         attention = Attention(
-            network, tuple(looks.queries), tuple(looks.memories), working_shape(*picture.size, bound), thumbnails,
-            (given,) if one_each else tuple(given.split(1)), working_shape(*near.size, bound),
+            network, tuple(looks.queries), tuple(looks.memories), compute_working_shape(*picture.size, bound), thumbnails,
+            (given,) if one_each else tuple(given.split(1)), compute_working_shape(*near.size, bound),
         )  # fmt: skip
         return io.NodeOutput(lab, attention, colored)
 
@@ -185,20 +185,22 @@ class Looks:
         memories = features.reference.memories
         if not self.queries:  # the other chunks will be as large
             chunks = self.count / features.source.shape[0]
-            remembered = sum(t.nbytes for t in tensors(memories))
+            remembered = sum(t.nbytes for t in list_tensors(memories))
             nbytes = features.source.nbytes * chunks + remembered * (chunks if self.one_each else 1)
             self.place, _ = host.place(nbytes)
         self.queries.append(features.source.to(self.place))
         if self.one_each or not self.memories:
-            self.memories.append(moved(memories, self.place))
+            self.memories.append(move_features(memories, self.place))
 
 
 def small(picture: Picture) -> Tensor:
     """The pictures (B, 3, h, w) as figures show them."""
     device = host.image_device()
-    shape = working_shape(*picture.size, FIGURE_SIDE)
+    shape = compute_working_shape(*picture.size, FIGURE_SIDE)
     result = torch.empty((picture.count, 3, *shape), device=device)
     for b in range(picture.count):
         # One gray plane is copied into all three.
-        result[b : b + 1] = fit(to_float(picture.rgb[b : b + 1], device), FIGURE_SIDE)
+        result[b : b + 1] = resize_to_working_size(
+            to_float(picture.rgb[b : b + 1], device), FIGURE_SIDE
+        )
     return result

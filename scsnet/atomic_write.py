@@ -14,7 +14,7 @@ LEFTOVERS = ".scsnet-*.part"
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """A file to be written: made beside `path` under another name, flushed to the disk, renamed over it.
 
     On any error, Ctrl-C included, the temporary file goes and a file that was there before stays as it

@@ -42,7 +42,7 @@ class Heat(NamedTuple):
     """share of the map's height and width that lies on the picture; the rest is padding"""
 
 
-def color_map(values: np.ndarray, name: str = "inferno") -> np.ndarray:
+def apply_color_map(values: np.ndarray, name: str = "inferno") -> np.ndarray:
     """Numbers 0..1 (clipped) -> RGB (..., 3) uint8, by "viridis" or "inferno"."""
     table = np.array(
         [list(bytes.fromhex(color)) for color in _MAPS[name].split()], dtype=np.float64
@@ -52,7 +52,7 @@ def color_map(values: np.ndarray, name: str = "inferno") -> np.ndarray:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def heat_over(
+def overlay_heat(
     picture: np.ndarray, heat: Heat, peak: float, colors: str = "inferno", opacity: float = 1.0
 ) -> Image.Image:
     """The picture, darkened, with the map glowing over it; `peak` is the value of full glow."""
@@ -60,12 +60,12 @@ def heat_over(
     strength = _spread(heat, base.size) / peak if peak > 0 else np.zeros(base.size[::-1])
     strength = np.clip(strength, 0, 1)[..., None] ** 0.5  # faint places stay visible
     gray = np.asarray(base.convert("L"), dtype=np.float64)[..., None] * 0.55
-    glow = color_map(strength[..., 0], colors)
+    glow = apply_color_map(strength[..., 0], colors)
     strength = strength * opacity
     return Image.fromarray((gray * (1 - strength) + glow * strength).round().astype(np.uint8))
 
 
-def attention_figure(
+def draw_attention(
     source: np.ndarray,
     references: Sequence[np.ndarray],
     points: Sequence[tuple[float, float]],
@@ -97,13 +97,15 @@ def attention_figure(
                 step()
                 share = float(heat.values.sum()) / total if total > 0 else 0.0
                 caption = f"weight {share:.0%}" if len(references) > 1 else ""
-                cells.append(_captioned(heat_over(picture, heat, peak, colors, opacity), caption))
+                cells.append(
+                    _captioned(overlay_heat(picture, heat, peak, colors, opacity), caption)
+                )
             row.append(_beside(cells))
         rows.append(row)
     return _table(header, rows)
 
 
-def valve_figure(
+def draw_valves(
     source: np.ndarray,
     valves: Sequence[tuple[Heat, Heat]],
     levels: Sequence[int],
@@ -121,13 +123,13 @@ def valve_figure(
             step()
             heat = pair[number]
             size = _shown(source).size
-            picture = Image.fromarray(color_map(_spread(heat, size), colors))
+            picture = Image.fromarray(apply_color_map(_spread(heat, size), colors))
             row.append(_captioned(picture, f"mean {heat.values.mean():.2f} (dark 0, bright 1)"))
         rows.append(row)
     return _table(header, rows)
 
 
-def stacked(figures: Sequence[np.ndarray]) -> np.ndarray:
+def stack_figures(figures: Sequence[np.ndarray]) -> np.ndarray:
     """Figures one below the other on white -> RGB (H, W, 3) uint8."""
     width = max(figure.shape[1] for figure in figures)
     padded = [

@@ -105,7 +105,7 @@ def denormalize_lab(planes: Tensor, config: SCSNetConfig) -> Tensor:
     return torch.cat([lightness, planes[..., 1:, :, :] * config.chroma_scale], dim=-3)
 
 
-def gray(rgb: Tensor) -> Tensor:
+def rgb_to_gray(rgb: Tensor) -> Tensor:
     """sRGB (B, 3, H, W) in 0..1 -> the gray of the same L*, three equal planes."""
     lab = rgb_to_lab(rgb)
     return lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], 1), clip=True)

@@ -14,28 +14,30 @@ from .attention import Memory
 T = TypeVar("T")
 
 
-def tensors(value: object) -> Iterator[Tensor]:
+def list_tensors(value: object) -> Iterator[Tensor]:
     """Every tensor inside of (nested) dataclasses and tuples."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple):
         for item in value:
-            yield from tensors(item)
+            yield from list_tensors(item)
     elif is_dataclass(value):
         for field in fields(value):
-            yield from tensors(getattr(value, field.name))
+            yield from list_tensors(getattr(value, field.name))
 
 
-def moved(value: T, device: torch.device | str) -> T:
+def move_features(value: T, device: torch.device | str) -> T:
     """A copy of (nested) dataclasses and tuples with every tensor on `device`."""
     result: Any = value
     if isinstance(value, Tensor):
         result = value.to(device)
     elif isinstance(value, tuple):
-        items: list[Any] = [moved(item, device) for item in value]
+        items: list[Any] = [move_features(item, device) for item in value]
         result = tuple(items)
     elif is_dataclass(value) and not isinstance(value, type):
-        changes = {field.name: moved(getattr(value, field.name), device) for field in fields(value)}
+        changes = {
+            field.name: move_features(getattr(value, field.name), device) for field in fields(value)
+        }
         result = replace(value, **changes)
     return result
 
@@ -60,11 +62,11 @@ class ReferenceFeatures:
     @property
     def nbytes(self) -> int:
         """Memory taken by the tensors, in bytes."""
-        return sum(t.nbytes for t in tensors(self))
+        return sum(t.nbytes for t in list_tensors(self))
 
     def to(self, device: torch.device | str) -> ReferenceFeatures:
         """The same on another device."""
-        return moved(self, device)
+        return move_features(self, device)
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ class Features:
     @property
     def nbytes(self) -> int:
         """Memory taken by the tensors, in bytes."""
-        return sum(t.nbytes for t in tensors(self))
+        return sum(t.nbytes for t in list_tensors(self))
 
     def to(self, device: torch.device | str) -> Features:
         """The same on another device."""
-        return moved(self, device)
+        return move_features(self, device)

@@ -18,13 +18,20 @@ from torch import Tensor, nn
 from .attention import Memory
 from .color_branch import ColorBranch
 from .config import SCSNetConfig
-from .cpm import CPM, Axis, axis, dispatch
+from .cpm import CPM, Axis, build_axis, dispatch
 from .cpm.pixel_shuffle import FACTOR, PixelShuffle
 from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
-from .resample import centred_taps, resample, resample_features
-from .texture import TILE, TextureEncoder, texture_whole, texture_window
-from .tiling import Window, checked_window, cut, fit, joined, pad
+from .resample import compute_centred_taps, resample, resample_features
+from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
+from .tiling import (
+    Window,
+    crop,
+    join_blocks,
+    pad_to_stride,
+    resize_to_working_size,
+    validate_window,
+)
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each tile; what it raises ends the work."""
@@ -69,7 +76,7 @@ class SCSNet(nn.Module):
         for lab in references:
             if lab.ndim != 4 or lab.shape[1] != 3 or 0 in lab.shape:
                 raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(lab.shape)}")
-            planes = pad(fit(lab.float(), bound)).to(self.dtype)
+            planes = pad_to_stride(resize_to_working_size(lab.float(), bound)).to(self.dtype)
             encoded.append(self.color_branch.encode_reference(planes))
         if len(batches := {e.shape[0] for e in encoded} - {1}) > 1:
             raise ValueError(f"references must have one batch size or 1, got {sorted(batches)}")
@@ -97,30 +104,34 @@ class SCSNet(nn.Module):
                 f"expected references for 1 or {batch} pictures, got {reference.batch}"
             )
         luminance = luminance.float()
-        working = fit(luminance, self.config.working_size if working_size is None else working_size)
-        initial = channels_last(self.initial(channels_last(pad(working).to(self.dtype))))
+        working = resize_to_working_size(
+            luminance, self.config.working_size if working_size is None else working_size
+        )
+        initial = channels_last(self.initial(channels_last(pad_to_stride(working).to(self.dtype))))
         source = self.color_branch.source_encoder(initial)
         color = self.color_branch(source, None if reference is None else reference.memories)
         color = color[..., : working.shape[2], : working.shape[3]]
         features = Features(luminance, color, source, None, reference)
         bytes_kept = luminance.numel() * self.config.width * self.initial.weight.element_size()
         if bytes_kept <= KEPT_TEXTURE:
-            texture = texture_whole(self.initial, self.texture_encoder, luminance, tile, progress)
+            texture = encode_texture(self.initial, self.texture_encoder, luminance, tile, progress)
             features = Features(luminance, color, source, texture, reference)
         return features
 
     def gathered(self, features: Features, window: Window) -> Tensor:
         """cat(F_tex, F_color) (B, 128, height, width) of a window of the source."""
         if features.texture is None:
-            texture = texture_window(self.initial, self.texture_encoder, features.luminance, window)
+            texture = encode_texture_window(
+                self.initial, self.texture_encoder, features.luminance, window
+            )
         else:
-            texture = cut(features.texture, window, 2)
+            texture = crop(features.texture, window, 2)
         height, width = features.color.shape[2:]
         if (height, width) == features.size:
-            return torch.cat([texture, cut(features.color, window, 2)], dim=1)
+            return torch.cat([texture, crop(features.color, window, 2)], dim=1)
         device = features.color.device
-        rows = centred_taps(height, features.size[0], window.top, window.bottom, device)
-        columns = centred_taps(width, features.size[1], window.left, window.right, device)
+        rows = compute_centred_taps(height, features.size[0], window.top, window.bottom, device)
+        columns = compute_centred_taps(width, features.size[1], window.left, window.right, device)
         color = resample_features(features.color, rows, columns)
         return torch.cat([texture, color], dim=1)
 
@@ -135,7 +146,7 @@ class SCSNet(nn.Module):
         progress: Progress | None = None,
     ) -> Iterator[tuple[Window, Tensor]]:
         """The blocks of `decode`'s result one by one: (where in the output grid, LAB (B, 3, n, m))."""
-        asked = checked_window(size, window)
+        asked = validate_window(size, window)
         if isinstance(self.head, PixelShuffle):
             yield asked, self._shuffled(features, size, asked)
             return
@@ -153,8 +164,8 @@ class SCSNet(nn.Module):
         plan = [(outer, list(outer.blocks(*block))) for outer in asked.blocks(*step)]
         done, total = 0, sum(len(blocks) for _, blocks in plan)
         for outer, blocks in plan:
-            rows = axis(source_height, size[0], outer.top, outer.bottom, align, device)
-            columns = axis(source_width, size[1], outer.left, outer.right, align, device)
+            rows = build_axis(source_height, size[0], outer.top, outer.bottom, align, device)
+            columns = build_axis(source_width, size[1], outer.left, outer.right, align, device)
             top, bottom = rows.taps.span()
             left, right = columns.taps.span()
             # One pixel more to each side for the 3x3 convolution, where the picture has one.
@@ -180,7 +191,7 @@ class SCSNet(nn.Module):
         assert isinstance(self.head, CPM)
         (top, bottom), (left, right) = rows.taps.span(), columns.taps.span()
         used = Window(top - start[0], left - start[1], bottom - top, right - left)
-        part = cut(hidden, used, 1)
+        part = crop(hidden, used, 1)
         near_rows = rows._replace(taps=rows.taps.shifted(top))
         near_columns = columns._replace(taps=columns.taps.shifted(left))
         lab = self.head.map(part, near_rows, near_columns).permute(0, 3, 1, 2)
@@ -196,8 +207,8 @@ class SCSNet(nn.Module):
         assert isinstance(self.head, PixelShuffle)
         lab = self.head(self.gathered(features, Window(0, 0, height, width)))
         if self.config.luminance_skip:
-            rows = centred_taps(height, size[0], 0, size[0], lab.device)
-            columns = centred_taps(width, size[1], 0, size[1], lab.device)
+            rows = compute_centred_taps(height, size[0], 0, size[0], lab.device)
+            columns = compute_centred_taps(width, size[1], 0, size[1], lab.device)
             lab = lab + torch.cat(
                 [resample(features.luminance, rows, columns), torch.zeros_like(lab[:, 1:])], dim=1
             )
@@ -215,11 +226,11 @@ class SCSNet(nn.Module):
 
         `window` is (top, left, height, width) in output pixels; it costs by its own pixels only.
         """
-        asked = checked_window(size, window)
+        asked = validate_window(size, window)
         learning = features.color.requires_grad or next(self.head.parameters()).requires_grad
         if torch.is_grad_enabled() and learning:
             at_once = (asked.height, asked.width)  # gradients need all of it in memory anyway
-            return joined(
+            return join_blocks(
                 self.decode_tiles(features, size, asked, block=at_once, progress=progress)
             )
         tiles = self.decode_tiles(features, size, asked, progress=progress)

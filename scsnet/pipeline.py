@@ -17,9 +17,9 @@ from torch import Tensor
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
 from .model import Progress, SCSNet
-from .resample import bicubic
+from .resample import resample_bicubic
 from .texture import TILE
-from .tiling import Window, checked_window, fit
+from .tiling import Window, resize_to_working_size, validate_window
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000
@@ -77,7 +77,7 @@ def checked_picture(rgb: Tensor, name: str) -> Tensor:
     return rgb
 
 
-def luminance_planes(net: SCSNet, rgb: Tensor) -> Tensor:
+def extract_luminance(net: SCSNet, rgb: Tensor) -> Tensor:
     """Picture -> L (B, 1, H, W), normalised, float32, on the network's device; row by row."""
     device = net.initial.weight.device
     batch, _, height, width = checked_picture(rgb, "a picture").shape
@@ -100,7 +100,7 @@ def encode_references(
     for rgb in references:
         if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape:
             raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(rgb.shape)}")
-        small = fit(rgb.to(device, torch.float32), bound).clamp(0, 1)
+        small = resize_to_working_size(rgb.to(device, torch.float32), bound).clamp(0, 1)
         planes.append(normalize_lab(rgb_to_lab(small), net.config))
     return net.encode_reference(planes, bound)
 
@@ -120,7 +120,7 @@ def encode_picture(
     References with 1 in front serve every picture of the batch, with B one each. `working_size`
     bounds what the colour branch sees (default: what the weights were trained at).
     """
-    luminance = luminance_planes(net, rgb)
+    luminance = extract_luminance(net, rgb)
     if isinstance(references, ReferenceFeatures):
         encoded: ReferenceFeatures | None = references
     else:
@@ -185,7 +185,7 @@ def render(
     """
     if not (isfinite(strength) and strength >= 0):
         raise ValueError(f"strength must be 0 or more, got {strength}")
-    asked = checked_window(size, window)
+    asked = validate_window(size, window)
     device = features.color.device
     shape = (features.luminance.shape[0], 3, asked.height, asked.width)
     if out is None:
@@ -212,7 +212,7 @@ def render(
         if lab_out is not None:
             lab_out[area] = denormalize_lab(planes, net.config)
         if given is not None:
-            planes[:, :1] = bicubic(given, size, block)
+            planes[:, :1] = resample_bicubic(given, size, block)
         lab = denormalize_lab(planes, net.config)
         lab[:, 1:] *= strength
         rgb = lab_to_rgb(lab, clip=True)

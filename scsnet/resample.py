@@ -64,7 +64,7 @@ class Taps(NamedTuple):
         return dense.scatter_add_(1, self.source, self.weight).to(dtype)
 
 
-def with_host(make: Callable[[torch.device], Taps], device: torch.device | str) -> Taps:
+def copy_taps_to_host(make: Callable[[torch.device], Taps], device: torch.device | str) -> Taps:
     """The taps that `make` makes on a device, with what the host must know of them made by the host."""
     device, here = torch.device(device), torch.device("cpu")
     host = make(here)
@@ -74,7 +74,7 @@ def with_host(make: Callable[[torch.device], Taps], device: torch.device | str) 
     return Taps(there.source.to(device), there.weight.to(device), host[:2])
 
 
-def pixel_centres(
+def compute_pixel_centres(
     n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Whole part (int64) and fraction (float32, 0..1) of where outputs start..stop lie on the input."""
@@ -85,18 +85,19 @@ def pixel_centres(
     return whole, fraction.float()
 
 
-def linear_taps(whole: Tensor, fraction: Tensor, n_in: int) -> Taps:
+def compute_linear_taps(whole: Tensor, fraction: Tensor, n_in: int) -> Taps:
     """Bilinear: two neighbours."""
     index = torch.stack([whole, whole + 1], dim=1).clamp(0, n_in - 1)
     return Taps(index, torch.stack([1 - fraction, fraction], dim=1))
 
 
-def centred_taps(
+def compute_centred_taps(
     n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> Taps:
     """Bilinear, of outputs start..stop, where both grids cover the same area."""
-    return with_host(
-        lambda d: linear_taps(*pixel_centres(n_in, n_out, start, stop, d), n_in), device
+    return copy_taps_to_host(
+        lambda d: compute_linear_taps(*compute_pixel_centres(n_in, n_out, start, stop, d), n_in),
+        device,
     )
 
 
@@ -112,11 +113,11 @@ def cubic_taps(
     n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> Taps:
     """Bicubic; made wider when shrinking (antialias), so the same as Pillow's BICUBIC."""
-    return with_host(lambda d: _cubic_taps(n_in, n_out, start, stop, d), device)
+    return copy_taps_to_host(lambda d: _cubic_taps(n_in, n_out, start, stop, d), device)
 
 
 def _cubic_taps(n_in: int, n_out: int, start: int, stop: int, device: torch.device) -> Taps:
-    whole, fraction = pixel_centres(n_in, n_out, start, stop, device)
+    whole, fraction = compute_pixel_centres(n_in, n_out, start, stop, device)
     stretch = max(1.0, n_in / n_out)
     reach = int(2 * stretch) + 1
     offset = torch.arange(-reach, reach + 2, device=device)
@@ -160,7 +161,7 @@ def resample_features(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
     return (across @ lines.view(batch, -1, width, channels)).permute(0, 3, 1, 2)
 
 
-def bicubic(
+def resample_bicubic(
     planes: Tensor, size: tuple[int, int], window: tuple[int, int, int, int] | None = None
 ) -> Tensor:
     """Planes (B, C, H, W) resized to `size`, or the window (top, left, height, width) of that."""

@@ -44,7 +44,7 @@ class TextureEncoder(nn.Module):
         return x
 
 
-def texture_window(
+def encode_texture_window(
     initial: nn.Conv2d, encoder: TextureEncoder, luminance: Tensor, window: Window
 ) -> Tensor:
     """F_tex (B, 64, height, width) of a window of L (B, 1, Hs, Ws), as if the whole were encoded."""
@@ -59,7 +59,7 @@ def texture_window(
     ]
 
 
-def texture_whole(
+def encode_texture(
     initial: nn.Conv2d,
     encoder: TextureEncoder,
     luminance: Tensor,
@@ -70,7 +70,7 @@ def texture_whole(
     batch, _, height, width = luminance.shape
     tiles = list(Window(0, 0, height, width).blocks(tile, tile))
     if len(tiles) == 1:
-        return texture_window(initial, encoder, luminance, tiles[0])
+        return encode_texture_window(initial, encoder, luminance, tiles[0])
     whole = torch.empty(
         (batch, initial.out_channels, height, width),
         dtype=initial.weight.dtype,
@@ -78,7 +78,7 @@ def texture_whole(
         memory_format=torch.channels_last,
     )
     for done, window in enumerate(tiles, 1):
-        part = texture_window(initial, encoder, luminance, window)
+        part = encode_texture_window(initial, encoder, luminance, window)
         whole[..., window.top : window.bottom, window.left : window.right] = part
         if progress is not None:
             progress(done, len(tiles))

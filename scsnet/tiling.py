@@ -40,7 +40,7 @@ class Window(NamedTuple):
                 )
 
 
-def checked_window(size: tuple[int, int], window: tuple[int, int, int, int] | None) -> Window:
+def validate_window(size: tuple[int, int], window: tuple[int, int, int, int] | None) -> Window:
     """`window`, or all of `size`; ValueError where it is empty or reaches beyond the grid."""
     height, width = size
     if height < 1 or width < 1:
@@ -55,7 +55,7 @@ def checked_window(size: tuple[int, int], window: tuple[int, int, int, int] | No
     return asked
 
 
-def cut(x: Tensor, window: Window, dim: int) -> Tensor:
+def crop(x: Tensor, window: Window, dim: int) -> Tensor:
     """A window along dimensions `dim` and `dim` + 1; all of them is x itself, with no copy on the way back."""
     starts, lengths = (window.top, window.left), (window.height, window.width)
     for d, start, length in zip((dim, dim + 1), starts, lengths, strict=True):
@@ -64,7 +64,7 @@ def cut(x: Tensor, window: Window, dim: int) -> Tensor:
     return x
 
 
-def joined(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:
+def join_blocks(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:
     """Blocks in row order put together by concatenation, which gradients pass through."""
     bands: dict[int, list[Tensor]] = {}
     for block, lab in tiles:
@@ -72,7 +72,7 @@ def joined(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:
     return torch.cat([torch.cat(band, dim=3) for band in bands.values()], dim=2)
 
 
-def working_shape(height: int, width: int, working_size: int) -> tuple[int, int]:
+def compute_working_shape(height: int, width: int, working_size: int) -> tuple[int, int]:
     """Size at which the colour branch sees a picture: the same shape, at most working_size² pixels.
 
     A picture that fits stays as it is (the paper); a larger one comes down to multiples of 4.
@@ -90,15 +90,15 @@ def fitted(length: int, scale: float) -> int:
     return max(STRIDE, floor(length * scale / STRIDE + 0.5) * STRIDE)
 
 
-def fit(planes: Tensor, working_size: int) -> Tensor:
+def resize_to_working_size(planes: Tensor, working_size: int) -> Tensor:
     """Planes (B, C, H, W) at their working shape, antialiased."""
-    shape = working_shape(planes.shape[2], planes.shape[3], working_size)
+    shape = compute_working_shape(planes.shape[2], planes.shape[3], working_size)
     if shape == tuple(planes.shape[2:]):
         return planes
     return F.interpolate(planes, shape, mode="bilinear", antialias=True)
 
 
-def pad(planes: Tensor) -> Tensor:
+def pad_to_stride(planes: Tensor) -> Tensor:
     """Sides brought up to multiples of 4: by reflection, by repetition where that cannot reach."""
     bottom, right = (-planes.shape[2]) % STRIDE, (-planes.shape[3]) % STRIDE
     planes = _pad(planes, (0, 0, 0, bottom), planes.shape[2] > bottom)

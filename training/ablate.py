@@ -29,10 +29,10 @@ import torch
 from scsnet import SCSNet, checkpoint
 from training.config import TrainConfig
 from training.config.cli import Parser
-from training.config.overrides import config_parser, described, overridden
+from training.config.overrides import apply_overrides, config_parser, describe_config
 from training.config.schedule import Plan
 from training.config.stage import Stage
-from training.data.photos import find, spread
+from training.data.photos import find_photos, select_evenly
 from training.engine.checkpoints import RunError
 from training.engine.loop import train
 from training.evaluation.protocol import Colorizer, Protocol, score
@@ -133,7 +133,7 @@ def trained(name: str, config: TrainConfig) -> SCSNet:
 
 def papers_table(table: str, config: TrainConfig, photos: int) -> list[str]:
     """Table 4 or 5 of the paper as Markdown, line by line."""
-    entries = spread(find(config.validation), photos)
+    entries = select_evenly(find_photos(config.validation), photos)
     stage = config.stages[-1]
     protocol = Protocol(size=4 * stage.size, magnification=4.0, modes=("auto", "self"))
     lines = [
@@ -162,7 +162,7 @@ def papers_table(table: str, config: TrainConfig, photos: int) -> list[str]:
 
 def start_table(config: TrainConfig, photos: int) -> list[str]:
     """What makes the network use its reference, as Markdown, line by line."""
-    validation = Validation(find(config.validation), photos, config.precision == "bf16")
+    validation = Validation(find_photos(config.validation), photos, config.precision == "bf16")
     stage, plan = config.stages[-1], Plan(config, 1)
     lines = [
         f"{len(validation.squares)} photos at {stage.size} px, {plan.total} steps of {stage.batch}, references only. Mean "
@@ -204,10 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config_parser(parser, words, len(config.stages))
     options = parser.parse(words)
     try:
-        config = overridden(config, vars(options))
+        config = apply_overrides(config, vars(options))
         if not (config.data and config.validation and config.output):
             parser.error("--data, --validation and --output are needed")
-        print("\n".join(described(config)))
+        print("\n".join(describe_config(config)))
         print(ablate(options.table, config, options.photos))
     except (RunError, OSError, ValueError) as error:
         parser.error(str(error))

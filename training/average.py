@@ -17,9 +17,9 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 import torch
 
 from scsnet import SCSNet, checkpoint
-from training.config.cli import Parser, filled
+from training.config.cli import Parser, parse_options
 from training.export import reconfigured, scale_chroma
-from training.paths import names_weights
+from training.paths import check_weights_name
 
 Part = Literal["everything", "color", "encoders"]
 
@@ -54,7 +54,7 @@ class Options:
             raise ValueError(f"expected part to be one of {get_args(Part)}, got {self.part!r}")
         if len(self.chroma) != 2:
             raise ValueError(f"expected two factors as chroma, got {len(self.chroma)}")
-        names_weights(self.output)
+        check_weights_name(self.output)
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> one file."""
     parser = Parser(prog="average.py", description=__doc__)
     try:
-        options = filled(parser, Options, arguments)
+        options = parse_options(parser, Options, arguments)
         nets = [checkpoint.load(source, dtype=torch.float32) for source in options.weights]
         net = mean_network(nets, options.fractions, options.part)
         if options.chroma != (1, 1):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scsnet import SCSNet, SCSNetConfig
 from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.layers import SLOPE, ConvBlock, activate
-from training.data.references import draw, warp
+from training.data.references import draw_distortion, warp
 from training.least_squares import fit, in_parts
 
 GAIN = 3.0  # of normalised ab: about as large as what the other channels say
@@ -78,7 +78,7 @@ def start_references(net: SCSNet, lab: Tensor, seed: int = 0) -> list[int]:
     check(net.config)
     branch, generator = net.color_branch, torch.Generator().manual_seed(seed)
     source, carried = _carry(net, lab, generator)
-    distortion = draw(len(lab), generator)
+    distortion = draw_distortion(len(lab), generator)
     copies = in_parts(net.initial, warp(lab[:, :1], distortion))
     copied = in_parts(branch.source_encoder, copies)
     _match(cast(PVCAttn, branch.cross_attention), warp(source, distortion), copied, carried)

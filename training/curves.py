@@ -16,9 +16,9 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 
 from PIL import Image, ImageDraw, ImageFont
 
-from scsnet.atomic_write import whole_file
+from scsnet.atomic_write import open_atomic
 from training.config.cli import Parser
-from training.engine.logging import LOG, logged
+from training.engine.logging import LOG, read_log
 
 Curve = list[tuple[int, float]]
 """(step, value), in order."""
@@ -200,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         log = options.run / LOG if options.run.is_dir() else options.run
         target = options.output or log.parent / "curves.png"
-        image = picture(logged(log))
-        with whole_file(target) as file:
+        image = picture(read_log(log))
+        with open_atomic(target) as file:
             image.save(file, "PNG", optimize=True)
         print(target)
     except (OSError, ValueError, KeyError) as error:

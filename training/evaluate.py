@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
 from scsnet.device import choose_device
-from training.config.cli import Parser, filled
-from training.config.stage import at_least
-from training.data.photos import find, spread
+from training.config.cli import Parser, parse_options
+from training.config.stage import check_at_least
+from training.data.photos import find_photos, select_evenly
 from training.evaluation.fid_lpips import Extras
-from training.evaluation.protocol import Colorizer, Protocol, Score, parameters, score
-from training.evaluation.report import Page, as_json, markdown
+from training.evaluation.protocol import Colorizer, Protocol, Score, count_parameters, score
+from training.evaluation.report import Page, format_json, format_markdown
 from training.paths import save_text
 
 
@@ -53,12 +53,12 @@ class Options(Protocol):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("limit", "pictures"):
-            at_least(self, name, 0)
+            check_at_least(self, name, 0)
 
 
 def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
     """Score, report on the screen and, with `output`, in files; the score and the report."""
-    entries = spread(find(options.data), options.limit)
+    entries = select_evenly(find_photos(options.data), options.limit)
     page = Page(Path(options.output, "pictures"), options.pictures if options.output else 0)
     colorize = Colorizer(net, options)
     extras = Extras(options.inception, options.lpips)
@@ -76,13 +76,13 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
         if options.device.startswith("cuda")
         else f"CPU, {torch.get_num_threads()} threads"
     )
-    facts = {"weights": label, "parameters": parameters(net), "device": device}
+    facts = {"weights": label, "parameters": count_parameters(net), "device": device}
     missing = extras.missing
-    text = markdown(result, options, facts, missing)
+    text = format_markdown(result, options, facts, missing)
     if options.output:
         folder = Path(options.output)
         folder.mkdir(parents=True, exist_ok=True)
-        save_text(folder / "figures.json", as_json(result, options, facts, missing))
+        save_text(folder / "figures.json", format_json(result, options, facts, missing))
         save_text(folder / "figures.md", text)
         page.close(folder / "index.html", label, text)
     return result, text
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> report."""
     parser = Parser(prog="evaluate.py", description=__doc__)
     try:
-        options = filled(parser, Options, arguments)
+        options = parse_options(parser, Options, arguments)
         if not options.data:
             parser.error("--data is missing: the photos to evaluate on")
         device = choose_device(options.device)

@@ -20,7 +20,7 @@ from training.config import TrainConfig
 from training.config.cli import Parser
 from training.config.schedule import Plan
 from training.engine import checkpoints
-from training.engine.logging import LOG, last_figures
+from training.engine.logging import LOG, read_last_figures
 from training.paths import save_text
 
 WEIGHTS = "weights.safetensors"
@@ -36,7 +36,7 @@ REFERENCES = {
 """Prefix of the figures of `training.evaluation.validation` -> the reference that a photo had."""
 
 
-def averaged_network(state: Mapping[str, Any]) -> SCSNet:
+def load_averaged_network(state: Mapping[str, Any]) -> SCSNet:
     """The network in a checkpoint's state: the moving average where there is one."""
     net = SCSNet(SCSNetConfig.from_dict(state["network"]))
     if state["averaged"] is not None:
@@ -228,10 +228,10 @@ def main(arguments: list[str] | None = None) -> None:
         state = checkpoints.load(options.checkpoint)
         config, step = TrainConfig.from_dict(state["config"]), state["step"]
         run = options.checkpoint.resolve().parent.parent
-        figures = last_figures(run / LOG, step)
+        figures = read_last_figures(run / LOG, step)
         at_home = options.weights.resolve().parent == run
         card = CARD if at_home else options.weights.with_suffix(".md").name
-        net = averaged_network(state)
+        net = load_averaged_network(state)
         asked = {
             "working_size": options.working_size or net.config.working_size,
             "attention_scale": options.attention_scale or net.config.attention_scale,

@@ -21,13 +21,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint, pipeline
-from scsnet.color import gray
-from training.config.cli import Parser, filled
-from training.config.stage import at_least
-from training.data.photos import find, spread, squares
+from scsnet.color import rgb_to_gray
+from training.config.cli import Parser, parse_options
+from training.config.stage import check_at_least
+from training.data.photos import find_photos, read_squares, select_evenly
 from training.evaluation.image_metrics import psnr
-from training.evaluation.protocol import BICUBIC, distorted, picture_name, pixels, planes
-from training.evaluation.report import document, figure
+from training.evaluation.protocol import BICUBIC, make_reference, picture_name, to_tensor, to_uint8
+from training.evaluation.report import render_figure, render_page
 from training.paths import save_text
 
 DETAIL = 32  # pixels of the input whose enlargements are shown
@@ -62,11 +62,11 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("input", "size"):
-            at_least(self, name, DETAIL)
+            check_at_least(self, name, DETAIL)
         if bad := [m for m in self.magnifications if not 0.1 <= m <= 64]:
             raise ValueError(f"magnifications must be in 0.1..64, got {bad[0]:g}")
         for name in ("limit", "marked"):
-            at_least(self, name, 0)
+            check_at_least(self, name, 0)
 
 
 @dataclass
@@ -88,9 +88,9 @@ def show(
 ) -> Photo:
     """Everything about one photo; `strangers` are references (1, 3, h, w) of other photos."""
     truth = square.resize((options.size, options.size), BICUBIC)
-    low = planes(truth.resize((options.input, options.input), BICUBIC))
-    own = distorted(low, options.seed)
-    seen = gray(low)
+    low = to_tensor(truth.resize((options.input, options.input), BICUBIC))
+    own = make_reference(low, options.seed)
+    seen = rgb_to_gray(low)
     size = (options.size, options.size)
     with torch.autocast(low.device.type, torch.bfloat16, enabled=options.bf16):
         cases: dict[str, Sequence[Tensor]] = {
@@ -104,11 +104,11 @@ def show(
             label: pipeline.encode_picture(net, seen, references, working_size=options.working_size)
             for label, references in cases.items()
         }
-        made: dict[str, np.ndarray] = {"input": pixels(seen)}
+        made: dict[str, np.ndarray] = {"input": to_uint8(seen)}
         for label, encoded in features.items():
-            made[label] = pixels(pipeline.render(net, encoded, size))
+            made[label] = to_uint8(pipeline.render(net, encoded, size))
         if strangers:
-            made["the first stranger"] = pixels(strangers[0])
+            made["the first stranger"] = to_uint8(strangers[0])
         made["truth"] = np.asarray(truth)
         details: dict[str, np.ndarray] = {}
         side, start = DETAIL / options.input, 0.5 - DETAIL / options.input / 2
@@ -117,7 +117,7 @@ def show(
             corner, width = round(start * whole), round(side * whole)
             window = (corner, corner, width, width)
             result = pipeline.render(net, features["automatic"], (whole, whole), window)
-            details[f"x{magnification:g}"] = pixels(result)
+            details[f"x{magnification:g}"] = to_uint8(result)
             enlarged = Image.fromarray(made["input"]).resize((whole, whole), BICUBIC)
             box = (corner, corner, corner + width, corner + width)
             details[f"x{magnification:g} bicubic"] = np.asarray(enlarged.crop(box))
@@ -131,7 +131,7 @@ def _figures(photo: Photo, place: int, folder: Path) -> str:
         cells = []
         for n, (label, picture) in enumerate(pictures.items()):
             path = folder / f"{place:03}_{picture_name(photo.name)}_{kind}{n}.jpg"
-            cells.append(figure(path, label, picture))
+            cells.append(render_figure(path, label, picture))
         rows.append(f"<div>{''.join(cells)}</div>")
     return "".join(rows)
 
@@ -139,11 +139,13 @@ def _figures(photo: Photo, place: int, folder: Path) -> str:
 def gallery(net: SCSNet, options: Options) -> list[Photo]:
     """Write the page; the photos, best first. Errors: ValueError where no photo can be read."""
     skipped: list[str] = []
-    entries = spread(find(options.data), options.limit)
-    found = [(entry.name, square) for entry, square in squares(entries, options.size, skipped)]
+    entries = select_evenly(find_photos(options.data), options.limit)
+    found = [(entry.name, square) for entry, square in read_squares(entries, options.size, skipped)]
     if not found:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
-    lows = [planes(square.resize((options.input, options.input), BICUBIC)) for _, square in found]
+    lows = [
+        to_tensor(square.resize((options.input, options.input), BICUBIC)) for _, square in found
+    ]
     rng = np.random.default_rng(options.seed)
     photos = []
     for index, (name, square) in enumerate(tqdm(found, unit="photo", disable=None)):
@@ -162,7 +164,7 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
         title = f"{mark}{html.escape(Path(photo.name).name)}, automatic {photo.psnr:.2f} dB"
         sections.append(f"<section><h2>{title}</h2>{_figures(photo, place, folder)}</section>")
     text = f"{len(photos)} photos, {options.input} -> {options.size} px, weights: {options.weights}"
-    save_text(Path(options.output, "index.html"), document("SCSNet: gallery", text, sections))
+    save_text(Path(options.output, "index.html"), render_page("SCSNet: gallery", text, sections))
     return photos
 
 
@@ -170,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> page."""
     parser = Parser(prog="gallery.py", description=__doc__)
     try:
-        options = filled(parser, Options, arguments)
+        options = parse_options(parser, Options, arguments)
         if not options.data or not options.output:
             parser.error("--data and --output are needed: the photos, and where the page goes")
         net = checkpoint.load(options.weights, dtype=torch.float32).eval()

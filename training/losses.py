@@ -35,18 +35,18 @@ def content_loss(
     """
     difference = (predicted - truth).abs()
     if softness > 0:
-        difference = torch.cat([difference[:, :1], softened(difference[:, 1:], softness)], dim=1)
+        difference = torch.cat([difference[:, :1], huber(difference[:, 1:], softness)], dim=1)
     difference = difference / 110
     if redness != 1:
         difference = difference * difference.new_tensor([1, redness, 1]).view(1, 3, 1, 1)
     if rebalance > 0 or coldness > 0:
-        weight = importance(truth[:, 1:], rebalance, coldness)
+        weight = compute_color_weight(truth[:, 1:], rebalance, coldness)
         weighted = difference[:, 1:] * (weight / mean(weight))
         difference = torch.cat([difference[:, :1], weighted], dim=1)
     return difference.mean()
 
 
-def importance(ab: Tensor, rebalance: float, coldness: float) -> Tensor:
+def compute_color_weight(ab: Tensor, rebalance: float, coldness: float) -> Tensor:
     """How much a colour counts: ab (B, 2, ...) in CIE units -> (B, 1, ...).
 
     1 + rebalance * chroma / 20: rare strong colours then pull as much as the many dull ones that draw a prediction to
@@ -58,7 +58,7 @@ def importance(ab: Tensor, rebalance: float, coldness: float) -> Tensor:
     return 1 + (rebalance * chroma + coldness * cold) / 20
 
 
-def softened(difference: Tensor, softness: float) -> Tensor:
+def huber(difference: Tensor, softness: float) -> Tensor:
     """A difference d counts as d^2 / softness below `softness` and 2d - softness beyond it; any shape.
 
     L1 asks for the median of the colours that are plausible, which is dull where most are; squares ask for their mean.

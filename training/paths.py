@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scsnet.atomic_write import whole_file
+from scsnet.atomic_write import open_atomic
 
 ERRORS = "surrogateescape"
 """What Python makes of bytes of a name that are not UTF-8, and back."""
@@ -12,7 +12,7 @@ ERRORS = "surrogateescape"
 
 def save_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         file.write(text.encode(errors=ERRORS))
 
 
@@ -22,7 +22,7 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in readable)
 
 
-def names_weights(output: str) -> None:
+def check_weights_name(output: str) -> None:
     """Errors: ValueError where an output is not named like a weights file."""
     if Path(output).suffix != ".safetensors":
         raise ValueError(f"expected output to be a .safetensors file, got {output!r}")

@@ -26,11 +26,11 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from scsnet.atomic_write import whole_file
+from scsnet.atomic_write import open_atomic
 from scsnet.color import rgb_to_lab
-from training.config.cli import Parser, filled
-from training.config.stage import at_least
-from training.data.photos import BadPhotoError, Entry, data, decoded, find
+from training.config.cli import Parser, parse_options
+from training.config.stage import check_at_least
+from training.data.photos import BadPhotoError, Entry, decode_photo, find_photos, read_bytes
 from training.data.shards import numbered, write_copies, write_shards
 from training.paths import save_text
 
@@ -63,10 +63,10 @@ class Rule:
 
     def __post_init__(self) -> None:
         for name in ("kilobytes", "variation", "side", "resize", "shards"):
-            at_least(self, name, 0)
+            check_at_least(self, name, 0)
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality must be between 1 and 100, got {self.quality}")
-        at_least(self, "workers", 1)
+        check_at_least(self, "workers", 1)
 
 
 class Verdict(NamedTuple):
@@ -89,8 +89,8 @@ def variation(rgb: np.ndarray) -> float:
 def judge(entry: Entry, rule: Rule) -> Verdict:
     """Read a photo and apply the rule."""
     try:
-        content = data(entry)
-        photo = decoded(entry.name, content)
+        content = read_bytes(entry)
+        photo = decode_photo(entry.name, content)
     except BadPhotoError as error:
         return Verdict("unreadable", str(error), 0, 0, None, "")
     thumbnail = np.asarray(
@@ -136,7 +136,7 @@ def contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) 
         draw.text((2, top + 1), title, fill="black")
         for column, thumbnail in enumerate(thumbnails):
             sheet.paste(Image.fromarray(thumbnail), (column * THUMBNAIL, top + label))
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         sheet.save(file, "PNG")
 
 
@@ -158,7 +158,7 @@ def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
 
 def prepare(rule: Rule) -> Counter[str]:
     """Judge, report, copy; how many went for which reason ("" stays). Errors: ValueError, OSError."""
-    entries = find(rule.data)
+    entries = find_photos(rule.data)
     output = Path(rule.output).expanduser()
     check_output(output, entries, rule)
     output.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> report."""
     parser = Parser(prog="prepare.py", description=__doc__)
     try:
-        rule = filled(parser, Rule, arguments)
+        rule = parse_options(parser, Rule, arguments)
         if not rule.data or not rule.output:
             parser.error("--data and --output are needed")
         counts = prepare(rule)

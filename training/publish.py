@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from scsnet import checkpoint
-from training.config.cli import Parser, filled
+from training.config.cli import Parser, parse_options
 from training.export import CARD, PICTURE, WEIGHTS
 
 FILES = (WEIGHTS, CARD, PICTURE)
@@ -63,7 +63,7 @@ def publish(options: Options) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> a commit on the Hub."""
     parser = Parser(prog="publish.py", description=__doc__)
-    options = filled(parser, Options, arguments)
+    options = parse_options(parser, Options, arguments)
     if not options.run or not options.repo:
         parser.error("--run and --repo are needed")
     try:

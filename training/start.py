@@ -27,19 +27,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint
-from scsnet.color import gray, normalize_lab, rgb_to_lab
+from scsnet.color import normalize_lab, rgb_to_gray, rgb_to_lab
 from scsnet.layers import ConvBlock, activate
 from scsnet.tiling import STRIDE
 from training.carrying import brought, start_references
-from training.config.cli import Parser, filled
-from training.config.stage import at_least
-from training.data.dataset import BICUBIC, planes, random_square
-from training.data.photos import BadPhotoError, find, read, spread
-from training.data.references import elastic_copy
+from training.config.cli import Parser, parse_options
+from training.config.stage import check_at_least
+from training.data.dataset import BICUBIC, crop_random_square, stack_photos
+from training.data.photos import BadPhotoError, find_photos, read_photo, select_evenly
+from training.data.references import distort_elastically
 from training.least_squares import PARTS, fit, in_parts
 from training.models.auxiliary_heads import keys_like_queries, pooled
 from training.models.backbones import VGG
-from training.paths import names_weights
+from training.paths import check_weights_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,31 +62,33 @@ class Options:
     """Of everything random."""
 
     def __post_init__(self) -> None:
-        at_least(self, "photos", 1)
-        at_least(self, "size", 16)
+        check_at_least(self, "photos", 1)
+        check_at_least(self, "size", 16)
         if self.size % STRIDE:
             raise ValueError(f"size must be a multiple of {STRIDE}, got {self.size}")
         if not self.data:
             raise ValueError("--data is missing: folders, lists or shards of photos")
         if not self.features:
             raise ValueError("--features is missing: the file with VGG's features")
-        names_weights(self.output)
+        check_weights_name(self.output)
 
 
 def looked_at(options: Options) -> Tensor:
     """Random squares of photos, spread over all of them, sRGB (N, 3, size, size) in 0..1."""
     rng = np.random.default_rng(options.seed)
     found = []
-    for entry in tqdm(spread(find(options.data), options.photos), unit="photo", disable=None):
+    for entry in tqdm(
+        select_evenly(find_photos(options.data), options.photos), unit="photo", disable=None
+    ):
         try:
-            square = random_square(read(entry), rng, options.size)
+            square = crop_random_square(read_photo(entry), rng, options.size)
         except BadPhotoError as error:
             tqdm.write(f"left out: {error}")
             continue
         found.append(np.asarray(square.resize((options.size, options.size), BICUBIC)))
     if not found:
         raise ValueError("there are no photos to fit on")
-    return planes(found)
+    return stack_photos(found)
 
 
 def seen_by(vgg: VGG, rgb: Tensor) -> Iterator[Tensor]:
@@ -153,14 +155,14 @@ def started(options: Options) -> tuple[SCSNet, dict[str, Any]]:
     init = checkpoint.load(options.init, dtype=torch.float32) if options.init else None
     net = anew(init.config if init else SCSNetConfig(), init)
     rgb = looked_at(options)
-    left = see_as(net, VGG(options.features, whole=True), gray(rgb), options.seed)
+    left = see_as(net, VGG(options.features, whole=True), rgb_to_gray(rgb), options.seed)
     keys_like_queries(net)
     lab = normalize_lab(rgb_to_lab(rgb), net.config)
     if not lab[:, 1:].abs().max() > 0.01:
         raise ValueError("expected photos in colour, got gray ones: references need colours")
     carried = start_references(net, lab, options.seed)
     some = lab[:100]
-    copies = elastic_copy(some, torch.Generator().manual_seed(options.seed))
+    copies = distort_elastically(some, torch.Generator().manual_seed(options.seed))
     made = brought(net, some, copies, carried)
     ab = pooled(some[:, 1:], made)
     error = float((made - ab).abs().mean() / ab.abs().mean())
@@ -175,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> one file."""
     parser = Parser(prog="start.py", description=__doc__)
     try:
-        options = filled(parser, Options, arguments)
+        options = parse_options(parser, Options, arguments)
         net, card = started(options)
         checkpoint.save(options.output, net, card={"start": card})
     except (ValueError, OSError) as error:

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scsnet.checkpoint import safetensors_file
-from scsnet.color import gray, rgb_to_lab
-from training.config.cli import Parser, filled
-from training.config.stage import above_0_at_most_1, at_least
-from training.data.dataset import BICUBIC, planes, random_square
-from training.data.photos import BadPhotoError, Entry, find, read
+from scsnet.color import rgb_to_gray, rgb_to_lab
+from training.config.cli import Parser, parse_options
+from training.config.stage import check_at_least, check_fraction
+from training.data.dataset import BICUBIC, crop_random_square, stack_photos
+from training.data.photos import BadPhotoError, Entry, find_photos, read_photo
 from training.efficientnet import folded
 from training.models.auxiliary_heads import Classification
-from training.paths import names_weights
+from training.paths import check_weights_name
 from training.teaching import CELLS, SIZE, Teacher
 
 RARE = 1e-4  # share of all pixels below which a class of colour is none of its own
@@ -59,14 +59,14 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
-            at_least(self, name, 1)
-        at_least(self, "features_rate", 0)
-        above_0_at_most_1(self, "learning_rate")
+            check_at_least(self, name, 1)
+        check_at_least(self, "features_rate", 0)
+        check_fraction(self, "learning_rate")
         if not self.data:
             raise ValueError("--data is missing: folders, lists or shards of photos")
         if not self.features:
             raise ValueError("--features is missing: the file with EfficientNet-Lite")
-        names_weights(self.output)
+        check_weights_name(self.output)
 
 
 def photographs(entries: Sequence[Entry]) -> list[np.ndarray]:
@@ -74,7 +74,7 @@ def photographs(entries: Sequence[Entry]) -> list[np.ndarray]:
     photos = []
     for entry in tqdm(entries, desc="reading", unit="photo", disable=None):
         try:
-            photos.append(read(entry))
+            photos.append(read_photo(entry))
         except BadPhotoError as error:
             tqdm.write(f"left out: {error}")
     if not photos:
@@ -84,8 +84,8 @@ def photographs(entries: Sequence[Entry]) -> list[np.ndarray]:
 
 def squares(photos: Sequence[np.ndarray], rng: np.random.Generator) -> Tensor:
     """A random square of each, sRGB (N, 3, 256, 256) in 0..1."""
-    found = (random_square(photo, rng, 1).resize((SIZE, SIZE), BICUBIC) for photo in photos)
-    return planes([np.asarray(square) for square in found])
+    found = (crop_random_square(photo, rng, 1).resize((SIZE, SIZE), BICUBIC) for photo in photos)
+    return stack_photos([np.asarray(square) for square in found])
 
 
 def fine_ab(rgb: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def learn(photos: Sequence[np.ndarray], options: Options, device: torch.device) 
                 ab, shift = fine_ab(rgb), rng.integers(0, FINE // CELLS, 2)
                 # one pixel of each cell (N, 2, 16, 16): which one changes from step to step
                 picked = ab[:, :, shift[0] :: FINE // CELLS, shift[1] :: FINE // CELLS]
-                seen = shaded(gray(rgb), rng).to(device, memory_format=torch.channels_last)
+                seen = shaded(rgb_to_gray(rgb), rng).to(device, memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16):
                     logits = teacher(seen)
                 loss = F.cross_entropy(logits.float(), palette.classes(picked).to(device))
@@ -163,8 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="teacher.py", description=__doc__)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        options = filled(parser, Options, arguments)
-        teacher = learn(photographs(find(options.data)), options, device)
+        options = parse_options(parser, Options, arguments)
+        teacher = learn(photographs(find_photos(options.data)), options, device)
         safetensors_file.write(Path(options.output), teacher.cpu().state_dict(), {})
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scsnet.color import gray
+from scsnet.color import rgb_to_gray
 from training.efficientnet import EfficientNetLite
-from training.losses import importance, softened
+from training.losses import compute_color_weight, huber
 from training.models.backbones import tensors
 
 SIZE = 256  # pixels of the side that a teacher looks at
@@ -80,16 +80,18 @@ class Teacher(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         """sRGB (B, 3, 256, 256) in 0..1, of which only L is looked at -> logits (B, Q, 16, 16)."""
-        return self.head(*self.features(gray(rgb)))
+        return self.head(*self.features(rgb_to_gray(rgb)))
 
     def expected(
         self, rgb: Tensor, temperature: float = 1.0, rebalance: float = 0.0, coldness: float = 0.0
     ) -> Tensor:
         """The (annealed) mean of the plausible colours: ab (B, 2, 16, 16) in CIE units, float32.
 
-        Each counts as much as its `losses.importance`.
+        Each counts as much as its `losses.compute_color_weight`.
         """
-        counts = importance(self.palette, rebalance, coldness).log()[..., None]  # (Q, 1, 1)
+        counts = compute_color_weight(self.palette, rebalance, coldness).log()[
+            ..., None
+        ]  # (Q, 1, 1)
         probability = (self(rgb).float() / temperature + counts).softmax(1)
         return torch.einsum("bqhw,qc->bchw", probability, self.palette)
 
@@ -104,5 +106,5 @@ def difference(made: Tensor, wanted: Tensor, redness: float = 1.0) -> Tensor:
 
     `redness`: how much a weighs against b.
     """
-    a, b = softened((made - wanted).abs(), SOFTNESS).mean((0, 2, 3))
+    a, b = huber((made - wanted).abs(), SOFTNESS).mean((0, 2, 3))
     return (redness * a + b) / 2 / 110

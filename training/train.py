@@ -20,10 +20,10 @@ except ImportError as error:
 
 from training.config import TrainConfig
 from training.config.cli import Parser
-from training.config.overrides import config_parser, described, overridden
+from training.config.overrides import apply_overrides, config_parser, describe_config
 from training.config.presets import PRESETS
 from training.engine.checkpoints import RunError
-from training.engine.distributed import first
+from training.engine.distributed import is_main_process
 from training.engine.dry_run import describe_data, measure, without_files
 from training.engine.loop import read_config, train
 from training.engine.malloc import keep_freed_memory
@@ -61,7 +61,7 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
             config = PRESETS.get(peeked.preset, PRESETS["laptop"])()
         config_parser(parser, words, len(config.stages))
         options = parser.parse(words)
-        config = overridden(config, vars(options))
+        config = apply_overrides(config, vars(options))
     except (ValueError, RunError) as error:
         parser.error(str(error))
     if resumes and options.preset:
@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> config -> print -> save -> one call."""
     config, resume, dry_run = read_options(arguments)
     try:
-        if first():
-            print("\n".join(described(config)))
+        if is_main_process():
+            print("\n".join(describe_config(config)))
         keep_freed_memory()
         if dry_run:
             for line in describe_data(config):

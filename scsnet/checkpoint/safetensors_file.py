@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atomic_write import whole_file
+from ..atomic_write import open_atomic
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -188,7 +188,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         position = end
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for _, tensor in ordered:

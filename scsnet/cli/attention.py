@@ -42,7 +42,7 @@ def attention(options: argparse.Namespace) -> int:
             )
     references = [read_picture(path) for path in options.references]
 
-    from ..attention_figures import stacked
+    from ..attention_figures import stack_figures
     from .session import Bar, encode, encode_all, load_network, memory_explained, say, tell
 
     for picture in [source, *references]:
@@ -59,7 +59,7 @@ def attention(options: argparse.Namespace) -> int:
             figures.append(_attention(net, features, source, references, levels, options))
         if options.what != "attention":
             figures.append(_valves(net, features, source, levels, options))
-    write_picture(with_folder(target), stacked(figures), overwrite=options.force)
+    write_picture(with_folder(target), stack_figures(figures), overwrite=options.force)
     tell(str(target), options.quiet)
     return 0
 
@@ -93,7 +93,7 @@ def _attention(
     import torch
 
     from ..attention import LEVELS
-    from ..attention_figures import attention_figure
+    from ..attention_figures import draw_attention
 
     points = [((x + 0.5) / source.width, (y + 0.5) / source.height) for x, y in options.points]
     maps = []
@@ -108,7 +108,7 @@ def _attention(
                 for p in range(len(points))
             ]
             maps.append(heats)
-    return attention_figure(source.rgb, [r.rgb for r in references], options.points, maps, levels)
+    return draw_attention(source.rgb, [r.rgb for r in references], options.points, maps, levels)
 
 
 def _valves(
@@ -117,7 +117,7 @@ def _valves(
     import torch
 
     from ..attention import LEVELS
-    from ..attention_figures import valve_figure
+    from ..attention_figures import draw_valves
 
     pairs = []
     with torch.inference_mode():
@@ -129,7 +129,7 @@ def _valves(
                     _heat(v2[0, 0], source, level, net, options),
                 )
             )
-    return valve_figure(source.rgb, pairs, levels)
+    return draw_valves(source.rgb, pairs, levels)
 
 
 def _heat(
@@ -137,10 +137,10 @@ def _heat(
 ) -> Heat:
     """A map (h, w) over the features of a picture, which the network saw reduced and padded."""
     from ..attention_figures import Heat
-    from ..tiling import STRIDE, working_shape
+    from ..tiling import STRIDE, compute_working_shape
 
     bound = options.working_size or net.config.working_size
-    height, width = working_shape(picture.height, picture.width, bound)
+    height, width = compute_working_shape(picture.height, picture.width, bound)
     cell = STRIDE * level  # pixels of the working size that one position stands for
     covered = height / (values.shape[0] * cell), width / (values.shape[1] * cell)
     return Heat(values.float().cpu().numpy(), covered)

@@ -18,7 +18,7 @@ from ..device import choose_device, choose_dtype, choose_threads
 from ..features import Features, ReferenceFeatures
 from ..model import SCSNet
 from ..pictures import Picture, read_picture
-from ..pipeline import encode_references, luminance_planes
+from ..pipeline import encode_references, extract_luminance
 from ..texture import TILE
 from .paths import CommandError
 
@@ -96,7 +96,7 @@ def encode(
     step = max(1, _BAND // picture.width)
     for top in range(0, picture.height, step):
         rows = slice(top, top + step)
-        luminance[:, :, rows] = luminance_planes(net, _floats(picture, rows))
+        luminance[:, :, rows] = extract_luminance(net, _floats(picture, rows))
     return net.encode(luminance, reference, working_size=working_size, tile=tile, progress=progress)
 
 

@@ -1,6 +1,6 @@
 """CPM, the continuous pixel mapping of Eq. 3, and the pixel-shuffle head that Table 5 compares it with."""
 
-from .head import CPM, Axis, axis
+from .head import CPM, Axis, build_axis
 from .pixel_shuffle import PixelShuffle
 
-__all__ = ["CPM", "Axis", "PixelShuffle", "axis"]
+__all__ = ["CPM", "Axis", "PixelShuffle", "build_axis"]

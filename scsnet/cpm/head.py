@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..config import Alignment
 from ..layers import conv3x3
-from ..resample import Taps, centred_taps, exact, linear_taps, with_host
+from ..resample import Taps, compute_centred_taps, compute_linear_taps, copy_taps_to_host, exact
 from . import dispatch, onednn_kernel
 
 
@@ -36,7 +36,7 @@ class Axis(NamedTuple):
         return Axis(self.taps.part(start, stop), self.relative[start:stop])
 
 
-def axis(
+def build_axis(
     n_in: int,
     n_out: int,
     start: int,
@@ -52,12 +52,12 @@ def axis(
     """
     j = torch.arange(start, stop, device=exact(device))
     if align == "centre":
-        taps = centred_taps(n_in, n_out, start, stop, device)
+        taps = compute_centred_taps(n_in, n_out, start, stop, device)
         cell = ((2 * j + 1) * n_in) % (2 * n_out)
         relative = cell.double() / (2 * n_out)
     else:
         last = max(n_out - 1, 1)
-        taps = with_host(lambda d: _cornered_taps(n_in, last, start, stop, d), device)
+        taps = copy_taps_to_host(lambda d: _cornered_taps(n_in, last, start, stop, d), device)
         relative = ((j * n_in) % last).double() / last
     return Axis(taps, (relative * 2 - 1).float().to(device))
 
@@ -67,7 +67,7 @@ def _cornered_taps(n_in: int, last: int, start: int, stop: int, device: torch.de
     j = torch.arange(start, stop, device=device)
     whole = torch.div(j * (n_in - 1), last, rounding_mode="floor")
     fraction = ((j * (n_in - 1)) % last).double().div(last).float()
-    return linear_taps(whole, fraction, n_in)
+    return compute_linear_taps(whole, fraction, n_in)
 
 
 class CPM(nn.Module):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from triton.errors import TritonError
 from triton.runtime.errors import OutOfResources
 
-from .head import CPM, Axis, axis
+from .head import CPM, Axis, build_axis
 
 __all__ = ["Plan", "TritonError", "fastest", "planes", "plans"]
 
@@ -225,7 +225,7 @@ def fastest(
     for parameter in head.parameters():
         parameter.zero_()
     hidden = torch.zeros(1, side, side, channels, dtype=dtype, device=device)
-    grid = axis(side, 4 * side, 0, 4 * side, "centre", device)
+    grid = build_axis(side, 4 * side, 0, 4 * side, "centre", device)
     times: dict[Plan, float] = {}
     refusal: OutOfResources | None = None
     with torch.cuda.device_of(hidden):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ..atomic_write import whole_file
+from ..atomic_write import open_atomic
 from .decode import first_notes, planes
 from .exif import Tags, exif_bytes, read_exif, srgb_profile
 from .formats import PictureError, check_output_size, output_format
@@ -203,7 +203,7 @@ def write_picture(
         options["dpi"] = dpi
     if path.exists() and not overwrite:
         raise PictureError(f"{path}: exists already")
-    with _writing_explained(path), whole_file(path) as file:
+    with _writing_explained(path), open_atomic(path) as file:
         image.save(file, kind, **options)
     return notes + lost
 

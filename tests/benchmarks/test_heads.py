@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.heads import LIIF, MetaSR, cpm
-from scsnet.cpm import CPM, axis
+from scsnet.cpm import CPM, build_axis
 
 
 def count(module):
@@ -78,6 +78,6 @@ def test_liif(features, size, monkeypatch):
 
 def test_cpm_is_measured_as_it_is_used(features):
     head = CPM(8, 16).requires_grad_(False)
-    grids = axis(5, 90, 0, 90, "centre"), axis(6, 300, 0, 300, "centre")
+    grids = build_axis(5, 90, 0, 90, "centre"), build_axis(6, 300, 0, 300, "centre")
     expected = head.map(head.folded(features), *grids).permute(0, 3, 1, 2)
     assert torch.allclose(cpm(head, features, (90, 300)), expected, atol=1e-5)

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 from server import Server  # noqa: E402
 from workflows import FOLDER, WORKFLOWS, read, to_prompt  # noqa: E402
 
-from scsnet.atomic_write import whole_file  # noqa: E402
+from scsnet.atomic_write import open_atomic  # noqa: E402
 
 SAMPLES, HELP = ROOT / "web" / "samples", ROOT / "web" / "docs" / "pictures"
 SIDE = 400  # of a thumbnail
@@ -97,7 +97,7 @@ def inset(
 
 def save(picture: Image.Image, path: Path) -> None:
     """JPEG."""
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         picture.save(file, "JPEG", quality=85, optimize=True, progressive=True)
     print(f"{path.relative_to(ROOT)}: {picture.width} x {picture.height}, {path.stat().st_size} B")
 

@@ -5,11 +5,11 @@ import pytest
 
 from scsnet.attention_figures import (
     Heat,
-    attention_figure,
-    color_map,
-    heat_over,
-    stacked,
-    valve_figure,
+    apply_color_map,
+    draw_attention,
+    draw_valves,
+    overlay_heat,
+    stack_figures,
 )
 
 GRAY = np.full((40, 60, 1), 128, np.uint8)
@@ -22,16 +22,16 @@ def luma(rgb):
 
 @pytest.mark.parametrize("name", ["viridis", "inferno"])
 def test_color_maps_grow_brighter_all_the_way(name):
-    colors = color_map(np.linspace(0, 1, 256), name)
+    colors = apply_color_map(np.linspace(0, 1, 256), name)
     assert colors.shape == (256, 3)
     assert (np.diff(luma(colors)) > -0.6).all()  # but for rounding
     assert luma(colors[-1]) - luma(colors[0]) > 150
-    assert (color_map(np.array([-1.0, 2.0]), name) == colors[[0, -1]]).all()
+    assert (apply_color_map(np.array([-1.0, 2.0]), name) == colors[[0, -1]]).all()
 
 
 def test_viridis_is_viridis():
     """Values of matplotlib at a quarter and a half."""
-    found = color_map(np.array([0.0, 0.25, 0.5, 0.75, 1.0]), "viridis").astype(int)
+    found = apply_color_map(np.array([0.0, 0.25, 0.5, 0.75, 1.0]), "viridis").astype(int)
     exact = [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)]
     assert np.abs(found - exact).max() <= 6
 
@@ -39,7 +39,7 @@ def test_viridis_is_viridis():
 def test_heat_glows_where_the_weight_is():
     values = np.zeros((4, 6))
     values[3, 0] = 1.0
-    glow = luma(heat_over(GRAY, Heat(values), 1.0))
+    glow = luma(overlay_heat(GRAY, Heat(values), 1.0))
     row, column = np.unravel_index(glow.argmax(), glow.shape)
     assert row > 0.7 * glow.shape[0]
     assert column < 0.3 * glow.shape[1]
@@ -49,12 +49,12 @@ def test_heat_glows_where_the_weight_is():
 def test_padding_is_not_shown():
     values = np.zeros((4, 6))
     values[:, 5] = 1.0  # lies wholly in the padding
-    covered = heat_over(GRAY, Heat(values, (1.0, 4 / 6)), 1.0)
+    covered = overlay_heat(GRAY, Heat(values, (1.0, 4 / 6)), 1.0)
     assert luma(covered).max() < 80
 
 
 def test_no_weight_at_all_is_no_error():
-    assert luma(heat_over(GRAY, Heat(np.zeros((2, 2))), 0.0)).max() < 80
+    assert luma(overlay_heat(GRAY, Heat(np.zeros((2, 2))), 0.0)).max() < 80
 
 
 def test_attention_figure_has_a_row_per_point_and_a_column_per_level():
@@ -63,7 +63,7 @@ def test_attention_figure_has_a_row_per_point_and_a_column_per_level():
             [[Heat(np.random.default_rng(0).random((5, 5))) for _ in references] for _ in points]
             for _ in levels
         ]
-        return attention_figure(GRAY, references, points, heats, levels)
+        return draw_attention(GRAY, references, points, heats, levels)
 
     one = figure([(5, 5)], [1], [COLOUR])
     assert one.dtype == np.uint8
@@ -80,7 +80,7 @@ def test_attention_figure_has_a_row_per_point_and_a_column_per_level():
 
 def test_points_are_marked_where_they_are():
     heats = [[[Heat(np.ones((2, 2)))]] * 2]
-    figure = attention_figure(GRAY, [GRAY], [(10, 20), (50, 20)], heats, [1]).astype(int)
+    figure = draw_attention(GRAY, [GRAY], [(10, 20), (50, 20)], heats, [1]).astype(int)
     source = figure[35:, 10 : 10 + 320]
     red = (source[..., 0] > 200) & (source[..., 1] < 120)
     green = (source[..., 1] > 150) & (source[..., 0] < 100)
@@ -90,15 +90,15 @@ def test_points_are_marked_where_they_are():
 
 def test_valve_figure_and_stacking():
     low, high = Heat(np.full((3, 3), 0.05)), Heat(np.full((3, 3), 0.95))
-    figure = valve_figure(COLOUR, [(low, high)], [2])
+    figure = draw_valves(COLOUR, [(low, high)], [2])
     column = luma(figure[:, -60])
     assert column[: len(column) // 2].min() < 60 < 180 < column[len(column) // 2 :][20:-40].max()
-    both = stacked([figure, figure[:, :100]])
+    both = stack_figures([figure, figure[:, :100]])
     assert both.shape == (2 * figure.shape[0], figure.shape[1], 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
 def test_extreme_shapes(shape):
     picture = np.zeros((*shape, 1), np.uint8)
-    figure = attention_figure(picture, [picture], [(0, 0)], [[[Heat(np.ones((1, 1)))]]], [4])
+    figure = draw_attention(picture, [picture], [(0, 0)], [[[Heat(np.ones((1, 1)))]]], [4])
     assert figure.size

@@ -7,7 +7,7 @@ from meters import Peak, Work
 import scsnet.model
 from benchmarks import straightforward
 from scsnet import SCSNet, SCSNetConfig, onednn
-from scsnet.texture import texture_whole
+from scsnet.texture import encode_texture
 
 LINEARS = 2 * 256 * 256 + 3 * 256  # multiplications per output pixel that no trick removes
 FUSED = pytest.mark.skipif(not onednn.FORMATS, reason="oneDNN's fused operators are not here")
@@ -85,7 +85,7 @@ def test_colour_costs_the_same_beyond_the_working_size():
         with torch.no_grad(), Work() as work:
             net.encode(luminance)
         with torch.no_grad(), Work() as texture:
-            texture_whole(net.initial, net.texture_encoder, luminance)
+            encode_texture(net.initial, net.texture_encoder, luminance)
         costs.append(work.total - texture.total)
         # linear: psi_E and the initial convolution, with no margin in a single tile
         assert texture.total == side**2 * 9 * (8 + 4 * 64)

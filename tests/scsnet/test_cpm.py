@@ -6,7 +6,7 @@ import oracle
 import pytest
 import torch
 
-from scsnet.cpm import CPM, axis
+from scsnet.cpm import CPM, build_axis
 
 GRIDS = [
     ((8, 8), (32, 32)),
@@ -23,7 +23,7 @@ GRIDS = [
 @pytest.mark.parametrize(("source", "size"), GRIDS)
 def test_axis_is_exact(align, source, size):
     for n_in, n_out in zip(source, size, strict=True):
-        made = axis(n_in, n_out, 0, n_out, align)
+        made = build_axis(n_in, n_out, 0, n_out, align)
         for i in range(n_out):
             position, z = oracle.look_up(n_in, n_out, i, align)
             got = (made.taps.source[i] * made.taps.weight[i]).sum()
@@ -34,7 +34,7 @@ def test_axis_is_exact(align, source, size):
 def test_cells_are_right_where_float32_errs():
     """On cell borders float32 often falls into the cell before: Z is then +1 instead of -1."""
     n_in, n_out = 567, 567 * 6 + 1
-    made = axis(n_in, n_out, 0, n_out, "paper").relative
+    made = build_axis(n_in, n_out, 0, n_out, "paper").relative
     exact = torch.tensor([float(oracle.look_up(n_in, n_out, i, "paper")[1]) for i in range(n_out)])
     assert (made - exact).abs().max() < 1e-6
     x = torch.arange(n_out, dtype=torch.float32) / (n_out - 1)
@@ -43,9 +43,9 @@ def test_cells_are_right_where_float32_errs():
 
 
 def test_relative_coordinate_covers_a_cell_evenly():
-    z = axis(5, 20, 0, 20, "centre").relative.reshape(5, 4)
+    z = build_axis(5, 20, 0, 20, "centre").relative.reshape(5, 4)
     assert torch.allclose(z, torch.tensor([-0.75, -0.25, 0.25, 0.75]).expand(5, 4))
-    assert axis(5, 1, 0, 1, "paper").relative.item() == -1  # Wt = 1: x = 0
+    assert build_axis(5, 1, 0, 1, "paper").relative.item() == -1  # Wt = 1: x = 0
 
 
 @pytest.mark.parametrize("gradients", [False, True])
@@ -58,8 +58,8 @@ def test_head_equals_the_formula(align, source, size, gradients):
     head = CPM(16, 32).requires_grad_(gradients)
     features = torch.randn(2, 16, *source)
     rows, columns = (
-        axis(source[0], size[0], 0, size[0], align),
-        axis(source[1], size[1], 0, size[1], align),
+        build_axis(source[0], size[0], 0, size[0], align),
+        build_axis(source[1], size[1], 0, size[1], align),
     )
     got = head.map(head.folded(features), rows, columns).permute(0, 3, 1, 2).detach()
     double = SimpleNamespace(head=head.double(), config=SimpleNamespace(cpm_align=align))
@@ -69,7 +69,7 @@ def test_head_equals_the_formula(align, source, size, gradients):
 
 def test_exact_at_any_distance():
     """A window far out in a 100,000 pixel grid has the same Z as exact fractions."""
-    part = axis(4097, 99_999, 99_990, 99_999, "centre")
+    part = build_axis(4097, 99_999, 99_990, 99_999, "centre")
     for i, z in enumerate(part.relative.tolist()):
         cell = Fraction(2 * (99_990 + i) + 1, 2 * 99_999) * 4097
         assert abs(z - float(2 * (cell % 1) - 1)) < 1e-6
@@ -77,7 +77,7 @@ def test_exact_at_any_distance():
 
 def test_gradients_reach_every_weight():
     head = CPM(8, 16)
-    grid = axis(4, 9, 0, 9, "centre")
+    grid = build_axis(4, 9, 0, 9, "centre")
     head.map(head.folded(torch.randn(1, 8, 4, 4)), grid, grid).square().sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scsnet import SCSNet, SCSNetConfig, encode_picture, encode_references, render
-from scsnet.cpm import CPM, axis, dispatch
+from scsnet.cpm import CPM, build_axis, dispatch
 from scsnet.device import choose_device, choose_dtype
 from scsnet.replay import Replay
 
@@ -82,7 +82,7 @@ def test_kernel_equals_float64(dtype, tolerance, align, channels):
     head = head.to(dtype)
     source, size = (9, 12), (50, 41)
     features = torch.randn(2, 16, *source, device="cuda").to(dtype)
-    grid = [axis(source[d], size[d], 0, size[d], align, "cuda") for d in (0, 1)]
+    grid = [build_axis(source[d], size[d], 0, size[d], align, "cuda") for d in (0, 1)]
     hidden = head.folded(features)
     double = SimpleNamespace(
         head=CPM(16, channels).cuda().double(), config=SimpleNamespace(cpm_align=align)

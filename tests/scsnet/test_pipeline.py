@@ -7,7 +7,7 @@ from einops import reduce
 from scsnet import device, encode_picture, encode_references, output_size, render
 from scsnet.color import denormalize_lab, lab_to_rgb, rgb_to_lab, rgb_to_lightness
 from scsnet.device import choose_device, choose_dtype
-from scsnet.resample import bicubic
+from scsnet.resample import resample_bicubic
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_luminance_can_be_the_inputs_or_any_plane(tiny_net):
     rgb = torch.rand(1, 3, 30, 26) * 0.6 + 0.2
     features = encode_picture(tiny_net, rgb)
     kept = render(tiny_net, features, (61, 47), luminance="input", strength=0.0)
-    expected = bicubic(rgb_to_lightness(rgb), (61, 47))
+    expected = resample_bicubic(rgb_to_lightness(rgb), (61, 47))
     assert (rgb_to_lightness(kept) - expected).abs().max() < 0.05
     part = render(tiny_net, features, (61, 47), (9, 8, 40, 30), luminance="input", strength=0.0)
     assert torch.allclose(part, kept[..., 9:49, 8:38], atol=1e-5)
     other = torch.rand(1, 1, 90, 91) * 60 + 20
     given = render(tiny_net, features, (61, 47), luminance=other, strength=0.0)
-    assert (rgb_to_lightness(given) - bicubic(other, (61, 47))).abs().max() < 0.05
+    assert (rgb_to_lightness(given) - resample_bicubic(other, (61, 47))).abs().max() < 0.05
 
 
 def test_large_chroma_from_colour_reference_shared_by_a_batch(tiny_net):

@@ -9,7 +9,13 @@ from torch.overrides import TorchFunctionMode
 
 from scsnet import cpm
 from scsnet import resample as resampling
-from scsnet.resample import bicubic, linear_taps, pixel_centres, resample, resample_features
+from scsnet.resample import (
+    compute_linear_taps,
+    compute_pixel_centres,
+    resample,
+    resample_bicubic,
+    resample_features,
+)
 
 SIZES = [(7, 7), (7, 28), (28, 7), (13, 37), (37, 13), (1, 5), (5, 1), (40, 11), (128, 512)]
 
@@ -18,14 +24,14 @@ SIZES = [(7, 7), (7, 28), (28, 7), (13, 37), (37, 13), (1, 5), (5, 1), (40, 11),
 def test_bicubic_is_pillows(n_in, n_out):
     plane = np.random.default_rng(0).random((n_in, n_in), dtype=np.float32)
     expected = Image.fromarray(plane).resize((n_out, n_out), Image.Resampling.BICUBIC)
-    got = bicubic(torch.from_numpy(plane)[None, None], (n_out, n_out))[0, 0].numpy()
+    got = resample_bicubic(torch.from_numpy(plane)[None, None], (n_out, n_out))[0, 0].numpy()
     assert np.abs(got - np.asarray(expected)).max() < 2e-5
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), SIZES)
 def test_linear_is_pytorchs(n_in, n_out):
     planes = torch.rand(2, 3, n_in, n_in)
-    taps = linear_taps(*pixel_centres(n_in, n_out, 0, n_out), n_in)
+    taps = compute_linear_taps(*compute_pixel_centres(n_in, n_out, 0, n_out), n_in)
     expected = F.interpolate(planes, (n_out, n_out), mode="bilinear")
     assert torch.allclose(resample(planes, taps, taps), expected, atol=1e-5)
 
@@ -33,8 +39,8 @@ def test_linear_is_pytorchs(n_in, n_out):
 @pytest.mark.parametrize(("n_in", "n_out"), SIZES)
 def test_features_are_resampled_as_pictures(n_in, n_out):
     planes = torch.rand(2, 5, n_in, 9)
-    rows = linear_taps(*pixel_centres(n_in, n_out, n_out // 3, n_out), n_in)
-    columns = linear_taps(*pixel_centres(9, 21, 4, 15), 9)
+    rows = compute_linear_taps(*compute_pixel_centres(n_in, n_out, n_out // 3, n_out), n_in)
+    columns = compute_linear_taps(*compute_pixel_centres(9, 21, 4, 15), 9)
     got = resample_features(planes, rows, columns)
     assert torch.allclose(got, resample(planes, rows, columns), atol=1e-6)
     assert got.is_contiguous(memory_format=torch.channels_last)
@@ -42,13 +48,15 @@ def test_features_are_resampled_as_pictures(n_in, n_out):
 
 def test_window_is_cut_from_the_whole():
     planes = torch.rand(1, 2, 31, 17)
-    whole = bicubic(planes, (77, 90))
-    assert torch.equal(bicubic(planes, (77, 90), (13, 40, 20, 33)), whole[..., 13:33, 40:73])
+    whole = resample_bicubic(planes, (77, 90))
+    assert torch.equal(
+        resample_bicubic(planes, (77, 90), (13, 40, 20, 33)), whole[..., 13:33, 40:73]
+    )
 
 
 def test_positions_are_exact_where_float32_is_not():
     """Far out on a long axis the fraction keeps its full precision."""
-    whole, fraction = pixel_centres(99_991, 100_000_007, 99_999_999, 100_000_007)
+    whole, fraction = compute_pixel_centres(99_991, 100_000_007, 99_999_999, 100_000_007)
     from fractions import Fraction
 
     for i, (w, f) in enumerate(zip(whole.tolist(), fraction.tolist(), strict=True)):
@@ -58,7 +66,7 @@ def test_positions_are_exact_where_float32_is_not():
 
 
 def test_matrix_says_the_same_as_the_taps():
-    taps = linear_taps(*pixel_centres(9, 40, 5, 33), 9)
+    taps = compute_linear_taps(*compute_pixel_centres(9, 40, 5, 33), 9)
     planes = torch.rand(1, 1, 9, 9)
     dense = taps.matrix(9, torch.float32)
     assert torch.allclose(dense.sum(1), torch.ones(28))
@@ -80,9 +88,9 @@ class NoDoubles(TorchFunctionMode):
     "make",
     [
         lambda device: resampling.cubic_taps(9, 23, 0, 23, device),
-        lambda device: cpm.axis(9, 23, 2, 20, "centre", device).taps,
-        lambda device: cpm.axis(9, 23, 2, 20, "paper", device).taps,
-        lambda device: cpm.axis(9, 23, 2, 20, "paper", device),
+        lambda device: cpm.build_axis(9, 23, 2, 20, "centre", device).taps,
+        lambda device: cpm.build_axis(9, 23, 2, 20, "paper", device).taps,
+        lambda device: cpm.build_axis(9, 23, 2, 20, "paper", device),
     ],
 )
 def test_devices_without_float64(make, monkeypatch):

@@ -8,7 +8,7 @@ import oracle
 import pytest
 import torch
 
-from scsnet.cpm import CPM, axis, dispatch
+from scsnet.cpm import CPM, build_axis, dispatch
 from scsnet.cpm.triton_kernel import OutOfResources, Plan, fastest, planes, plans
 
 SMALL = Plan(8, 4, 16, 4, 1)
@@ -28,7 +28,7 @@ def compare(dtype, align, source, size, plan, channels=32, batch=2):
     torch.manual_seed(1)
     head = CPM(16, channels).requires_grad_(False).to(dtype)
     features = torch.randn(batch, 16, *source).to(dtype)
-    grid = [axis(source[d], size[d], 0, size[d], align) for d in (0, 1)]
+    grid = [build_axis(source[d], size[d], 0, size[d], align) for d in (0, 1)]
     got = planes(head, head.folded(features), *grid, plan)
     double = SimpleNamespace(head=head.double(), config=SimpleNamespace(cpm_align=align))
     expected = oracle.cpm(double, features.double(), size, range(size[0]), range(size[1]))
@@ -63,7 +63,7 @@ def test_windows_of_a_batch_and_of_features():
     torch.manual_seed(2)
     head = CPM(16, 32).requires_grad_(False)
     hidden = head.folded(torch.randn(2, 16, 9, 8))
-    rows, columns = axis(9, 30, 8, 21, "centre"), axis(8, 28, 8, 17, "centre")
+    rows, columns = build_axis(9, 30, 8, 21, "centre"), build_axis(8, 28, 8, 17, "centre")
     whole = planes(head, hidden, rows, columns, SMALL)
     (top, bottom), (left, right) = rows.taps.span(), columns.taps.span()
     near = [a._replace(taps=a.taps.shifted(start)) for a, start in ((rows, top), (columns, left))]
@@ -90,7 +90,7 @@ def test_decode_takes_the_kernel_where_it_is_chosen(tiny_net, monkeypatch):
 def test_nan_is_not_hidden():
     head = CPM(16, 16).requires_grad_(False)
     hidden = torch.full((1, 2, 2, 16), torch.nan)
-    grid = axis(2, 4, 0, 4, "centre")
+    grid = build_axis(2, 4, 0, 4, "centre")
     assert planes(head, hidden, grid, grid, SMALL).isnan().all()
 
 

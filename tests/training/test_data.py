@@ -19,8 +19,8 @@ pytest.importorskip("skimage")
 
 from training import prepare
 from training.config.schedule import Plan
-from training.data.dataset import Pairs, loader
-from training.data.photos import BadPhotoError, decoded, find, read
+from training.data.dataset import Pairs, make_loader
+from training.data.photos import BadPhotoError, decode_photo, find_photos, read_photo
 
 
 def packed(photos, path):
@@ -35,12 +35,12 @@ def test_folder_list_and_shard_hold_the_same_photos(photos, tmp_path):
     listing = tmp_path / "list.txt"
     listing.write_text("# some\n" + "".join(f"photos/{p.name}\n" for p in sorted(photos.iterdir())))
     sources = [photos, listing, packed(photos, tmp_path / "a.tar")]
-    pictures = [[read(entry) for entry in find([source])] for source in sources]
+    pictures = [[read_photo(entry) for entry in find_photos([source])] for source in sources]
     assert [len(p) for p in pictures] == [12, 12, 12]
     for a, b, c in zip(*pictures, strict=True):
         assert np.array_equal(a, b)
         assert np.array_equal(a, c)
-    assert len(find(sources)) == 36
+    assert len(find_photos(sources)) == 36
 
 
 def test_names_that_no_screen_can_show(photos, tmp_path):
@@ -57,8 +57,8 @@ def test_names_that_no_screen_can_show(photos, tmp_path):
         data=(str(photos),), output=str(out), kilobytes=0, variation=0, side=16, workers=1
     )
     assert prepare.prepare(rule) == {"": 11, "line break in its name": 1}
-    kept = find([out / "kept.txt"])
-    assert len([read(entry) for entry in kept]) == 11
+    kept = find_photos([out / "kept.txt"])
+    assert len([read_photo(entry) for entry in kept]) == 11
     for entry in kept:
         assert entry.name.encode().isascii() or "\N{REPLACEMENT CHARACTER}" in entry.name
     assert "two\N{REPLACEMENT CHARACTER}lines.png" in (out / "report.md").read_text()
@@ -70,25 +70,25 @@ def test_our_shards_are_webdataset_shards(photos, tmp_path):
     path = packed(photos, tmp_path / "a.tar")
     samples = list(webdataset.WebDataset(str(path), shardshuffle=False))
     gc.collect()
-    ours = [read(entry) for entry in find([path])]
-    theirs = [decoded("", sample["png"]) for sample in samples if "png" in sample]
+    ours = [read_photo(entry) for entry in find_photos([path])]
+    theirs = [decode_photo("", sample["png"]) for sample in samples if "png" in sample]
     assert len(theirs) == len(ours)
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_where_nothing_is_found(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder, list or shard"):
-        find([tmp_path / "nowhere"])
+        find_photos([tmp_path / "nowhere"])
     with pytest.raises(ValueError, match="no photos"):
-        find([tmp_path])
+        find_photos([tmp_path])
     (tmp_path / "x.tar").write_bytes(b"nonsense" * 200)
     with pytest.raises(ValueError, match="not an uncompressed tar"):
-        find([tmp_path / "x.tar"])
+        find_photos([tmp_path / "x.tar"])
     (tmp_path / "list.txt").write_text("photo.png", encoding="utf-16")
     with pytest.raises(ValueError, match=r"list\.txt is no list of photos in UTF-8"):
-        find([tmp_path / "list.txt"])
+        find_photos([tmp_path / "list.txt"])
     (tmp_path / "list.txt").write_text("photo.png\r\n", encoding="utf-8-sig")
-    assert [entry.name for entry in find([tmp_path / "list.txt"])] == ["photo.png"]
+    assert [entry.name for entry in find_photos([tmp_path / "list.txt"])] == ["photo.png"]
 
 
 def test_bad_photos_say_why(tmp_path):
@@ -99,10 +99,12 @@ def test_bad_photos_say_why(tmp_path):
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:300])
     (tmp_path / "whole.jpg").unlink()
     for entry, reason in zip(
-        find([tmp_path]), ("(?i)trunc|broken|known", "known", "known", "200 x 4"), strict=True
+        find_photos([tmp_path]),
+        ("(?i)trunc|broken|known", "known", "known", "200 x 4"),
+        strict=True,
     ):
         with pytest.raises(BadPhotoError, match=reason):
-            read(entry)
+            read_photo(entry)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's own
@@ -123,7 +125,7 @@ def test_whatever_is_broken_in_a_photo_only_a_bad_photo_comes_of_it():
                 limit = len(content) if rng.random() < 0.5 else min(400, len(content))
                 content[rng.randrange(limit)] = rng.randrange(256)
             try:
-                photo = decoded("x", bytes(content))
+                photo = decode_photo("x", bytes(content))
             except BadPhotoError:
                 bad += 1
             else:
@@ -143,13 +145,13 @@ def test_broken_metadata_is_a_bad_photo(error, monkeypatch):
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32)).save(buffer, "JPEG")
     with pytest.raises(BadPhotoError, match=f"x: {error}"):
-        decoded("x", buffer.getvalue())
+        decode_photo("x", buffer.getvalue())
 
 
 def pairs(photos, **changes):
     config = tiny_config(photos, "")
     config = replace(config, stages=(replace(config.stages[1], steps=20, **changes),))
-    entries = find([photos])
+    entries = find_photos([photos])
     return Pairs(entries, Plan(config, len(entries)))
 
 
@@ -194,8 +196,8 @@ def test_processes_and_parts_share_a_batch(photos):
 
 
 def test_the_loader_starts_anywhere(photos):
-    batches = list(loader(pairs(photos), 0))
-    later = list(loader(pairs(photos), 17))
+    batches = list(make_loader(pairs(photos), 0))
+    later = list(make_loader(pairs(photos), 17))
     assert len(batches) == 20
     assert all(torch.equal(a.high, b.high) for a, b in zip(batches[17:], later, strict=True))
 
@@ -203,12 +205,12 @@ def test_the_loader_starts_anywhere(photos):
 def test_bad_photos_are_stood_in_for_and_named(photos):
     for name in ("00.png", "01.png"):
         (photos / name).write_bytes(b"")
-    names = {name for batch in loader(pairs(photos), 0) for name in batch.skipped}
+    names = {name for batch in make_loader(pairs(photos), 0) for name in batch.skipped}
     assert {name.split(":")[0][-6:] for name in names} == {"00.png", "01.png"}
     for photo in photos.iterdir():
         photo.write_bytes(b"")
     with pytest.raises(ValueError, match="12 photos in a row"):
-        next(loader(pairs(photos), 0))
+        next(make_loader(pairs(photos), 0))
 
 
 def test_prepare_by_the_papers_rule(photos, tmp_path, capsys):
@@ -223,10 +225,10 @@ def test_prepare_by_the_papers_rule(photos, tmp_path, capsys):
     assert report["gone"] == {"low colour variation": 1, "the same file": 1, "unreadable": 1}
     assert "tint.bmp: low colour variation 0.0" in (out / "report.md").read_text()
     assert (out / "contact_sheet.png").exists()
-    assert len(find([out / "kept.txt"])) == 12
-    shards = find([out / "shards"])
+    assert len(find_photos([out / "kept.txt"])) == 12
+    shards = find_photos([out / "shards"])
     assert len(shards) == 12
-    assert read(shards[0]).shape == (48, 60, 3)
+    assert read_photo(shards[0]).shape == (48, 60, 3)
     assert len(list((out / "shards").iterdir())) == 3
     capsys.readouterr()
     prepare.main([*arguments[:4], "--kilobytes", "1000", "--workers", "1"])
@@ -246,7 +248,7 @@ def test_prepare_overwrites_no_photo_and_mixes_no_two_calls(photos, tmp_path, ca
     assert "name an --output of its own" in refused("--data", str(photos), "--output", str(photos))
     inside = ["--data", str(photos), "--output", str(photos / "out"), "--resize", "20"]
     prepare.main([*inside, *rule])
-    assert len(find([photos / "out" / "photos"])) == 12
+    assert len(find_photos([photos / "out" / "photos"])) == 12
     assert "name an --output of its own" in refused(*inside)  # the copies are among the photos now
     prepare.main(["--data", str(photos), "--output", str(tmp_path / "b"), "--shards", "5", *rule])
     again = ["--output", str(tmp_path / "b"), "--shards", "9"]

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from training import losses
-from training.data.degradations import degraded
-from training.data.references import draw, warp
+from training.data.degradations import degrade
+from training.data.references import draw_distortion, warp
 from training.models.backbones import VGG, MobileNet
 from training.models.discriminator import Discriminator
 from training.teaching import difference
@@ -208,7 +208,7 @@ def test_cosine_distance():
 
 def test_elastic_moves_by_four_to_six_pixels_at_128():
     ramp = torch.linspace(0.5, 127.5, 128).expand(8, 1, 128, 128)
-    distortion = draw(8, torch.Generator().manual_seed(0))._replace(flip=torch.ones(8))
+    distortion = draw_distortion(8, torch.Generator().manual_seed(0))._replace(flip=torch.ones(8))
     middle = (warp(ramp, distortion) - ramp)[..., 32:96, 32:96]
     assert 3 < middle.std() < 7
     mirrored = warp(ramp, distortion._replace(flip=-torch.ones(8), strength=torch.zeros(8)))
@@ -218,7 +218,7 @@ def test_elastic_moves_by_four_to_six_pixels_at_128():
 def test_degraded_photos_stay_photos():
     photo = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[:, None, None], (1, 64, 3))
     for seed in range(20):
-        scan = degraded(photo, np.random.default_rng(seed))
+        scan = degrade(photo, np.random.default_rng(seed))
         assert scan.shape == photo.shape
         assert scan.dtype == np.uint8
         assert np.corrcoef(scan.mean(2).ravel(), photo.mean(2).ravel())[0, 1] > 0.8

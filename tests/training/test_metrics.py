@@ -9,7 +9,7 @@ from PIL import Image
 
 pytest.importorskip("skimage")
 
-from training.data.photos import find
+from training.data.photos import find_photos
 from training.evaluation import fid_lpips, image_metrics
 from training.evaluation.protocol import Protocol, score
 
@@ -144,7 +144,7 @@ def test_rows_of_evaluate_are_what_other_code_finds(tmp_path):
         )
 
     protocol = Protocol(size=48, magnification=3.0, modes=("auto",))
-    made = score(blue, find([tmp_path]), protocol)
+    made = score(blue, find_photos([tmp_path]), protocol)
     expected = {"auto": [], "true colour + bicubic": []}
     for path in sorted(tmp_path.glob("*.png")):
         truth = Image.open(path).crop((10, 0, 60, 50)).resize((48, 48), Image.Resampling.BICUBIC)

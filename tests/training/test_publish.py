@@ -160,8 +160,8 @@ def test_evaluate_of_what_is_no_weights(run, photos, monkeypatch, capsys):
 
 def test_parameters_by_mode():
     from scsnet import SCSNet
-    from training.evaluation.protocol import parameters
+    from training.evaluation.protocol import count_parameters
 
     with torch.device("meta"):
         net = SCSNet()
-    assert parameters(net) == {"auto": 9954441, "self": 15357775, "random": 15357775}
+    assert count_parameters(net) == {"auto": 9954441, "self": 15357775, "random": 15357775}

@@ -16,7 +16,7 @@ from training import gallery
 from training.config import TrainConfig
 from training.config.schedule import Plan
 from training.config.stage import Stage
-from training.data.photos import find
+from training.data.photos import find_photos
 from training.engine import loop
 from training.engine.loop import train as run
 from training.evaluation.protocol import Colorizer, Protocol, scan, score
@@ -189,7 +189,7 @@ def test_scans_are_the_input_and_never_the_truth(photos):
         seen.append(low)
         return np.zeros((32, 32, 3), np.uint8)
 
-    entries = find([str(photos)])[:3]
+    entries = find_photos([str(photos)])[:3]
     kept = []
     for degraded in (False, True):
         protocol = Protocol(size=32, magnification=2, modes=("auto",), degraded=degraded)

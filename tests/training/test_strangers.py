@@ -14,10 +14,10 @@ from training.config import TrainConfig
 from training.config.schedule import Mode, Plan
 from training.config.stage import Stage
 from training.data.dataset import Pairs
-from training.data.photos import find
+from training.data.photos import find_photos
 from training.engine.loop import train as run
 from training.losses import stranger_loss
-from training.models.generator import Generator, starting_network
+from training.models.generator import Generator, build_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -75,10 +75,10 @@ def test_spots_cost_what_is_asked_and_an_even_move_nothing():
 
 def test_the_reference_is_the_neighbours(photos, tmp_path):
     config = tiny_config(photos, tmp_path)
-    entries = find(config.data)
+    entries = find_photos(config.data)
     batch = Pairs(entries, Plan(config, len(entries)))[1, 0]
     torch.manual_seed(0)
-    generator = Generator(starting_network(config), config).eval()
+    generator = Generator(build_network(config), config).eval()
     plain = Mode(
         automatic=False,
         strange=False,

@@ -13,13 +13,13 @@ pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
 from scsnet import checkpoint
-from scsnet.color import gray, rgb_to_lab
+from scsnet.color import rgb_to_gray, rgb_to_lab
 from training import teacher
 from training.config import TrainConfig
 from training.config.schedule import Plan
 from training.config.stage import Stage
-from training.data.dataset import Pairs, planes
-from training.data.photos import find
+from training.data.dataset import Pairs, stack_photos
+from training.data.photos import find_photos
 from training.efficientnet import EfficientNetLite, folded
 from training.engine.loop import train as run
 from training.teaching import Teacher, cells, difference
@@ -62,11 +62,11 @@ def test_a_teacher_knows_what_goes_with_what(taught):
     made = Teacher.load(taught)
     assert not any(p.requires_grad for p in made.parameters())
     for color, sign in ((GREEN, -1), (RED, 1)):
-        rgb = planes([np.full((256, 256, 3), color, np.uint8)])
+        rgb = stack_photos([np.full((256, 256, 3), color, np.uint8)])
         ab = made.expected(rgb)
         assert ab.shape == (1, 2, 16, 16)
         assert (sign * ab[:, 0].mean()) > 10
-        assert torch.allclose(made.expected(gray(rgb)), ab, atol=1.0)  # it sees L alone
+        assert torch.allclose(made.expected(rgb_to_gray(rgb)), ab, atol=1.0)  # it sees L alone
 
 
 def test_a_low_temperature_asks_for_the_likelier_colour(taught, monkeypatch):
@@ -137,7 +137,7 @@ def test_efficientnet_is_the_published_one(features):
 
 def test_what_it_looks_at_has_no_colour():
     rgb = torch.rand(2, 3, 8, 8)
-    lab, made = rgb_to_lab(rgb), rgb_to_lab(gray(rgb))
+    lab, made = rgb_to_lab(rgb), rgb_to_lab(rgb_to_gray(rgb))
     assert torch.allclose(made[:, :1], lab[:, :1], atol=0.1)
     assert made[:, 1:].abs().max() < 0.1 < lab[:, 1:].abs().max()
 
@@ -175,7 +175,7 @@ def test_phi_learns_from_the_teacher_alone(config, tmp_path):
 
 
 def test_what_the_teacher_sees_is_the_same_square(config):
-    pairs = Pairs(find(config.data), Plan(config, 17))
+    pairs = Pairs(find_photos(config.data), Plan(config, 17))
     assert pairs[0, 0].wide.shape == (4, 3, 0, 0)
     batch = pairs[1, 0]
     assert batch.wide.shape == (4, 3, 256, 256)

@@ -115,7 +115,7 @@ def add_fields(
         parser.option(group, name, dest=f"{prefix}{field.name}", default=None, help=text, **values)
 
 
-def filled(parser: Parser, cls: type[Config], arguments: Sequence[str] | None) -> Config:
+def parse_options(parser: Parser, cls: type[Config], arguments: Sequence[str] | None) -> Config:
     """A dataclass with the options given and its defaults; ends the program, or raises the class's ValueError."""
     add_fields(parser, parser.add_argument_group("options"), cls)
     return cls(**given(vars(parser.parse(arguments)), cls))

@@ -34,7 +34,7 @@ def config_parser(parser: Parser, arguments: Sequence[str], stages: int) -> None
         add_fields(parser, parser.add_argument_group(), Stage, f"stage{number}.", hide=True)
 
 
-def overridden(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+def apply_overrides(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
     """The config with the options given; ValueError where they make no sense."""
     stages = tuple(
         replace(stage, **(given(values, Stage) | given(values, Stage, f"stage{number}.")))
@@ -51,7 +51,7 @@ def overridden(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
     return changed
 
 
-def described(config: TrainConfig) -> Iterator[str]:
+def describe_config(config: TrainConfig) -> Iterator[str]:
     """The config line by line; of stages and network only what differs from the defaults."""
     for field in fields(config):
         if field.name not in ("stages", "network"):

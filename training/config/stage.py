@@ -8,13 +8,13 @@ from typing import Literal, get_args
 Learns = Literal["everything", "color", "decoder", "reference", "texture"]
 
 
-def at_least(config: object, name: str, low: int) -> None:
+def check_at_least(config: object, name: str, low: int) -> None:
     """Errors: ValueError where a field is below `low`."""
     if not getattr(config, name) >= low:  # also false for NaN
         raise ValueError(f"{name} must be at least {low}, got {getattr(config, name)}")
 
 
-def above_0_at_most_1(config: object, name: str) -> None:
+def check_fraction(config: object, name: str) -> None:
     """Errors: ValueError where a field is not."""
     if not 0 < getattr(config, name) <= 1:
         raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(config, name)}")
@@ -98,7 +98,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
-            at_least(self, name, 1)
+            check_at_least(self, name, 1)
         for name in (
             "epochs",
             "window",
@@ -108,7 +108,7 @@ class Stage:
             "warmup",
             "final_fraction",
         ):
-            at_least(self, name, 0)
+            check_at_least(self, name, 0)
         for name in (
             "content",
             "perceptual",
@@ -123,7 +123,7 @@ class Stage:
             "redness",
             "softness",
         ):
-            at_least(self, name, 0)
+            check_at_least(self, name, 0)
         if self.batch % self.accumulate:
             raise ValueError(
                 f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}"
@@ -149,7 +149,7 @@ class Stage:
                 f"magnification must be two numbers, 0 < low <= high <= 64, got {self.magnification}"
             )
         for name in ("learning_rate", "temperature"):
-            above_0_at_most_1(self, name)
+            check_fraction(self, name)
         if self.learns not in get_args(Learns):
             raise ValueError(f"learns must be one of {get_args(Learns)}, got {self.learns!r}")
         if self.learns == "reference" and self.has_automatic:

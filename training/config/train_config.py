@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from scsnet import SCSNetConfig
-from training.config.stage import Stage, at_least
+from training.config.stage import Stage, check_at_least
 
 Adversarial = Literal["ralsgan", "paper"]
 Precision = Literal["bf16", "float32"]
@@ -84,10 +84,10 @@ class TrainConfig:
         if not self.stages:
             raise ValueError("stages must not be empty")
         for name in ("log_every", "save_every", "keep", "validate_every", "validation_count"):
-            at_least(self, name, 1)
+            check_at_least(self, name, 1)
         for name in ("weight_decay", "clip", "workers", "cache", "seed"):
-            at_least(self, name, 0)
-        at_least(self, "discriminator_width", 4)
+            check_at_least(self, name, 0)
+        check_at_least(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from training.config.schedule import Place, Plan
-from training.data.degradations import degraded
+from training.data.degradations import degrade
 from training.data.photos import BadPhotoError, Cache, Entry
-from training.data.references import Distortion, draw
+from training.data.references import Distortion, draw_distortion
 from training.teaching import SIZE
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -80,10 +80,10 @@ class Pairs(Dataset[Batch]):
         ]
         seen, small, truth, wide, distortions = zip(*pictures, strict=True)
         return Batch(
-            planes(seen),
-            planes(small),
-            planes(truth),
-            planes(wide),
+            stack_photos(seen),
+            stack_photos(small),
+            stack_photos(truth),
+            stack_photos(wide),
             Distortion(*(torch.cat(parts) for parts in zip(*distortions, strict=True))),
             (target, target),
             (top, left, side, side),
@@ -96,7 +96,7 @@ class Pairs(Dataset[Batch]):
         place = self.plan.place(step)
         size, first = place.stage.size, place.pictures
         numbers = range(first, first + count)
-        return planes([self._picture(n, size, (0, 0, size), place, [])[1] for n in numbers])
+        return stack_photos([self._picture(n, size, (0, 0, size), place, [])[1] for n in numbers])
 
     def _picture(
         self,
@@ -109,14 +109,14 @@ class Pairs(Dataset[Batch]):
         stage = place.stage
         rng, generator = self.plan.picture_rng(number)
         top, left, side = window
-        crop = random_square(self._photo(number, skipped), rng, target)
+        crop = crop_random_square(self._photo(number, skipped), rng, target)
         full = crop.resize((target, target), BICUBIC)
         low = np.asarray(full.resize((stage.size, stage.size), BICUBIC))
         truth = np.asarray(full)[top : top + side, left : left + side]
-        seen = degraded(low, rng) if rng.random() < stage.degrade else low
+        seen = degrade(low, rng) if rng.random() < stage.degrade else low
         look = SIZE if stage.teaching and place.automatic else 0
         wide = np.asarray(crop.resize((look, look), BICUBIC)) if look else low[:0, :0]
-        return seen, low, truth, wide, draw(1, generator)
+        return seen, low, truth, wide, draw_distortion(1, generator)
 
     def _photo(self, number: int, skipped: list[str]) -> np.ndarray:
         """The photo whose turn it is; for a bad one the next in the list stands in."""
@@ -145,7 +145,7 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def loader(pairs: Pairs, start: int) -> Iterator[Batch]:
+def make_loader(pairs: Pairs, start: int) -> Iterator[Batch]:
     """The batches from step `start` to the end, part by part."""
     workers = pairs.plan.config.workers
     return iter(
@@ -162,7 +162,7 @@ def loader(pairs: Pairs, start: int) -> Iterator[Batch]:
     )
 
 
-def random_square(photo: np.ndarray, rng: np.random.Generator, smallest: int) -> Image.Image:
+def crop_random_square(photo: np.ndarray, rng: np.random.Generator, smallest: int) -> Image.Image:
     """A random square of 60 to 100 % of the short side, not below `smallest`, mirrored half the time."""
     height, width = photo.shape[:2]
     short = min(height, width)
@@ -172,6 +172,6 @@ def random_square(photo: np.ndarray, rng: np.random.Generator, smallest: int) ->
     return Image.fromarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
 
 
-def planes(pictures: Sequence[np.ndarray]) -> Tensor:
+def stack_photos(pictures: Sequence[np.ndarray]) -> Tensor:
     """uint8 (H, W, 3) each -> (B, 3, H, W) in 0..1."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

@@ -68,7 +68,7 @@ def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def degraded(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """uint8 (H, W, 3) -> a scan of an old print of it, the same shape. A random choice of effects."""
     gray = film(rgb.astype(np.float32) / 255, rng)
     for effect, share in ((blur, 0.4), (fade, 0.7), (grain, 0.5), (noise, 0.5)):

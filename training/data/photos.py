@@ -47,7 +47,7 @@ class BadPhotoError(ValueError):
     """A photo that cannot be read or used; says which and why."""
 
 
-def find(sources: Sequence[str | Path]) -> list[Entry]:
+def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
     """All photos of folders, lists (.txt) and shards (.tar), in a fixed order.
 
     A folder is searched recursively, for shards too. Errors: FileNotFoundError; ValueError where a
@@ -115,7 +115,7 @@ def _shard(path: Path) -> list[Entry]:
         raise ValueError(f"{path} is not an uncompressed tar: {error}") from error
 
 
-def data(entry: Entry) -> bytes:
+def read_bytes(entry: Entry) -> bytes:
     """The file as it is. Errors: BadPhotoError."""
     try:
         with Path(entry.path).open("rb") as file:
@@ -125,7 +125,7 @@ def data(entry: Entry) -> bytes:
         raise BadPhotoError(f"{entry.name}: {error.strerror}") from error
 
 
-def decoded(name: str, content: bytes) -> np.ndarray:
+def decode_photo(name: str, content: bytes) -> np.ndarray:
     """sRGB uint8 (H, W, 3), upright. Errors: BadPhotoError."""
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -139,12 +139,12 @@ def decoded(name: str, content: bytes) -> np.ndarray:
     return photo
 
 
-def read(entry: Entry) -> np.ndarray:
+def read_photo(entry: Entry) -> np.ndarray:
     """sRGB uint8 (H, W, 3), upright. Errors: BadPhotoError."""
-    return decoded(entry.name, data(entry))
+    return decode_photo(entry.name, read_bytes(entry))
 
 
-def spread(entries: Sequence[Entry], count: int) -> list[Entry]:
+def select_evenly(entries: Sequence[Entry], count: int) -> list[Entry]:
     """`count` of the photos, evenly spread; all of them with 0."""
     if count <= 0 or count >= len(entries):
         return list(entries)
@@ -160,13 +160,13 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def squares(
+def read_squares(
     entries: Sequence[Entry], size: int, skipped: list[str]
 ) -> Iterator[tuple[Entry, Image.Image]]:
     """Photos as centre squares; bad ones are left out and named in `skipped`."""
     for entry in entries:
         try:
-            photo = read(entry)
+            photo = read_photo(entry)
         except BadPhotoError as error:
             skipped.append(str(error))
             continue
@@ -187,7 +187,7 @@ class Cache:
         if index in self.photos:
             self.photos.move_to_end(index)
             return self.photos[index]
-        photo = read(self.entries[index])
+        photo = read_photo(self.entries[index])
         self.photos[index] = photo
         self.held += photo.nbytes
         while self.held > self.capacity and len(self.photos) > 1:

@@ -24,7 +24,7 @@ class Distortion(NamedTuple):
     """(B,): -1 where the copy is mirrored, else 1."""
 
 
-def draw(batch: int, generator: torch.Generator) -> Distortion:
+def draw_distortion(batch: int, generator: torch.Generator) -> Distortion:
     """A random distortion of `batch` pictures."""
     low, high = DISPLACEMENT
     strength = low + (high - low) * torch.rand(batch, generator=generator)
@@ -58,6 +58,6 @@ def warp(planes: Tensor, distortion: Distortion) -> Tensor:
     )
 
 
-def elastic_copy(planes: Tensor, generator: torch.Generator) -> Tensor:
+def distort_elastically(planes: Tensor, generator: torch.Generator) -> Tensor:
     """A random elastic copy of each of the planes (B, C, H, W)."""
-    return warp(planes, draw(planes.shape[0], generator))
+    return warp(planes, draw_distortion(planes.shape[0], generator))

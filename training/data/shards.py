@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from scsnet.atomic_write import whole_file
-from training.data.photos import Entry, data, decoded
+from scsnet.atomic_write import open_atomic
+from training.data.photos import Entry, decode_photo, read_bytes
 
 File = tuple[str, bytes]
 """Name and content."""
@@ -19,7 +19,7 @@ File = tuple[str, bytes]
 
 def smaller(content: bytes, name: str, side: int, quality: int) -> bytes:
     """A photo as JPEG with its short side at most `side`."""
-    photo = Image.fromarray(decoded(name, content))
+    photo = Image.fromarray(decode_photo(name, content))
     scale = side / min(photo.size)
     if scale < 1:
         width, height = (max(1, round(length * scale)) for length in photo.size)
@@ -32,7 +32,7 @@ def smaller(content: bytes, name: str, side: int, quality: int) -> bytes:
 def numbered(photos: Sequence[Entry], side: int, quality: int) -> Iterator[File]:
     """The photos under numbers, as they are or (`side` > 0) brought down."""
     for number, entry in enumerate(photos):
-        content, suffix = data(entry), Path(entry.name).suffix.lower()
+        content, suffix = read_bytes(entry), Path(entry.name).suffix.lower()
         if side:
             content, suffix = smaller(content, entry.name, side, quality), ".jpg"
         yield f"{number:08}{suffix}", content
@@ -42,7 +42,7 @@ def write_copies(folder: Path, contents: Iterable[File]) -> None:
     """A file each, whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents:
-        with whole_file(folder / name) as file:
+        with open_atomic(folder / name) as file:
             file.write(content)
 
 
@@ -55,7 +55,7 @@ def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
         if not batch:
             break
         path = folder / f"photos-{count:06}.tar"
-        with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
+        with open_atomic(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
             for name, content in batch:
                 info = tarfile.TarInfo(name)
                 info.size = len(content)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from scsnet.atomic_write import whole_file
+from scsnet.atomic_write import open_atomic
 
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error),
@@ -37,7 +37,7 @@ def last(folder: Path) -> Path | None:
     return next(iter(reversed(listed(folder))), None)
 
 
-def left(folder: Path) -> str:
+def describe_last(folder: Path) -> str:
     """A sentence about what is there, for the end of a message."""
     path = last(folder)
     return f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
@@ -59,10 +59,12 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     path = folder / f"step-{step:08}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
+        with open_atomic(path) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise RunError(f"{path} cannot be written: {_reason(error)}; {left(folder)}") from error
+        raise RunError(
+            f"{path} cannot be written: {_reason(error)}; {describe_last(folder)}"
+        ) from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path

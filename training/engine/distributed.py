@@ -25,7 +25,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def mean(values: Tensor) -> Tensor:
+def global_mean(values: Tensor) -> Tensor:
     """The mean over all processes, all with as many values; gradients pass through.
 
     Its gradient counts every process's use of the mean, so that averaging gradients over processes, as
@@ -38,12 +38,12 @@ def mean(values: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes and prints."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
-def gathered(values: Tensor) -> Tensor:
+def average_over_processes(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes, without gradients."""
     with torch.no_grad():
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

@@ -15,7 +15,7 @@ import torch
 from training.config import TrainConfig
 from training.config.schedule import Plan
 from training.data.dataset import Pairs
-from training.data.photos import BadPhotoError, find, read, spread
+from training.data.photos import BadPhotoError, find_photos, read_photo, select_evenly
 from training.engine.loop import make_accelerator
 from training.engine.step import Trainer
 
@@ -33,12 +33,12 @@ def describe_data(config: TrainConfig) -> Iterator[str]:
     for name, sources in (("data", config.data), ("validation", config.validation)):
         if not sources:
             continue
-        entries = find(sources)
-        some = spread(entries, LOOKED_AT)
+        entries = find_photos(sources)
+        some = select_evenly(entries, LOOKED_AT)
         sides, bad = [], []
         for entry in some:
             try:
-                sides.append(min(read(entry).shape[:2]))
+                sides.append(min(read_photo(entry).shape[:2]))
             except BadPhotoError as error:
                 bad.append(str(error))
         yield f"{name}: {len(entries)} photos; of {len(some)} looked at {len(bad)} are bad"
@@ -64,7 +64,7 @@ def memory(device: torch.device) -> float:
 def measure(config: TrainConfig) -> Iterator[str]:
     """Lines about time and memory, from a few steps of each stage on the real data."""
     accelerator = make_accelerator(config, trackers=False)
-    entries = find(config.data)
+    entries = find_photos(config.data)
     plan = Plan(config, len(entries))
     trainer = Trainer(config, plan, accelerator)
     pairs = Pairs(entries, plan)

@@ -14,22 +14,22 @@ from accelerate.accelerator import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from training.engine.checkpoints import RunError, left
-from training.engine.distributed import first, gathered
+from training.engine.checkpoints import RunError, describe_last
+from training.engine.distributed import average_over_processes, is_main_process
 from training.paths import save_text
 
 LOG = "log.jsonl"
 
 
-def cut_log(path: Path, step: int) -> None:
+def truncate_log(path: Path, step: int) -> None:
     """Leave out what was logged after a step: the run goes on from there."""
     if not path.exists():
         return
-    kept = (json.dumps(row) + "\n" for row in logged(path) if row["step"] <= step)
+    kept = (json.dumps(row) + "\n" for row in read_log(path) if row["step"] <= step)
     save_text(path, "".join(kept))
 
 
-def logged(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, but for one that was being written when the run was killed. Errors: OSError."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -42,11 +42,11 @@ def logged(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def last_figures(path: Path, step: int) -> dict[str, float]:
+def read_last_figures(path: Path, step: int) -> dict[str, float]:
     """Step and figures of the last validation up to a step; empty where a log has none or is missing."""
     if not path.exists():
         return {}
-    found = [row for row in logged(path) if "auto_psnr" in row and row["step"] <= step]
+    found = [row for row in read_log(path) if "auto_psnr" in row and row["step"] <= step]
     return found[-1] if found else {}
 
 
@@ -66,9 +66,9 @@ class Monitor:
             unit="step",
             mininterval=1,
             smoothing=0.05,
-            disable=not first(),
+            disable=not is_main_process(),
         )
-        self.log = (output / LOG).open("a", encoding="utf-8") if first() else None
+        self.log = (output / LOG).open("a", encoding="utf-8") if is_main_process() else None
 
     def add(
         self, step: int, terms: dict[str, Tensor], pictures: int, skipped: tuple[str, ...]
@@ -88,12 +88,14 @@ class Monitor:
             return
         sums: dict[str, list[float]] = {}
         for step, terms in self.pending:
-            values = gathered(torch.stack([t.float().reshape(()) for t in terms.values()])).tolist()
+            values = average_over_processes(
+                torch.stack([t.float().reshape(()) for t in terms.values()])
+            ).tolist()
             for name, value in zip(terms, values, strict=True):
                 if not math.isfinite(value):
                     folder = self.output / "checkpoints"
                     raise RunError(
-                        f"{name} is {value} at step {step}; {left(folder)}. Go on from it with --resume and a "
+                        f"{name} is {value} at step {step}; {describe_last(folder)}. Go on from it with --resume and a "
                         "lower --learning-rate or --clip, or with --precision float32"
                     )
                 sums.setdefault(name, []).append(value)

@@ -16,17 +16,17 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
 from torch import nn
 
-from scsnet.atomic_write import LEFTOVERS, whole_file
+from scsnet.atomic_write import LEFTOVERS, open_atomic
 from scsnet.color import normalize_lab, rgb_to_lab
 from scsnet.device import cpu_multiplies_bfloat16
 from training.carrying import check, start_references
 from training.config import TrainConfig
 from training.config.schedule import Plan
-from training.data.dataset import Pairs, loader
-from training.data.photos import find
+from training.data.dataset import Pairs, make_loader
+from training.data.photos import find_photos
 from training.engine import checkpoints
 from training.engine.checkpoints import RunError
-from training.engine.logging import LOG, Monitor, cut_log, last_figures
+from training.engine.logging import LOG, Monitor, read_last_figures, truncate_log
 from training.engine.signals import Stopping
 from training.engine.step import Trainer
 from training.evaluation.validation import Validation
@@ -112,7 +112,7 @@ def prepare_folder(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
     for rest in output.rglob(LEFTOVERS):  # of a process that was killed
         rest.unlink(missing_ok=True)
     save_text(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
-    cut_log(output / LOG, state["step"] if state else 0)
+    truncate_log(output / LOG, state["step"] if state else 0)
     return state
 
 
@@ -129,14 +129,14 @@ def train(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         folder = Path(config.output, CHECKPOINTS)
-        raise RunError(f"the disk is full: {error}; {checkpoints.left(folder)}") from error
+        raise RunError(f"the disk is full: {error}; {checkpoints.describe_last(folder)}") from error
 
 
 def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | None) -> Path:
     accelerator = make_accelerator(config)
     main = accelerator.is_main_process
     output = Path(config.output)
-    entries = find(config.data)
+    entries = find_photos(config.data)
     plan = Plan(config, len(entries))
     newest = checkpoints.last(output / CHECKPOINTS)
     state = prepare_folder(config, resume) if main else None
@@ -159,7 +159,7 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
     validation = None
     if config.validation and main:
         validation = Validation(
-            find(config.validation), config.validation_count, config.precision == "bf16"
+            find_photos(config.validation), config.validation_count, config.precision == "bf16"
         )
         for reason in validation.skipped:
             print(f"left out a validation photo: {reason}")
@@ -180,7 +180,7 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
         accelerator.end_training()
     weights = output / WEIGHTS
     if main:
-        figures = last_figures(output / LOG, trainer.step)
+        figures = read_last_figures(output / LOG, trainer.step)
         export(trainer.result, weights, config, trainer.step, plan.photos, figures)
     return weights
 
@@ -197,7 +197,7 @@ def _steps(
     """From the trainer's step to the last one."""
     plan, output = trainer.plan, Path(config.output)
     main = trainer.accelerator.is_main_process
-    parts = loader(pairs, trainer.step)
+    parts = make_loader(pairs, trainer.step)
     while trainer.step < plan.total:
         place = plan.place(trainer.step)
         if place.stage.references_anew and not place.step:
@@ -217,7 +217,7 @@ def _steps(
         if validates and validation is not None:
             picture = output / "pictures" / f"step-{step:08}.png"
             figures = validation.figures(trainer.result, place, picture)
-            with whole_file(output / PICTURE) as file:
+            with open_atomic(output / PICTURE) as file:
                 file.write(picture.read_bytes())
             monitor.record({"step": step, **figures})
             monitor.show(picture, step)

@@ -21,11 +21,11 @@ from training.config.schedule import Place, Plan
 from training.config.stage import Stage
 from training.data.dataset import Batch
 from training.engine.checkpoints import RunError
-from training.engine.distributed import mean
+from training.engine.distributed import global_mean
 from training.models.auxiliary_heads import pooled
 from training.models.backbones import VGG, MobileNet
 from training.models.discriminator import Discriminator
-from training.models.generator import Generator, Made, starting_network, strangers
+from training.models.generator import Generator, Prediction, build_network, swap_references
 from training.teaching import Teacher, cells, difference
 
 Terms = dict[str, Tensor]
@@ -46,7 +46,7 @@ class Trainer:
             for name in ("perceptual", "adversarial", "distillation", "teaching")
             if any(getattr(s, name) for s in config.stages)
         }
-        self.net = starting_network(config).to(self.device)
+        self.net = build_network(config).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.generator = Generator(self.net, config).to(self.device)
         self.discriminator = (
@@ -95,7 +95,7 @@ class Trainer:
         assert isinstance(net, SCSNet)
         return net
 
-    def terms(self, made: Made, batch: Batch, place: Place) -> tuple[Terms, Tensor, Tensor]:
+    def terms(self, made: Prediction, batch: Batch, place: Place) -> tuple[Terms, Tensor, Tensor]:
         """Every term of the generator's loss that counts, unweighted; truth and result as planes."""
         stage, config = place.stage, self.config
         truth = rgb_to_lab(batch.high)
@@ -106,11 +106,11 @@ class Trainer:
         shaping = ("rebalance", "coldness", "softness", "redness") if place.automatic else ()
         shape = {name: getattr(stage, name) for name in shaping}
         if place.strange:
-            given = strangers(rgb_to_lab(batch.low))
+            given = swap_references(rgb_to_lab(batch.low))
             terms = {"content": losses.stranger_loss(lab, truth, given, stage.coherence)}
         else:
             asked = truth * stretch if place.automatic else truth
-            terms = {"content": losses.content_loss(lab, asked, mean=mean, **shape)}
+            terms = {"content": losses.content_loss(lab, asked, mean=global_mean, **shape)}
         if place.mode.supervised:
             terms["supervision"] = made.deep
         if place.mode.classified:
@@ -140,7 +140,9 @@ class Trainer:
             self.discriminator.requires_grad_(False)
             scores = self._judged(self.discriminator, true_planes, made.planes)
             self.discriminator.requires_grad_(True)
-            terms["adversarial"] = losses.generator_loss(*scores, config.adversarial_form, mean)
+            terms["adversarial"] = losses.generator_loss(
+                *scores, config.adversarial_form, global_mean
+            )
         return terms, true_planes, made.planes
 
     def _narrow(self) -> torch.autocast:
@@ -168,7 +170,7 @@ class Trainer:
         if "adversarial" in terms and self.wrapped_discriminator is not None:
             scores = self._judged(self.wrapped_discriminator, truth, planes.detach())
             terms["discriminator"] = losses.discriminator_loss(
-                *scores, self.config.adversarial_form, mean
+                *scores, self.config.adversarial_form, global_mean
             )
             (terms["discriminator"] / parts).backward()
         return {name: term.detach() for name, term in terms.items()}

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from scsnet import SCSNet
-from scsnet.color import denormalize_lab, gray, lab_to_rgb, normalize_lab, rgb_to_lab
-from training.data.degradations import degraded
-from training.data.photos import Entry, squares
-from training.data.references import elastic_copy
+from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_gray, rgb_to_lab
+from training.data.degradations import degrade
+from training.data.photos import Entry, read_squares
+from training.data.references import distort_elastically
 from training.evaluation import image_metrics
 
 MODES = ("auto", "self", "random")
@@ -75,12 +75,12 @@ class Score:
     skipped: list[str] = field(default_factory=list)
 
 
-def planes(picture: Image.Image | np.ndarray) -> Tensor:
+def to_tensor(picture: Image.Image | np.ndarray) -> Tensor:
     """uint8 (H, W, 3) -> (1, 3, H, W) in 0..1."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
-def pixels(rgb: Tensor) -> np.ndarray:
+def to_uint8(rgb: Tensor) -> np.ndarray:
     """(1, 3, H, W) in 0..1 -> uint8 (H, W, 3)."""
     return (rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
@@ -107,19 +107,19 @@ class Colorizer:
                 memory = net.encode_reference([lab], protocol.working_size)
             features = net.encode(luminance, memory, working_size=protocol.working_size)
             lab = denormalize_lab(net.decode(features, size), net.config)
-        result = pixels(lab_to_rgb(lab, clip=True))
+        result = to_uint8(lab_to_rgb(lab, clip=True))
         self.seconds.setdefault(mode, []).append(time.perf_counter() - began)
         return result
 
 
-def distorted(rgb: Tensor, seed: int) -> Tensor:
+def make_reference(rgb: Tensor, seed: int) -> Tensor:
     """An elastic copy (1, 3, h, w), the same for the same seed."""
-    return elastic_copy(rgb, torch.Generator().manual_seed(seed)).clamp(0, 1)
+    return distort_elastically(rgb, torch.Generator().manual_seed(seed)).clamp(0, 1)
 
 
 def scan(rgb: Tensor, seed: int) -> Tensor:
     """(1, 3, h, w) as a scan of an old print of it."""
-    return planes(degraded(pixels(rgb), np.random.default_rng(seed)))
+    return to_tensor(degrade(to_uint8(rgb), np.random.default_rng(seed)))
 
 
 def score(
@@ -136,24 +136,24 @@ def score(
     rng = np.random.default_rng(protocol.seed)
     strangers = _derangement(len(entries), rng)
     count = 0
-    for index, (entry, square) in enumerate(squares(entries, protocol.size, skipped)):
+    for index, (entry, square) in enumerate(read_squares(entries, protocol.size, skipped)):
         pictures = {"truth": np.asarray(square)}
-        low = planes(square.resize((protocol.low, protocol.low), BICUBIC))
+        low = to_tensor(square.resize((protocol.low, protocol.low), BICUBIC))
         seen = scan(low, protocol.seed + index) if protocol.degraded else low
-        black_and_white = Image.fromarray(pixels(gray(seen)))
+        black_and_white = Image.fromarray(to_uint8(rgb_to_gray(seen)))
         pictures["gray + bicubic"] = np.asarray(black_and_white.resize(square.size, BICUBIC))
-        enlarged = Image.fromarray(pixels(low)).resize(square.size, BICUBIC)
+        enlarged = Image.fromarray(to_uint8(low)).resize(square.size, BICUBIC)
         pictures["true colour + bicubic"] = np.asarray(enlarged)
         pictures["auto"] = colorize(seen, None, "auto")
         if "self" in protocol.modes:
-            pictures["self"] = colorize(seen, distorted(low, protocol.seed + index), "self")
+            pictures["self"] = colorize(seen, make_reference(low, protocol.seed + index), "self")
         if "random" in protocol.modes:
             partners = [entries[i] for i in np.roll(strangers, -index)]
-            others = squares([p for p in partners if p is not entry], protocol.low, [])
+            others = read_squares([p for p in partners if p is not entry], protocol.low, [])
             if (other := next(others, None)) is not None:
-                reference = distorted(planes(other[1]), protocol.seed + index)
+                reference = make_reference(to_tensor(other[1]), protocol.seed + index)
                 pictures["random"] = colorize(seen, reference, "random")
-                pictures["reference"] = pixels(reference)
+                pictures["reference"] = to_uint8(reference)
                 moved.append(
                     image_metrics.moves_towards(
                         pictures["auto"], pictures["random"], pictures["reference"]
@@ -190,7 +190,7 @@ def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
     return partner
 
 
-def parameters(net: SCSNet) -> dict[str, int]:
+def count_parameters(net: SCSNet) -> dict[str, int]:
     """Mode -> numbers that it uses; the automatic mode has no reference encoder and no cross attention."""
     total = sum(p.numel() for p in net.parameters())
     unused = sum(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scsnet.atomic_write import whole_file
+from scsnet.atomic_write import open_atomic
 from training.evaluation.protocol import Protocol, Score, picture_name
 from training.paths import save_text
 
@@ -66,7 +66,7 @@ def table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -
     return "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"
 
 
-def markdown(
+def format_markdown(
     score: Score, protocol: Protocol, facts: Mapping[str, Any], missing: Mapping[str, str]
 ) -> str:
     """The whole report."""
@@ -100,7 +100,7 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-def document(title: str, body: str, sections: Sequence[str]) -> str:
+def render_page(title: str, body: str, sections: Sequence[str]) -> str:
     """A page of HTML: a text as it is, then sections of pictures."""
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;background:#fff;color:#222}"
@@ -114,9 +114,9 @@ def document(title: str, body: str, sections: Sequence[str]) -> str:
     )
 
 
-def figure(path: Path, label: str, picture: np.ndarray) -> str:
+def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
     """Write a picture (H, W, 3) uint8 as JPEG; its part of a page that lies beside the picture's folder."""
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         Image.fromarray(picture).save(file, "JPEG", quality=92, subsampling=0)
     source, name = html.escape(f"{path.parent.name}/{path.name}"), html.escape(label)
     return f'<figure><img loading="lazy" src="{source}" alt="{name}"><figcaption>{name}</figcaption></figure>'
@@ -141,17 +141,17 @@ class Page:
             if kind not in pictures:
                 continue
             file = self.folder / f"{len(self.rows):03}_{picture_name(name)}_{kind.split()[0]}.jpg"
-            cells.append(figure(file, kind, pictures[kind]))
+            cells.append(render_figure(file, kind, pictures[kind]))
         self.rows.append(
             f"<section><h2>{html.escape(Path(name).name)}</h2><div>{''.join(cells)}</div></section>"
         )
 
     def close(self, path: Path, title: str, body: str) -> None:
         """Write the page: the report as text, then the pictures."""
-        save_text(path, document(title, body, self.rows))
+        save_text(path, render_page(title, body, self.rows))
 
 
-def as_json(
+def format_json(
     score: Score, protocol: Protocol, facts: Mapping[str, Any], missing: Mapping[str, str]
 ) -> str:
     """Everything, for programs; a figure without an error is null."""

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from scsnet import SCSNet
-from scsnet.atomic_write import whole_file
+from scsnet.atomic_write import open_atomic
 from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 from training.config.schedule import Place
-from training.data.dataset import BICUBIC, planes
-from training.data.photos import Entry, spread, squares
-from training.data.references import elastic_copy
+from training.data.dataset import BICUBIC, stack_photos
+from training.data.photos import Entry, read_squares, select_evenly
+from training.data.references import distort_elastically
 
 SHOWN = 8  # photos in the picture
 AT_ONCE = 8
@@ -28,8 +28,8 @@ class Validation:
     def __init__(self, entries: Sequence[Entry], count: int, bf16: bool) -> None:
         self.bf16 = bf16
         self.skipped: list[str] = []
-        chosen = spread(entries, count)
-        self.squares = [square for _, square in squares(chosen, 512, self.skipped)]
+        chosen = select_evenly(entries, count)
+        self.squares = [square for _, square in read_squares(chosen, 512, self.skipped)]
         if not self.squares:
             raise ValueError(f"none of the validation photos can be read: {self.skipped[0]}")
 
@@ -44,14 +44,16 @@ class Validation:
         was_training = net.training
         net.eval()
         size, target = place.stage.size, place.stage.largest_output
-        truth = planes([np.asarray(s.resize((target, target), BICUBIC)) for s in self.squares])
-        low = planes(
+        truth = stack_photos(
+            [np.asarray(s.resize((target, target), BICUBIC)) for s in self.squares]
+        )
+        low = stack_photos(
             [
                 np.asarray(s.resize((target, target), BICUBIC).resize((size, size), BICUBIC))
                 for s in self.squares
             ]
         )
-        references = elastic_copy(low, torch.Generator().manual_seed(1)).clamp(0, 1)
+        references = distort_elastically(low, torch.Generator().manual_seed(1)).clamp(0, 1)
         lab = rgb_to_lab(truth)
         gray = torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], dim=1)
         made = {
@@ -105,5 +107,5 @@ def write_sheet(rows: Sequence[Tensor], path: Path) -> None:
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     image = Image.fromarray((grid.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         image.save(file, "PNG")

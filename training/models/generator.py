@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scsnet import Features, SCSNet, checkpoint
 from scsnet.color import normalize_lab, rgb_to_lab
-from scsnet.tiling import fit
+from scsnet.tiling import resize_to_working_size
 from training.config import TrainConfig
 from training.config.schedule import Mode
 from training.data.dataset import Batch
@@ -25,7 +25,7 @@ from training.models.auxiliary_heads import (
 from training.models.backbones import MobileNet
 
 
-class Made(NamedTuple):
+class Prediction(NamedTuple):
     """What the forward pass gives to the losses."""
 
     planes: Tensor
@@ -52,7 +52,7 @@ class Generator(nn.Module):
         self.classification = Classification(channels) if classifies else None
         self.bf16 = config.precision == "bf16"
 
-    def forward(self, batch: Batch, mode: Mode) -> Made:
+    def forward(self, batch: Batch, mode: Mode) -> Prediction:
         """One batch, automatic or with its elastic references, or with those of its neighbours.
 
         Only what the losses use is computed: DistributedDataParallel waits for the gradient of
@@ -60,15 +60,15 @@ class Generator(nn.Module):
         """
         net = self.net
         luminance = normalize_lab(rgb_to_lab(batch.seen)[:, :1], net.config)
-        small_lab = fit(rgb_to_lab(batch.low), batch.working_size)
+        small_lab = resize_to_working_size(rgb_to_lab(batch.low), batch.working_size)
         small = normalize_lab(small_lab, net.config)
         reference = None if mode.automatic else warp(small, batch.distortion)
         if mode.strange and reference is not None:
-            reference = strangers(reference)
+            reference = swap_references(reference)
         heads = self.supervision if mode.supervised else None
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             source = net.color_branch.source_encoder(
-                net.initial(fit(luminance, batch.working_size))
+                net.initial(resize_to_working_size(luminance, batch.working_size))
             )
             made = colored(net, heads, source, reference, small[:, 1:])
             if mode.coarse:
@@ -86,7 +86,7 @@ class Generator(nn.Module):
             if mode.classified and self.classification is not None:
                 found = {"source": source, "attended": made.attended}
                 classes = self.classification.loss(found, small_lab[:, 1:])
-        return Made(planes.float(), made.deep, semantics, classes)
+        return Prediction(planes.float(), made.deep, semantics, classes)
 
     def _coarse(self, attended: Tensor, small: Tensor) -> Tensor:
         """What the head after SAttn says of ab, with the L of `small` -> (B, 3, h / 4, w / 4)."""
@@ -94,12 +94,12 @@ class Generator(nn.Module):
         return torch.cat([pooled(small[:, :1], ab), ab.float()], dim=1)
 
 
-def strangers(pictures: Tensor) -> Tensor:
+def swap_references(pictures: Tensor) -> Tensor:
     """Each picture of a batch (B, ...) gets that of its neighbour."""
     return pictures.roll(1, 0)
 
 
-def starting_network(config: TrainConfig) -> SCSNet:
+def build_network(config: TrainConfig) -> SCSNet:
     """The network that a run starts from: of a weights file, or untrained.
 
     It remembers the largest working size of the last stage, or that of the file where it is larger.
