@@ -18,8 +18,8 @@ from training_run import tiny_config
 pytest.importorskip("skimage")
 
 from training import prepare
-from training.config.schedule import Plan
-from training.data.dataset import Pairs, make_loader
+from training.config.schedule import Schedule
+from training.data.dataset import TrainingPairs, make_loader
 from training.data.photos import BadPhotoError, decode_photo, find_photos, read_photo
 
 
@@ -152,7 +152,7 @@ def pairs(photos, **changes):
     config = tiny_config(photos, "")
     config = replace(config, stages=(replace(config.stages[1], steps=20, **changes),))
     entries = find_photos([photos])
-    return Pairs(entries, Plan(config, len(entries)))
+    return TrainingPairs(entries, Schedule(config, len(entries)))
 
 
 def test_a_batch(photos):

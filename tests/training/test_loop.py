@@ -55,7 +55,7 @@ def test_a_whole_run(photos, tmp_path, capsys):
     assert "At step 8, on at most 2 photos of held-out.txt: 16 px, magnified by 3." in readme
     capsys.readouterr()
     train(config, resume=True)
-    assert "nothing is left to do: the checkpoint is at step 8" in capsys.readouterr().out
+    assert "all steps are done: the checkpoint is at step 8" in capsys.readouterr().out
     assert (tmp_path / "run" / "README.md").read_text() == readme
 
 
@@ -73,7 +73,7 @@ def test_a_resumed_run_is_bit_for_bit_the_same(photos, tmp_path, stop):
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     whole = checkpoints.load(tmp_path / "whole" / "checkpoints" / "step-00000008.pt")
     cut = checkpoints.load(tmp_path / "cut" / "checkpoints" / "step-00000008.pt")
-    for name in ("generator", "averaged", "discriminator"):
+    for name in ("model", "averaged", "discriminator"):
         for key, tensor in whole[name].items():
             assert torch.equal(tensor, cut[name][key]), f"{name} {key}"
 
@@ -84,9 +84,9 @@ def test_accumulated_parts_give_the_same_step(photos, tmp_path):
     parts = replace(
         config,
         output=str(tmp_path / "b"),
-        stages=(replace(config.stages[0], accumulate=2, rebalance=0.0),),
+        stages=(replace(config.stages[0], accumulate=2, chroma_weight=0.0),),
     )
-    config = replace(config, stages=(replace(config.stages[0], rebalance=0.0),))
+    config = replace(config, stages=(replace(config.stages[0], chroma_weight=0.0),))
     train(config)
     train(parts)
     for a, b in zip(losses(tmp_path / "a").values(), losses(tmp_path / "b").values(), strict=True):
@@ -149,7 +149,7 @@ def test_an_unreadable_checkpoint_ends_the_run_and_names_the_older_one(photos, t
 
 def test_a_damaged_checkpoint_is_noticed(tmp_path):
     """torch writes checksums but does not look at them: one bit among the weights would go unseen."""
-    state = {"format": "scsnet-training-1", "weights": torch.arange(5000.0)}
+    state = {"format": "scsnet-training-2", "weights": torch.arange(5000.0)}
     path = checkpoints.save(tmp_path, 1, state, keep=3)
     whole = path.read_bytes()
     assert torch.equal(checkpoints.load(path)["weights"], state["weights"])

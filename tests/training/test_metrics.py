@@ -69,11 +69,11 @@ def test_colorfulness_by_hand():
 
 def test_figures_of_a_gray_copy(pictures):
     gray = np.repeat(pictures[1][..., :1], 3, axis=2)
-    row = image_metrics.figures(gray, image_metrics.Truth(pictures[1]))
+    row = image_metrics.compare(gray, image_metrics.Target(pictures[1]))
     assert row["chroma"] < 0.5
     assert row["delta_m3"] == pytest.approx(image_metrics.colorfulness(pictures[1]), abs=1)
     with pytest.raises(ValueError, match="one size"):
-        image_metrics.figures(gray[:4], image_metrics.Truth(pictures[1]))
+        image_metrics.compare(gray[:4], image_metrics.Target(pictures[1]))
 
 
 def lab_by_hand(rgb):

@@ -15,7 +15,7 @@ pytest.importorskip("skimage")
 from scsnet import SCSNetConfig, checkpoint
 from training import ablate, curves, export, train
 from training.config import TrainConfig
-from training.config.schedule import Plan
+from training.config.schedule import Schedule
 from training.config.stage import Stage
 from training.engine import checkpoints
 from training.engine.dry_run import kinds_of_steps
@@ -125,7 +125,7 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
     ],
 )
 def test_the_estimate_knows_both_kinds_of_steps(changes, expected):
-    plan = Plan(TrainConfig(stages=(Stage(steps=5), Stage(steps=12, **changes))), 3)
+    plan = Schedule(TrainConfig(stages=(Stage(steps=5), Stage(steps=12, **changes))), 3)
     kinds = kinds_of_steps(plan, 5, 12)
     assert {plan.place(step).automatic: share for step, share in kinds} == pytest.approx(expected)
     assert all(5 < step < 17 for step, _ in kinds)

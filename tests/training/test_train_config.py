@@ -12,7 +12,7 @@ pytest.importorskip("skimage")
 
 from training.config import TrainConfig
 from training.config.presets import PRESETS
-from training.config.schedule import Plan
+from training.config.schedule import Schedule
 from training.config.stage import Stage
 from training.train import read_options
 
@@ -31,10 +31,10 @@ def test_the_paper_is_the_paper():
     assert (stage.content, stage.perceptual, stage.adversarial) == (10, 5, 1)
     assert (stage.size, stage.magnification, stage.batch, stage.epochs) == (128, (4, 4), 4, 50)
     assert (config.betas, config.weight_decay, stage.learning_rate) == ((0.9, 0.999), 1e-4, 1e-4)
-    plan = Plan(config, 407041)
-    assert plan.total == round(50 * 407041 / 4)
-    assert plan.place(10**6).learning_rate == 1e-4
-    assert [plan.place(step).automatic for step in range(4)] == [True, False, True, False]
+    schedule = Schedule(config, 407041)
+    assert schedule.total == round(50 * 407041 / 4)
+    assert schedule.at(10**6).learning_rate == 1e-4
+    assert [schedule.at(step).automatic for step in range(4)] == [True, False, True, False]
     assert config.network.norm == "instance"
 
 
@@ -153,21 +153,21 @@ def test_a_config_of_an_earlier_version_can_be_read():
 
 def test_learning_rate_warms_up_and_falls():
     stage = Stage(steps=100, warmup=10, learning_rate=1e-3, final_fraction=0.1)
-    plan = Plan(TrainConfig(stages=(stage, replace(stage, learning_rate=1e-4))), 5)
-    rates = [plan.place(step).learning_rate for step in range(200)]
+    schedule = Schedule(TrainConfig(stages=(stage, replace(stage, learning_rate=1e-4))), 5)
+    rates = [schedule.at(step).learning_rate for step in range(200)]
     assert rates[0] == pytest.approx(1e-4)
     assert max(rates) == rates[10] == pytest.approx(1e-3)
     assert 1e-4 < rates[99] < 1.1e-4
     assert max(rates[100:]) == pytest.approx(1e-4)
-    assert plan.place(0).supervision == stage.supervision
-    assert plan.place(50).supervision == 0
+    assert schedule.at(0).supervision == stage.supervision
+    assert schedule.at(50).supervision == 0
 
 
 def test_every_photo_once_per_epoch():
-    plan = Plan(TrainConfig(), 7)
+    schedule = Schedule(TrainConfig(), 7)
     for epoch in range(3):
-        assert sorted(plan.photo(7 * epoch + i) for i in range(7)) == list(range(7))
-    assert [plan.photo(i) for i in range(7)] != [plan.photo(7 + i) for i in range(7)]
+        assert sorted(schedule.photo(7 * epoch + i) for i in range(7)) == list(range(7))
+    assert [schedule.photo(i) for i in range(7)] != [schedule.photo(7 + i) for i in range(7)]
 
 
 def test_it_runs_from_a_clone_without_install(root, tmp_path):
