@@ -149,8 +149,8 @@ def _compare(header: Header, expected: Mapping[str, Tensor]) -> None:
         )
 
 
-class _WithoutNumbers(TorchFunctionMode):
-    """Layers made under it get no initial numbers: on the meta device drawing them imports the compiler, 3 s."""
+class _SkipInitialization(TorchFunctionMode):
+    """Skip the random initialisation of layers: on the meta device it imports the compiler, which takes 3 s."""
 
     def __torch_function__(
         self,
@@ -172,7 +172,7 @@ def load(
     local_dir: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SCSNet:
-    """The network of a weights file, in eval mode.
+    """Load the network of a weights file, in eval mode, its parameters without gradients.
 
     source, local_dir, progress: see `resolve`. dtype: the file's own by default.
     Errors: FormatError for a bad file, ValueError for weights that dtype cannot hold; those of `resolve`.
@@ -181,7 +181,7 @@ def load(
     weights: dict[str, Tensor] = {}
     with path.open("rb") as file:
         header = safetensors_file.read_header(file, path)
-        with torch.device("meta"), _WithoutNumbers():
+        with torch.device("meta"), _SkipInitialization():
             net = SCSNet(_config(header))
         _compare(header, net.state_dict())
         for name in header.entries:
@@ -192,21 +192,21 @@ def load(
                 )
             weights[name] = _convert(name, tensor, dtype).to(device)
     net.load_state_dict(weights, strict=True, assign=True)
-    stranded = [
+    uninitialized = [
         name for name, tensor in [*net.named_parameters(), *net.named_buffers()] if tensor.is_meta
     ]
-    assert not stranded, stranded
-    return net.eval()
+    assert not uninitialized, uninitialized
+    return net.eval().requires_grad_(False)
 
 
 def _convert(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """To dtype (None: as it is). Errors: ValueError where a finite number becomes infinite."""
+    """Convert to a dtype, None for none. Raises ValueError if a finite number becomes infinite."""
     if dtype is None or dtype == tensor.dtype:
         return tensor
     converted = tensor.to(dtype)
     if not converted.isfinite().all():
         raise ValueError(
-            f"{name} holds numbers that {dtype} cannot: up to {tensor.abs().max().item():.3g}"
+            f"{name} has values that {dtype} cannot represent: up to {tensor.abs().max().item():.3g}"
         )
     return converted
 

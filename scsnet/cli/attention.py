@@ -137,7 +137,7 @@ def _heat(
 ) -> Heat:
     """A map (h, w) over the features of a picture, which the network saw reduced and padded."""
     from ..attention_figures import Heat
-    from ..tiling import STRIDE, compute_working_shape
+    from ..resample import STRIDE, compute_working_shape
 
     bound = options.working_size or net.config.working_size
     height, width = compute_working_shape(picture.height, picture.width, bound)

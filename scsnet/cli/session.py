@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import checkpoint
-from ..device import choose_device, choose_dtype, choose_threads
+from ..device import choose_device, choose_dtype, choose_threads, keep_freed_memory
 from ..features import Features, ReferenceFeatures
 from ..model import SCSNet
-from ..pictures import Picture, read_picture
+from ..pictures import Picture
 from ..pipeline import encode_references, extract_luminance
 from ..texture import TILE
 from .paths import CommandError
@@ -47,6 +46,7 @@ def load_network(options: argparse.Namespace) -> SCSNet:
         raise CommandError(f"--device {options.device}: {error}") from error
     dtype = choose_dtype(device, options.dtype)
     torch.set_num_threads(choose_threads())
+    keep_freed_memory()
     with weights_explained(options.weights), Bar("weights", options.quiet, unit="B") as bar:
         return checkpoint.load(options.weights, device=device, dtype=dtype, progress=bar.phase())
 
@@ -59,11 +59,6 @@ def weights_explained(source: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         raise CommandError(text if source in text else f"--weights {source}: {text}") from error
-
-
-def read_references(paths: list[Path]) -> list[Picture]:
-    """Reference photos; PictureError names the one that cannot be read."""
-    return [read_picture(path) for path in paths]
 
 
 def reference_tensor(picture: Picture) -> Tensor:
