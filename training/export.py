@@ -1,4 +1,4 @@
-"""Weights out of a run: a file that the nodes and the command line open, and a model card."""
+"""Export weights: a .safetensors file for the nodes and the command line, and its model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.cpm import CPM
 from training.config import TrainConfig
 from training.config.cli import Parser
-from training.config.schedule import Plan
+from training.config.schedule import Schedule
 from training.engine import checkpoints
 from training.engine.logging import LOG, read_last_figures
 from training.paths import save_text
@@ -37,7 +37,7 @@ REFERENCES = {
 
 
 def load_averaged_network(state: Mapping[str, Any]) -> SCSNet:
-    """The network in a checkpoint's state: the moving average where there is one."""
+    """Return the network of a checkpoint's state: the moving average if there is one."""
     net = SCSNet(SCSNetConfig.from_dict(state["network"]))
     if state["averaged"] is not None:
         weights = {
@@ -46,23 +46,16 @@ def load_averaged_network(state: Mapping[str, Any]) -> SCSNet:
     else:
         prefix = "net."
         weights = {
-            k.removeprefix(prefix): v for k, v in state["generator"].items() if k.startswith(prefix)
+            k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
         }
     net.load_state_dict(weights)
     return net.eval()
 
 
-def reconfigured(net: SCSNet, **changes: Any) -> SCSNet:
-    """The same weights under another config, of fields that change no shapes. Errors: ValueError."""
-    changed = SCSNet(replace(net.config, **changes))
-    changed.load_state_dict(net.state_dict())
-    return changed.eval()
-
-
 def scale_chroma(net: SCSNet, a: float, b: float) -> None:
-    """Multiply a and b of everything that the network makes, by the last layer of CPM. Errors: ValueError.
+    """Multiply a and b of all results, by scaling the last layer of CPM. Raises ValueError.
 
-    Colours that are surer of themselves than they should be on photos not seen are wrong by less when paler.
+    Over-saturated predictions lose PSNR on unseen photos; scaling the chroma down reduces the error.
     """
     for factor in (a, b):
         if not 0 < factor <= 2:
@@ -79,11 +72,11 @@ def scale_chroma(net: SCSNet, a: float, b: float) -> None:
 def facts(
     config: TrainConfig, step: int, photos: int, figures: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What the weights file says about its training. Paths are cut down to their last part."""
+    """Return the training facts for the weights file. Paths are reduced to their last part."""
     values = config.to_dict()
     for name in ("data", "validation"):
         values[name] = [Path(source).name for source in values[name]]
-    for name in ("output", "perceptual_weights", "distillation_weights", "teacher", "init"):
+    for name in ("output", "perceptual_weights", "init"):
         source = str(values[name])
         values[name] = source if source.startswith("hf:") else Path(source).name
     return {
@@ -105,9 +98,9 @@ def export(
     card_name: str = CARD,
     chroma: float = 1.0,
 ) -> Path:
-    """Write weights (float16) and, beside them, the model card. Errors: ValueError, OSError.
+    """Write weights (float16) and, beside them, the model card. Raises ValueError and OSError.
 
-    chroma: what the ab that they make are multiplied by; 1 leaves them alone.
+    `chroma` multiplies the ab of all results.
     """
     card = facts(config, step, photos, figures or {})
     if chroma != 1:
@@ -121,13 +114,13 @@ def export(
 
 
 def figures_table(card: Mapping[str, Any]) -> Iterator[str]:
-    """The figures of the run's last validation as Markdown, line by line."""
+    """Yield the metrics of a validation as lines of Markdown."""
     figures, training = card["figures"], card["training"]
     if not figures:
-        yield "None: there was no validation before this step."
+        yield "There was no validation before this step."
         return
-    plan = Plan(TrainConfig.from_dict(training), card["photos"])
-    stage = plan.place(min(int(figures["step"]), plan.total) - 1).stage
+    schedule = Schedule(TrainConfig.from_dict(training), card["photos"])
+    stage = schedule.at(max(0, min(int(figures["step"]), schedule.total) - 1)).stage
     yield (
         f"At step {figures['step']:g}, on at most {training['validation_count']} photos of "
         f"{', '.join(training['validation'])}: {stage.size} px, magnified by {stage.magnification[1]:g}."
@@ -142,11 +135,19 @@ def figures_table(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {reference} | {psnr:.2f} | {ab:.2f} | {chroma:.0%} |"
 
 
+def front_matter(training: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the Hub's front matter that depend on the run. The licence is the publisher's to fill in."""
+    yield "license: other"
+    if training["init"].startswith("hf:"):
+        yield f"base_model: {'/'.join(training['init'].removeprefix('hf:').split('@')[0].split('/')[:2])}"
+
+
 def model_card(net: SCSNet, card: Mapping[str, Any], file: str, picture: str = "") -> str:
-    """Markdown with the front matter that the Hub reads. `picture`: of the validation, beside the card."""
+    """Return the model card with the front matter of the Hub. `picture`: file name of the validation picture."""
     training = card["training"]
     lines = [
         "---",
+        *front_matter(training),
         "library_name: scsnet",
         "pipeline_tag: image-to-image",
         "tags:",
@@ -161,7 +162,9 @@ def model_card(net: SCSNet, card: Mapping[str, Any], file: str, picture: str = "
         "([SCSNet, AAAI 2022](https://arxiv.org/abs/2201.04364)).",
         "",
         f"Trained {card['trained']} for {card['steps']} steps on {card['photos']} photos "
-        f"({', '.join(training['data'])}); colour branch at {net.config.working_size} px.",
+        f"({', '.join(training['data'])}), from {training['init'] or 'random weights'}; colour branch at "
+        f"{net.config.working_size} px. Seed {training['seed']}, {training['precision']}, moving average "
+        f"{training['ema']:g}.",
         "",
         "## Use",
         "",
@@ -197,9 +200,9 @@ def model_card(net: SCSNet, card: Mapping[str, Any], file: str, picture: str = "
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """`python training/export.py CHECKPOINT WEIGHTS.safetensors`: weights of any checkpoint of a run.
+    """Export the weights of a checkpoint: `python training/export.py CHECKPOINT WEIGHTS.safetensors`.
 
-    The model card goes beside them: README.md in the run's own folder, WEIGHTS.md elsewhere.
+    The model card is written beside them: README.md in the folder of the run, WEIGHTS.md elsewhere.
     """
     parser = Parser(prog="export.py", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path)
@@ -212,14 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--working-size",
         type=int,
         default=0,
-        help="what the nodes let the colour branch look at, unless told otherwise; 0: what it was trained at",
-    )
-    parser.option(
-        parser,
-        "--attention-scale",
-        type=float,
-        default=0.0,
-        help="factor on the cosines: the lower, the more places of a reference mix; 0: what it was trained with",
+        help="default working size of the colour branch; 0: the one it was trained at",
     )
     options = parser.parse(arguments)
     if options.weights.suffix != ".safetensors":
@@ -232,11 +228,8 @@ def main(arguments: list[str] | None = None) -> None:
         at_home = options.weights.resolve().parent == run
         card = CARD if at_home else options.weights.with_suffix(".md").name
         net = load_averaged_network(state)
-        asked = {
-            "working_size": options.working_size or net.config.working_size,
-            "attention_scale": options.attention_scale or net.config.attention_scale,
-        }
-        net = reconfigured(net, **asked)
+        if options.working_size:
+            net.config = replace(net.config, working_size=options.working_size)
         print(
             export(
                 net, options.weights, config, step, state["photos"], figures, card, options.chroma
