@@ -43,7 +43,15 @@ def attention(options: argparse.Namespace) -> int:
     references = [read_picture(path) for path in options.references]
 
     from ..attention_figures import stack_figures
-    from .session import Bar, encode, encode_all, load_network, explain_out_of_memory, print_note, print_result
+    from .session import (
+        Bar,
+        encode,
+        encode_all,
+        load_network,
+        explain_out_of_memory,
+        print_note,
+        print_result,
+    )
 
     for picture in [source, *references]:
         for note in picture.notes:

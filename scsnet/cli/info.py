@@ -21,7 +21,9 @@ def info(options: argparse.Namespace) -> int:
     }
     facts |= {"path": str(weights.path), "config": weights.config.to_dict()}
     if options.json:
-        print(json.dumps(facts, indent=2, default=str))  # ASCII: valid JSON in any encoding of stdout
+        print(
+            json.dumps(facts, indent=2, default=str)
+        )  # ASCII: valid JSON in any encoding of stdout
         sys.stdout.flush()
         return 0
     config, card = facts.pop("config"), facts.pop("card")

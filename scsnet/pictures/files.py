@@ -73,7 +73,6 @@ def read_picture(path: Path | str) -> Picture:
     """Read one picture; safe to call from several threads, which take turns. PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS."""
     path = Path(path)
     check_is_file(path)
-    complaints: list[str] = []
     with (
         _READ_LOCK,
         _explain_damage(path),
@@ -91,7 +90,10 @@ def read_picture(path: Path | str) -> Picture:
                 image.format == "TIFF"
                 and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
             )
-            with capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([]) as complaints:
+            capture: contextlib.AbstractContextManager[list[str]] = (
+                capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([])
+            )
+            with capture as complaints:
                 image.load()  # Pillow turns a TIFF while it decodes it, and nothing else
             orientation, tags, dpi = read_exif(image, notes)
             rgb, alpha = decode_planes(image, notes)
