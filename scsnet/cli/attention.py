@@ -13,9 +13,9 @@ from .paths import (
     CommandError,
     check_not_read,
     check_target,
+    create_folder,
     explain_os_error,
     result_name,
-    create_folder,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def attention(options: argparse.Namespace) -> int:
         Bar,
         encode,
         encode_all,
-        load_network,
         explain_out_of_memory,
+        load_network,
         print_note,
         print_result,
     )

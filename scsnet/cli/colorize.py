@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..pictures import Picture, read_picture, write_picture
 from ..pictures.formats import PictureError, check_output_size
-from .paths import CommandError, Task, check_target, explain_os_error, plan, create_folder
+from .paths import CommandError, Task, check_target, create_folder, explain_os_error, plan
 
 if TYPE_CHECKING:
     from ..features import ReferenceFeatures

@@ -147,7 +147,7 @@ def test_bundled(path, monkeypatch):
 
 def test_bundled_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("scsnet.checkpoint.weights_file.BUNDLED", tmp_path / "none.safetensors")
-    with pytest.raises(FileNotFoundError, match="not found.*bundled weights"):
+    with pytest.raises(FileNotFoundError, match=r"not found.*bundled weights"):
         checkpoint.load("bundled")
 
 
