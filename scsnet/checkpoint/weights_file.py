@@ -70,16 +70,16 @@ def resolve(
     if source == "bundled":
         if not BUNDLED.is_file():
             raise FileNotFoundError(
-                f"the bundled weights are missing: {BUNDLED} does not exist; reinstall SCSNet"
+                f"Checkpoint not found: {BUNDLED} (the bundled weights); reinstall SCSNet"
             )
         return BUNDLED
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         return hub.fetch(source, local_dir=local_dir, progress=progress)
     path = Path(source).expanduser()
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a weights file")
+        raise IsADirectoryError(f"Expected a weights file, got a folder: {path}")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no weights file {path}")
+        raise FileNotFoundError(f"Checkpoint not found: {path}")
     return path
 
 
@@ -150,7 +150,7 @@ def _compare(header: Header, expected: Mapping[str, Tensor]) -> None:
 
 
 class _SkipInitialization(TorchFunctionMode):
-    """Skip the random initialisation of layers: on the meta device it imports the compiler, which takes 3 s."""
+    """Skip the random initialization of layers: on the meta device it imports the compiler, which takes 3 s."""
 
     def __torch_function__(
         self,
@@ -172,7 +172,9 @@ def load(
     local_dir: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SCSNet:
-    """Load the network of a weights file, in eval mode, its parameters without gradients.
+    """Load the network of a weights file, in eval mode and without gradients.
+
+    To train it, call `.train().requires_grad_(True)`.
 
     source, local_dir, progress: see `resolve`. dtype: the file's own by default.
     Errors: FormatError for a bad file, ValueError for weights that dtype cannot hold; those of `resolve`.

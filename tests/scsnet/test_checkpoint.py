@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from scsnet import SCSNet, checkpoint
 from scsnet.checkpoint import FORMAT, FormatError, safetensors_file
+from training.config import TrainConfig
+from training.models.generator import build_network
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +60,18 @@ def test_round_trip(tmp_path, net, dtype):
     assert not loaded.training
     for name, value in net.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.to(dtype), rtol=0, atol=0)
+
+
+def test_loaded_weights_need_no_gradients(path):
+    """Decoding under the default grad mode builds no graph."""
+    net = checkpoint.load(path)
+    assert not net.decode(net.encode(torch.rand(1, 1, 12, 12) - 0.5), (24, 24)).requires_grad
+    assert all(parameter.is_leaf for parameter in net.parameters())
+
+
+def test_training_turns_gradients_on(path):
+    net = build_network(TrainConfig(init=str(path), network=checkpoint.read_info(path).config))
+    assert all(parameter.requires_grad for parameter in net.parameters())
 
 
 def test_dtype_on_loading(path):
@@ -131,17 +145,17 @@ def test_bundled(path, monkeypatch):
 
 def test_bundled_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("scsnet.checkpoint.weights_file.BUNDLED", tmp_path / "none.safetensors")
-    with pytest.raises(FileNotFoundError, match="bundled weights are missing"):
+    with pytest.raises(FileNotFoundError, match=r"not found.*bundled weights"):
         checkpoint.load("bundled")
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights file"):
+    with pytest.raises(FileNotFoundError, match="not found"):
         checkpoint.load(tmp_path / "none.safetensors")
 
 
 def test_folder(tmp_path):
-    with pytest.raises(IsADirectoryError, match="is a folder"):
+    with pytest.raises(IsADirectoryError, match="got a folder"):
         checkpoint.load(str(tmp_path))
 
 

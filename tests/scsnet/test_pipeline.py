@@ -209,11 +209,3 @@ def test_attention_of_features_of_the_pipeline(tmp_path):
     (weights,) = net.attention(features, [(0.5, 0.5)])
     assert weights.sum().item() == pytest.approx(1, abs=1e-4)
     assert all(valve.shape[1] == 1 for valve in net.valves(features))
-
-
-def test_loaded_weights_gather_no_gradients(tmp_path):
-    checkpoint.save(tmp_path / "tiny.safetensors", SCSNet(SCSNetConfig(width=8, depth=1)))
-    net = checkpoint.load(tmp_path / "tiny.safetensors", dtype=torch.float32)
-    assert torch.is_grad_enabled()
-    lab = net.decode(net.encode(torch.rand(1, 1, 16, 16)), (32, 32))
-    assert not lab.requires_grad

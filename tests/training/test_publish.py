@@ -151,7 +151,7 @@ def test_evaluate_of_what_is_no_weights(run, photos, monkeypatch, capsys):
     for weights, message in (
         (run, "is a folder"),
         (photos / "00.png", "00.png"),
-        ("bundeld", "there is no weights file bundeld"),
+        ("bundeld", "Checkpoint not found: bundeld"),
         ("hf:nobody/nothing", "HF_HUB_OFFLINE forbids the network"),
     ):
         with pytest.raises(SystemExit):
