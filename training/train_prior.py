@@ -436,7 +436,7 @@ def train(options: Options) -> SemanticPrior:
     loader = DataLoader(
         PriorPhotos(entries, options),
         batch_size=None,
-        sampler=range(trainer.step, trainer.total),  # type: ignore[arg-type]
+        sampler=range(trainer.step, trainer.total),
         num_workers=options.workers,
         collate_fn=_identity,
         prefetch_factor=4 if options.workers else None,
@@ -478,7 +478,7 @@ def train(options: Options) -> SemanticPrior:
     return trainer.net.eval()
 
 
-def _identity(batch: Batch) -> Batch:
+def _identity(batch: Any) -> Any:
     return batch
 
 
