@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..atomic_write import open_atomic
-from .decode import first_notes, planes
+from .decode import decode_planes, list_losses
 from .exif import Tags, exif_bytes, read_exif, srgb_profile
 from .formats import PictureError, check_output_size, output_format
 from .stderr import native_messages
@@ -78,7 +78,7 @@ def read_picture(path: Path | str) -> Picture:
                     f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS / 1e6:.0f} million"
                     " that can be read"
                 )
-            notes = first_notes(image)
+            notes = list_losses(image)
             sideways = (
                 image.format == "TIFF"
                 and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
@@ -86,7 +86,7 @@ def read_picture(path: Path | str) -> Picture:
             with native_messages() as complaints:
                 image.load()  # Pillow turns a TIFF while it decodes it, and nothing else
             orientation, tags, dpi = read_exif(image, notes)
-            rgb, alpha = planes(image, notes)
+            rgb, alpha = decode_planes(image, notes)
     if complaints:
         notes.append(f"the file is damaged, parts may be wrong ({complaints[0]})")
     notes += [

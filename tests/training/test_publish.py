@@ -38,7 +38,7 @@ def test_a_card_without_paths(run):
     assert card["training"]["data"] == ["holiday"]
     assert card["figures"] == FIGURES
     readme = (run / "README.md").read_text()
-    assert readme.startswith("---\nlibrary_name: scsnet")
+    assert readme.startswith("---\nlicense: other\nlibrary_name: scsnet")
     assert "private" not in readme
     assert "At step 7, on at most 48 photos of town: 48 px, magnified by 1." in readme
     assert "| none | 21.50 | 11.25 | 75% |" in readme
@@ -133,7 +133,7 @@ def test_evaluate(run, tmp_path, capsys):
         (["--device", "gpu"], "device must be one of auto, cuda, mps, cpu, got 'gpu'"),
         (["--limit", "-1"], "limit must be at least 0"),
         (["--modes", "own"], "modes are auto, self, random, got 'own'"),
-        (["--wieghts", "x"], "no option --wieghts, did you mean --weights?"),
+        (["--wieghts", "x"], "did you mean --weights?"),
     ],
 )
 def test_evaluate_names_mistakes(run, photos, capsys, options, message):

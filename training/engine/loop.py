@@ -88,13 +88,17 @@ def read_config(output: Path) -> TrainConfig:
         raise RunError(str(error)) from error
 
 
-def load_latest(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
-    """Check the folder of the run; return the state of its newest checkpoint, or None. Raises RunError."""
-    output = Path(config.output)
+def check_folder(output: Path) -> None:
+    """Raise RunError for a path that is not a folder or that belongs to something else than a run."""
     if output.exists() and not output.is_dir():
         raise RunError(f"{output} is a file: a run needs a folder")
     if (output / CARD).exists() and not (output / CONFIG).exists():
         raise RunError(f"{output} holds a {CARD} that does not belong to a run: use another folder")
+
+
+def load_latest(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
+    """Return the state of the run's newest checkpoint, or None. Raises RunError."""
+    output = Path(config.output)
     newest = checkpoints.last(output / CHECKPOINTS)
     if newest is None:
         return None
@@ -157,6 +161,7 @@ def train(
         accelerator = make_accelerator(config)
         if not accelerator.is_main_process:
             return _train(config, accelerator, resume, on_step)
+        check_folder(Path(config.output))
         with lock_folder(Path(config.output)):
             return _train(config, accelerator, resume, on_step)
     except OSError as error:

@@ -194,7 +194,9 @@ def format_json(
     photos = {name: finite(rows) for name, rows in score.photo_rows.items()}
     deviations = {
         name: {
-            k: float(np.std([row[k] for row in rows.values()])) for k in next(iter(rows.values()))
+            key: float(np.std(values)) if np.isfinite(values).all() else np.inf
+            for key in next(iter(rows.values()))
+            for values in [[row[key] for row in rows.values()]]
         }
         for name, rows in score.photo_rows.items()
     }
