@@ -35,9 +35,9 @@ from training.config.stage import Stage
 from training.data.photos import find_photos, select_evenly
 from training.engine.checkpoints import RunError
 from training.engine.loop import CONFIG, read_config, train
+from training.engine.model_card import PICTURE, WEIGHTS
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
-from training.export import PICTURE, WEIGHTS
 from training.paths import save_text
 
 PAPER = {

@@ -68,7 +68,7 @@ def test_bytes_of_a_layer():
     assert layer.values == 100 * 4 * 3 + 100 * 5 + 5 * 3 * 9 + 5
     assert layer.bytes(2) == 2 * layer.values
     decode = operations.decode(CONFIG, (2, 2), (4, 4))
-    assert decode.decode_planes == 4 + 3 * 16
+    assert decode.planes == 4 + 3 * 16
 
 
 def test_bound_is_the_larger_of_the_two():

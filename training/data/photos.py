@@ -7,7 +7,7 @@ import struct
 import tarfile
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,8 +200,14 @@ def read_squares(
 class Cache:
     """Least recently used cache of decoded photos, up to `capacity` bytes."""
 
-    def __init__(self, entries: Sequence[Entry], capacity: float) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        capacity: float,
+        read: Callable[[Entry], np.ndarray] = read_photo,
+    ) -> None:
         self.entries = entries
+        self.read = read
         self.capacity = capacity
         self.held = 0
         self.photos: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -211,7 +217,7 @@ class Cache:
         if index in self.photos:
             self.photos.move_to_end(index)
             return self.photos[index]
-        photo = read_photo(self.entries[index])
+        photo = self.read(self.entries[index])
         self.photos[index] = photo
         self.held += photo.nbytes
         while self.held > self.capacity and len(self.photos) > 1:

@@ -30,10 +30,10 @@ from training.engine import checkpoints
 from training.engine.checkpoints import RunError
 from training.engine.distributed import any_process, is_equal_everywhere
 from training.engine.logging import LOG, Monitor, read_last_figures, truncate_log
+from training.engine.model_card import CARD, PICTURE, WEIGHTS, export
 from training.engine.signals import StopRequest
 from training.engine.step import Trainer
 from training.evaluation.validation import Validation
-from training.export import CARD, PICTURE, WEIGHTS, export
 from training.paths import save_text
 
 CONFIG = "config.json"
