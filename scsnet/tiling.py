@@ -41,14 +41,16 @@ def validate_window(size: tuple[int, int], window: tuple[int, int, int, int] | N
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"output size must be at least 1 x 1, got {height} x {width}")
-    asked = Window(0, 0, height, width) if window is None else Window(*window)
-    if min(asked.height, asked.width) < 1 or min(asked.top, asked.left) < 0:
+    requested = Window(0, 0, height, width) if window is None else Window(*window)
+    if min(requested.height, requested.width) < 1 or min(requested.top, requested.left) < 0:
         raise ValueError(
-            f"window must have a positive size and start inside the picture, got {asked}"
+            f"window must have a positive size and start inside the picture, got {requested}"
         )
-    if asked.bottom > height or asked.right > width:
-        raise ValueError(f"window {asked} reaches beyond the output of {height} x {width} pixels")
-    return asked
+    if requested.bottom > height or requested.right > width:
+        raise ValueError(
+            f"window {requested} reaches beyond the output of {height} x {width} pixels"
+        )
+    return requested
 
 
 def crop(x: Tensor, window: Window, dim: int) -> Tensor:

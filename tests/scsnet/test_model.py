@@ -197,7 +197,7 @@ def test_features_move_and_count_their_bytes(tiny_net):
     reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
     features = tiny_net.encode(torch.rand(1, 1, 16, 16), reference)
     on_meta = features.to("meta")
-    assert on_meta.color.device.type == on_meta.reference.memories[2].key.device.type == "meta"
+    assert on_meta.color.device.type == on_meta.reference.keys_values[2].key.device.type == "meta"
     assert features.nbytes == on_meta.nbytes > features.color.nbytes + features.texture.nbytes
 
 
