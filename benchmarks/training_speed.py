@@ -43,7 +43,7 @@ from training.models.generator import Generator, build_network
 KINDS = {"plain": "plain loop", "float32": "our network, float32", "ours": "the trainer"}
 PHOTOS = 16  # decoded before the first step, kept in memory by both
 STAGES = {
-    "colour: 48 px, batch 16, x1": Stage(texture=False),
+    "colour: 48 px, batch 16, x1": Stage(trains="color"),
     "everything: 64 px, batch 8, x1 to x4, windows of 96 px": Stage(
         batch=8, size=64, magnification=(1.0, 4.0), window=96, supervision=0.0
     ),
@@ -66,7 +66,7 @@ class Plain:
     def features(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor, Tensor]:
         """cat(F_tex, F_color), the normalised L, the loss of the deep supervision."""
         net, branch = self.net, self.net.color_branch
-        luminance = normalize_lab(rgb_to_lab(batch.seen)[:, :1], net.config)
+        luminance = normalize_lab(rgb_to_lab(batch.input)[:, :1], net.config)
         lab = normalize_lab(rgb_to_lab(batch.low), net.config)
         initial = net.initial(luminance)
         source = joined = branch.source_encoder(initial)
@@ -86,7 +86,7 @@ class Plain:
         if place.supervision:
             deep = torch.stack([self.heads.loss(n, x, t[:, 1:]) for n, x, t in heads]).sum()
         color = branch.decoder(attended)
-        texture = net.texture_encoder(initial) if place.stage.texture else initial
+        texture = net.texture_encoder(initial) if place.mode.texture else initial
         return torch.cat([texture, color], dim=1), luminance, deep
 
     def advance(self, batch: Batch, place: Place) -> None:
@@ -96,13 +96,13 @@ class Plain:
         self.optimizer.zero_grad()
         if self.ours:
             made = self.generator(batch, place.mode)
-            planes, deep = made.planes, made.deep
+            planes, deep = made.planes, made.supervision
         else:
             features, luminance, deep = self.features(batch, place)
             planes = decode(self.net, features, luminance, batch.size, batch.window)
         lab = denormalize_lab(planes, self.net.config)
-        rebalance = place.stage.rebalance if place.automatic else 0.0
-        content = content_loss(lab, rgb_to_lab(batch.high), rebalance)
+        chroma_weight = place.stage.chroma_weight if place.automatic else 0.0
+        content = content_loss(lab, rgb_to_lab(batch.high), chroma_weight)
         (place.stage.content * content + place.supervision * deep).backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()

@@ -90,9 +90,9 @@ def small(table: str) -> TrainConfig:
     """A scale at which a row takes minutes: 32 -> 128, everything; "start": 32 px, references only."""
     stage = Stage(steps=300, batch=8, size=32)
     if table == "start":
-        stage = replace(stage, texture=False, automatic_every=0, rebalance=0.0)
+        stage = replace(stage, trains="color", reference_fraction=1.0, chroma_weight=0.0)
     else:
-        stage = replace(stage, magnification=(4.0, 4.0), automatic_every=2, warmup=30)
+        stage = replace(stage, magnification=(4.0, 4.0), reference_fraction=0.5, warmup=30)
     return TrainConfig(stages=(stage,), ema=0.99, save_every=100, validate_every=10**9, trackers=())
 
 

@@ -27,15 +27,12 @@ PANELS = {
     "content loss (Eq. 5)": {
         "auto_content": "automatic",
         "ref_content": "with references",
-        "stranger_content": "with another's",
+        "unrelated_content": "with another's",
         "content": "all",
     },
     "perceptual loss (Eq. 6)": {"perceptual": "VGG"},
     "adversarial loss (Eq. 7)": {"adversarial": "generator", "discriminator": "discriminator"},
     "deep supervision": {"supervision": "heads"},
-    "classes of colour": {"classification": "cross-entropy"},
-    "distillation": {"distillation": "cosine distance"},
-    "difference from the teacher": {"teaching": "automatic"},
     "gradient norm": {"gradient": "before clipping"},
     "learning rate": {"learning_rate": "Adam"},
     "validation, by reference: PSNR in dB": {

@@ -84,9 +84,9 @@ def test_accumulated_parts_give_the_same_step(photos, tmp_path):
     parts = replace(
         config,
         output=str(tmp_path / "b"),
-        stages=(replace(config.stages[0], accumulate=2, rebalance=0.0),),
+        stages=(replace(config.stages[0], accumulate=2, chroma_weight=0.0),),
     )
-    config = replace(config, stages=(replace(config.stages[0], rebalance=0.0),))
+    config = replace(config, stages=(replace(config.stages[0], chroma_weight=0.0),))
     train(config)
     train(parts)
     for a, b in zip(losses(tmp_path / "a").values(), losses(tmp_path / "b").values(), strict=True):

@@ -46,14 +46,12 @@ def one_stage(photos, output, **changes):
     return replace(config, stages=(replace(config.stages[1], adversarial=0.0, **changes),))
 
 
-def test_perceptual_loss_and_distillation(photos, tmp_path, vgg_file, mobilenet_file):
+def test_perceptual_loss(photos, tmp_path, vgg_file):
     config = one_stage(photos, tmp_path / "run")
-    stage = replace(config.stages[0], perceptual=5.0, distillation=10.0)
-    files = {"perceptual_weights": vgg_file, "distillation_weights": mobilenet_file}
-    run(replace(config, stages=(stage,), **files))
+    stage = replace(config.stages[0], perceptual=5.0)
+    run(replace(config, stages=(stage,), perceptual_weights=vgg_file))
     for row in losses(tmp_path / "run").values():
-        assert {"perceptual", "distillation"} <= set(row)
-        assert 0 < row["distillation"] < 2
+        assert row["perceptual"] > 0
 
 
 def test_fine_tuning_starts_where_the_weights_are(photos, tmp_path):
@@ -119,9 +117,9 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"automatic_every": 3}, {True: 1 / 3, False: 2 / 3}),
-        ({"reference_every": 4}, {True: 3 / 4, False: 1 / 4}),
-        ({"automatic_every": 1}, {True: 1.0}),
+        ({"reference_fraction": 2 / 3}, {True: 1 / 3, False: 2 / 3}),
+        ({"reference_fraction": 0.25}, {True: 3 / 4, False: 1 / 4}),
+        ({"reference_fraction": 0}, {True: 1.0}),
     ],
 )
 def test_the_estimate_knows_both_kinds_of_steps(changes, expected):

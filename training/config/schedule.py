@@ -1,13 +1,14 @@
-"""When what happens: steps, learning rates, which photo is whose turn. Pure functions of the config.
+"""The schedule: stages, learning rates, kinds of batches, order of photos. Pure functions of the config.
 
-Nothing random has a state: everything is drawn from the seed, the step and the picture's number. So a
-run that was killed goes on as if it had not been, and two processes see what one would have seen.
+Random numbers have no state: each generator is seeded by the config's seed and the number of a step or picture.
+A resumed run therefore continues bit for bit, and any number of processes sees the same batches.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,7 +18,12 @@ import torch
 from training.config.stage import Stage
 from training.config.train_config import TrainConfig
 
-_ORDER, _STEP, _PICTURE = range(3)  # kinds of randomness
+_ORDER, _STEP, _PICTURE = range(3)  # kinds of random numbers
+
+
+def count_spread(number: int, fraction: float) -> int:
+    """How many of the first `number` items are chosen where a `fraction` of all is, spread evenly."""
+    return math.floor(number * Fraction(fraction).limit_denominator(10_000))
 
 
 class Mode(NamedTuple):
@@ -25,35 +31,27 @@ class Mode(NamedTuple):
 
     automatic: bool
     """No references."""
-    strange: bool
-    """The references are of other photos."""
     texture: bool
-    """psi_E is used."""
+    """psi_E is evaluated; otherwise F_tex = F_init."""
     supervised: bool
-    """The heads of the deep supervision are used."""
-    distilled: bool
-    """The head of the distillation is used."""
-    classified: bool
-    """The heads that predict classes of colour are used."""
-    coarse: bool
-    """Neither phi_D nor CPM is used."""
+    """The heads of the deep supervision are evaluated."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the run a step is."""
+    """The position of a step in the run."""
 
     stage: Stage
     number: int
-    """Of the stage, from 1."""
+    """Number of the stage, from 1."""
     step: int
-    """Within the stage, from 0."""
+    """Step within the stage, from 0."""
     steps: int
-    """Of the stage."""
+    """Steps of the stage."""
     pictures: int
     """Pictures seen before this step, in all stages."""
-    textured: bool
-    """psi_E knows something: it is in the weights that the run starts from, or learned in an earlier stage."""
+    texture_is_trained: bool
+    """psi_E was trained before this stage: in the initial weights or an earlier stage."""
 
     @property
     def learning_rate(self) -> float:
@@ -67,47 +65,36 @@ class Place:
 
     @property
     def supervision(self) -> float:
-        """Weight of the deep supervision: down to 0 in the first half of the stage."""
+        """Weight of the deep supervision: linear to 0 in the first half of the stage."""
         return self.stage.supervision * max(0.0, 1 - self.step / (0.5 * self.steps))
 
     @property
     def mode(self) -> Mode:
         """Which parts of the generator are used."""
-        stage = self.stage
         return Mode(
             automatic=self.automatic,
-            strange=self.strange,
-            texture=stage.texture or self.textured,
-            supervised=self.supervision > 0 and not self.strange,
-            distilled=stage.distillation > 0,
-            classified=self.automatic and stage.classification > 0,
-            coarse=stage.coarse,
+            texture=self.stage.trains == "everything" or self.texture_is_trained,
+            supervised=self.supervision > 0 and not self.unrelated,
         )
 
     @property
     def automatic(self) -> bool:
-        """Whether the batch of this step has no references."""
-        if self.stage.reference_every:
-            return self.step % self.stage.reference_every != 0
-        every = self.stage.automatic_every
-        return every > 0 and self.step % every == 0
+        """Whether this step's batch has no references."""
+        fraction = self.stage.reference_fraction
+        return count_spread(self.step + 1, fraction) == count_spread(self.step, fraction)
 
     @property
-    def strange(self) -> bool:
-        """Whether the references of this step's batch are of other photos."""
-        stage = self.stage
-        if self.automatic or not stage.strangers_every:
+    def unrelated(self) -> bool:
+        """Whether the references of this step's batch show other photos."""
+        if self.automatic:
             return False
-        if stage.reference_every:
-            number = self.step // stage.reference_every
-        else:  # all steps before this one but the automatic ones
-            every = stage.automatic_every
-            number = self.step - (-(-self.step // every) if every else 0)
-        return number % stage.strangers_every == stage.strangers_every - 1
+        number = count_spread(self.step, self.stage.reference_fraction)
+        fraction = self.stage.unrelated_fraction
+        return count_spread(number + 1, fraction) > count_spread(number, fraction)
 
 
 class Plan:
-    """A config and a number of photos."""
+    """The schedule of a config on a number of photos."""
 
     def __init__(self, config: TrainConfig, photos: int) -> None:
         if photos < 1:
@@ -124,31 +111,30 @@ class Plan:
         return sum(self.steps)
 
     def place(self, step: int) -> Place:
-        """Where step 0 .. total - 1 is."""
+        """The position of a step in 0 .. total - 1. Raises: ValueError beyond the last."""
         pictures = 0
-        for number, (stage, steps) in enumerate(
-            zip(self.config.stages, self.steps, strict=True), 1
-        ):
+        stages = self.config.stages
+        for number, (stage, steps) in enumerate(zip(stages, self.steps, strict=True), 1):
             if step < steps:
-                textured = bool(self.config.init) or any(
-                    earlier.trains_texture for earlier in self.config.stages[: number - 1]
+                trained = bool(self.config.init) or any(
+                    earlier.trains == "everything" for earlier in stages[: number - 1]
                 )
-                return Place(stage, number, step, steps, pictures + step * stage.batch, textured)
+                return Place(stage, number, step, steps, pictures + step * stage.batch, trained)
             pictures += steps * stage.batch
             step -= steps
-        raise ValueError(f"the run has {self.total} steps, asked for one {step + 1} beyond")
+        raise ValueError(f"expected a step below {self.total}, got one {step + 1} beyond")
 
     def photo(self, number: int) -> int:
-        """Which photo is the picture of this number, counted over the whole run: each once per epoch."""
+        """Index of the photo for a picture, counted over the whole run: each photo once per epoch."""
         epoch, position = divmod(number, self.photos)
         return int(_order(self.config.seed, epoch, self.photos)[position])
 
     def step_rng(self, step: int) -> np.random.Generator:
-        """For what a step's pictures share."""
+        """Random numbers shared by the pictures of a step."""
         return np.random.default_rng([self.config.seed, _STEP, step])
 
     def picture_rng(self, number: int) -> tuple[np.random.Generator, torch.Generator]:
-        """For what is a picture's own."""
+        """Random numbers of one picture."""
         sequence = np.random.SeedSequence([self.config.seed, _PICTURE, number])
         generator = torch.Generator().manual_seed(
             int(sequence.generate_state(1, np.uint64)[0] >> 1)

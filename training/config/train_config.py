@@ -1,7 +1,4 @@
-"""What a training run is: plain dataclasses, saved as JSON beside the run. Presets: `training.config.presets`.
-
-Sizes are in pixels of the gray input unless said otherwise. The docstring of a field is its help.
-"""
+"""The configuration of a training run: plain dataclasses, saved as JSON beside the run."""
 
 from __future__ import annotations
 
@@ -14,55 +11,47 @@ from training.config.stage import Stage, check_at_least
 
 Adversarial = Literal["ralsgan", "paper"]
 Precision = Literal["bf16", "float32"]
-FILES = {
-    "distillation_weights": "MobileNet's features",
-    "teacher": "a teacher's weights, made by training/teacher.py",
-}
 VGG16 = "hf:timm/vgg16.tv_in1k/model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Every choice of a run."""
+    """Everything that determines a run."""
 
     data: tuple[str, ...] = ()
-    """Photos: folders (searched recursively), lists (.txt, a path per line), shards (.tar)."""
+    """Photos to train on: folders (searched recursively), lists (.txt, a path per line), shards (.tar)."""
     output: str = ""
     """Folder of the run: config, checkpoints, log, pictures, weights."""
     validation: tuple[str, ...] = ()
-    """Photos for the figures and pictures during the run, as for data. Empty: none."""
+    """Photos for validation during the run, in the same forms as data. Empty: no validation."""
     init: str = ""
-    """Weights to start from: a file, "bundled", or "hf:owner/repo". Empty: a fresh network."""
+    """Weights to start from: a file, "bundled", or "hf:owner/repo". Empty: random weights."""
     network: SCSNetConfig = field(default_factory=SCSNetConfig)
-    """What the network is; ignored with init, whose file says it."""
+    """The architecture; with init, that of its file."""
     stages: tuple[Stage, ...] = (Stage(),)
     """The parts of the run, one after the other."""
+    augment: bool = True
+    """Train on random squares of 60 to 100 % of a photo's short side, mirrored half of the time; otherwise on the centre square."""
     siamese: bool = True
-    """A fresh network starts with phi_E^r as a copy of phi_E^s, keys as copies of queries."""
+    """With random weights: phi_E^r starts as a copy of phi_E^s, and keys as copies of queries."""
     precision: Precision = "bf16"
-    """Of the network's arithmetic; losses and weights are float32 always."""
+    """Precision of the network's arithmetic (autocast); weights and losses are always float32."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Of Adam, both networks."""
+    """Coefficients of Adam, for both networks."""
     weight_decay: float = 0.0
-    """Of Adam, both networks."""
+    """Weight decay of Adam, for both networks."""
     clip: float = 200.0
-    """Largest gradient norm. 0: no limit."""
+    """Largest gradient norm of the generator. 0: no limit."""
     ema: float = 0.999
-    """Decay of the moving average of the weights, which is what is validated and exported. 0: none."""
+    """Decay of the moving average of the weights, which is validated and exported. 0: no average."""
     adversarial_form: Adversarial = "ralsgan"
-    """Relativistic average least squares, or Eq. 7 as printed, of inverted polarity."""
+    """Relativistic average least squares, or Eq. 7 as printed ("paper"), whose polarity is inverted."""
     discriminator_width: int = 64
     """Channels of the first layer of the 70x70 PatchGAN."""
     perceptual_weights: str = VGG16
     """VGG features: .safetensors (torchvision names) or .npz (blockB_convI), a path or on the Hub."""
-    perceptual_float32: bool = True
-    """Compute the perceptual loss in float32; otherwise in the network's precision, which is faster."""
-    distillation_weights: str = ""
-    """MobileNet v1 features (.npz), needed with distillation."""
-    teacher: str = ""
-    """Weights of a teacher (training/teacher.py), needed with teaching."""
     seed: int = 0
-    """Of everything random; equal seeds and configs give equal runs."""
+    """Random seed; the same seed and config give the same run."""
     workers: int = 0
     """Processes that read photos, per training process. 0: read between the steps."""
     cache: float = 2.0
@@ -72,13 +61,13 @@ class TrainConfig:
     save_every: int = 250
     """Steps between checkpoints."""
     keep: int = 3
-    """Checkpoints kept, the newest ones."""
+    """Number of checkpoints kept, the newest ones; the best one is kept besides."""
     validate_every: int = 1000
-    """Steps between validations."""
+    """Steps between validations; there is one before the first step and one at the end of each stage."""
     validation_count: int = 48
-    """Photos of a validation."""
+    """Photos per validation."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """Of accelerate: tensorboard, wandb, trackio, mlflow, ..."""
+    """Trackers of accelerate: tensorboard, wandb, trackio, mlflow, ..."""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -87,6 +76,8 @@ class TrainConfig:
             check_at_least(self, name, 1)
         for name in ("weight_decay", "clip", "workers", "cache", "seed"):
             check_at_least(self, name, 0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2^63, got {self.seed}")
         check_at_least(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
@@ -98,13 +89,14 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for term, needed in (("distillation", "distillation_weights"), ("teaching", "teacher")):
-            if any(getattr(stage, term) for stage in self.stages) and not getattr(self, needed):
-                raise ValueError(f"{term} needs {needed}, a file: {FILES[needed]}")
         if self.network.head == "pixel_shuffle" and any(
             s.magnification != (4, 4) for s in self.stages
         ):
             raise ValueError('head="pixel_shuffle" magnifies by 4 only: magnification must be 4 4')
+
+    def uses(self, loss: str) -> bool:
+        """Whether any stage gives this loss a weight above 0."""
+        return any(getattr(stage, loss) for stage in self.stages)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -112,19 +104,25 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`, also after JSON; ValueError on unknown fields.
+        """The inverse of `to_dict`, also after JSON. Missing fields get their defaults.
 
-        One that is missing has its default: what a version did that did not have it yet.
+        Raises: ValueError for unknown fields and values out of range.
         """
-        stages = tuple(_build(Stage, stage) for stage in values.get("stages", ()))
+        stages = tuple(
+            _build(Stage, stage, f"stage {number}: ")
+            for number, stage in enumerate(values.get("stages", ()), 1)
+        )
         network = SCSNetConfig.from_dict(values.get("network"))
         return _build(cls, {**values, "stages": stages, "network": network})
 
 
-def _build(cls: type, values: Mapping[str, Any]) -> Any:
+def _build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ValueError(
-            f"{cls.__name__} has no field {unknown[0]!r}, it has {', '.join(sorted(known))}"
+            f"{prefix}{cls.__name__} has no field {unknown[0]!r}, it has {', '.join(sorted(known))}"
         )
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from error

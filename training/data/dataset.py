@@ -1,4 +1,4 @@
-"""Photos -> training pairs: a gray low-resolution input, its true colours at any magnification."""
+"""Photos -> training batches: gray low-resolution inputs, their targets at any magnification, and references."""
 
 from __future__ import annotations
 
@@ -13,45 +13,60 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.config.schedule import Place, Plan
 from training.data.degradations import degrade
-from training.data.photos import BadPhotoError, Cache, Entry
+from training.data.photos import BadPhotoError, Cache, Entry, centre_square
 from training.data.references import Distortion, draw_distortion
-from training.teaching import SIZE
 
 BICUBIC = Image.Resampling.BICUBIC
-TRIES = 100  # bad photos in a row before giving up
+TRIES = 100
+"""Unreadable photos in a row before giving up."""
 
 
 class Batch(NamedTuple):
-    """One training batch (a part of it, for one process), sRGB in 0..1."""
+    """One training batch (the share of one process in one accumulated part), sRGB in 0..1, float32."""
 
-    seen: Tensor
-    """(B, 3, size, size): what the network sees the L of; degraded, or the same as `low`."""
+    input: Tensor
+    """(B, 3, size, size): the network's input is its L; `low`, degraded or not."""
     low: Tensor
-    """(B, 3, size, size): the photo, bicubic, at the input's size."""
+    """(B, 3, size, size): the photos at the input's size."""
     high: Tensor
-    """(B, 3, h, w): the truth in the window of the output grid."""
-    wide: Tensor
-    """(B, 3, 256, 256): the photo as a teacher looks at it; (B, 3, 0, 0) where none is asked."""
+    """(B, 3, h, w): the target in the window of the output grid."""
+    reference: Tensor
+    """(B, 3, size, size): the photos whose elastic copies are the references; `low`, or other photos of the batch."""
     distortion: Distortion
-    """Makes the references out of `low`."""
+    """Makes the elastic copies of `reference`."""
     size: tuple[int, int]
-    """The output grid."""
+    """Height and width of the output grid."""
     window: tuple[int, int, int, int]
     """Top, left, height, width in the output grid."""
-    working_size: int
-    """Of the colour branch."""
     skipped: tuple[str, ...]
-    """Bad photos that others stand in for: which and why."""
+    """Unreadable photos that were replaced by the next ones, with reasons."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("seen", "low", "high", "wide")}
-        distortion = Distortion(*(t.to(device) for t in self.distortion))
-        return self._replace(**moved, distortion=distortion)
+        """Move the tensors to a device, asynchronously from pinned memory."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return self._replace(
+            input=move(self.input),
+            low=move(self.low),
+            high=move(self.high),
+            reference=move(self.reference),
+            distortion=Distortion(*map(move, self.distortion)),
+        )
+
+
+class Example(NamedTuple):
+    """One picture of a batch, sRGB uint8 (H, W, 3); see `Batch`."""
+
+    input: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    distortion: Distortion
 
 
 class Pairs(Dataset[Batch]):
-    """Batch number (step, part) -> the pictures of this process, by `Plan` and the seed alone."""
+    """Batches by (step, part), of this process's share; a pure function of plan, seed and photos."""
 
     def __init__(
         self, entries: Sequence[Entry], plan: Plan, rank: int = 0, processes: int = 1
@@ -60,66 +75,71 @@ class Pairs(Dataset[Batch]):
         self.photos = Cache(entries, plan.config.cache * 1e9)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        """The `part`-th part of a step's batch."""
+        """The `part`-th part of a step's batch.
+
+        Unrelated references: picture n of the whole batch gets the photo of picture n - 1, whatever the number of
+        processes and parts.
+        """
         step, part = key
         place = self.plan.place(step)
         stage = place.stage
         rng = self.plan.step_rng(step)
         low, high = stage.magnification
-        magnification = low * (high / low) ** rng.random()
-        target = max(1, round(stage.size * magnification))
+        target = max(1, round(stage.size * low * (high / low) ** rng.random()))
         side = min(stage.window or target, target)
         top, left = (int(v) for v in rng.integers(0, target - side + 1, 2))
-        working = int(rng.choice(stage.working_sizes)) if stage.working_sizes else stage.size
         count = stage.batch // (stage.accumulate * self.processes)
-        start = place.pictures + (part * self.processes + self.rank) * count
+        first = (part * self.processes + self.rank) * count
         skipped: list[str] = []
-        pictures = [
-            self._picture(number, target, (top, left, side), place, skipped)
-            for number in range(start, start + count)
-        ]
-        seen, small, truth, wide, distortions = zip(*pictures, strict=True)
+        examples = {
+            number: self._make_example(number, target, (top, left, side), place, skipped)
+            for number in range(first, first + count)
+        }
+        references = [examples[n].low for n in examples]
+        if place.unrelated:
+            before = (first - 1) % stage.batch
+            if before not in examples:
+                other = self._make_example(before, target, (top, left, side), place, skipped)
+                references = [other.low, *references[:-1]]
+            else:
+                references = [references[-1], *references[:-1]]
+        inputs, small, targets, distortions = zip(*examples.values(), strict=True)
         return Batch(
-            stack_photos(seen),
+            stack_photos(inputs),
             stack_photos(small),
-            stack_photos(truth),
-            stack_photos(wide),
+            stack_photos(targets),
+            stack_photos(references),
             Distortion(*(torch.cat(parts) for parts in zip(*distortions, strict=True))),
             (target, target),
             (top, left, side, side),
-            working,
             tuple(skipped),
         )
 
-    def some(self, step: int, count: int) -> Tensor:
-        """Pictures from this step on as inputs, sRGB (count, 3, size, size), the same in every process."""
-        place = self.plan.place(step)
-        size, first = place.stage.size, place.pictures
-        numbers = range(first, first + count)
-        return stack_photos([self._picture(n, size, (0, 0, size), place, [])[1] for n in numbers])
-
-    def _picture(
+    def _make_example(
         self,
         number: int,
         target: int,
         window: tuple[int, int, int],
         place: Place,
         skipped: list[str],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Distortion]:
+    ) -> Example:
+        """Picture `number` of the whole batch; target: side of the output grid; window: top, left, side."""
         stage = place.stage
+        number += place.pictures
         rng, generator = self.plan.picture_rng(number)
-        top, left, side = window
-        crop = crop_random_square(self._photo(number, skipped), rng, target)
-        full = crop.resize((target, target), BICUBIC)
+        photo = self._read(number, skipped)
+        if self.plan.config.augment:
+            full = crop_random_square(photo, rng, target).resize((target, target), BICUBIC)
+        else:
+            full = centre_square(photo, target)
         low = np.asarray(full.resize((stage.size, stage.size), BICUBIC))
-        truth = np.asarray(full)[top : top + side, left : left + side]
-        seen = degrade(low, rng) if rng.random() < stage.degrade else low
-        look = SIZE if stage.teaching and place.automatic else 0
-        wide = np.asarray(crop.resize((look, look), BICUBIC)) if look else low[:0, :0]
-        return seen, low, truth, wide, draw_distortion(1, generator)
+        top, left, side = window
+        high = np.asarray(full)[top : top + side, left : left + side]
+        gray = degrade(low, rng) if rng.random() < stage.degrade else low
+        return Example(gray, low, high, draw_distortion(1, generator))
 
-    def _photo(self, number: int, skipped: list[str]) -> np.ndarray:
-        """The photo whose turn it is; for a bad one the next in the list stands in."""
+    def _read(self, number: int, skipped: list[str]) -> np.ndarray:
+        """The photo of a picture; an unreadable one is replaced by the next in the list."""
         index = self.plan.photo(number)
         for offset in range(min(TRIES, self.plan.photos)):
             try:
@@ -130,7 +150,7 @@ class Pairs(Dataset[Batch]):
 
 
 class _Keys:
-    """(step, part) from `start` to the end, as a sampler."""
+    """A sampler of (step, part), from step `start` to the end."""
 
     def __init__(self, plan: Plan, start: int) -> None:
         self.plan, self.start = plan, start
@@ -141,7 +161,7 @@ class _Keys:
                 yield step, part
 
 
-def _as_is(batch: Any) -> Any:
+def _return_unchanged(batch: Any) -> Any:
     return batch
 
 
@@ -154,8 +174,8 @@ def make_loader(pairs: Pairs, start: int) -> Iterator[Batch]:
             batch_size=None,
             sampler=_Keys(pairs.plan, start),
             num_workers=workers,
-            collate_fn=_as_is,
-            generator=torch.Generator(),  # the global one is left alone
+            collate_fn=_return_unchanged,
+            generator=torch.Generator(),  # the global generator stays untouched
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if workers else None,
         )
@@ -163,7 +183,7 @@ def make_loader(pairs: Pairs, start: int) -> Iterator[Batch]:
 
 
 def crop_random_square(photo: np.ndarray, rng: np.random.Generator, smallest: int) -> Image.Image:
-    """A random square of 60 to 100 % of the short side, not below `smallest`, mirrored half the time."""
+    """A random square of 60 to 100 % of the short side, at least `smallest` pixels, mirrored half of the time."""
     height, width = photo.shape[:2]
     short = min(height, width)
     side = min(short, max(smallest, round(short * rng.uniform(0.6, 1.0))))
@@ -173,5 +193,5 @@ def crop_random_square(photo: np.ndarray, rng: np.random.Generator, smallest: in
 
 
 def stack_photos(pictures: Sequence[np.ndarray]) -> Tensor:
-    """uint8 (H, W, 3) each -> (B, 3, H, W) in 0..1."""
+    """uint8 (H, W, 3) each -> float32 (B, 3, H, W) in 0..1."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

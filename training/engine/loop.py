@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import json
 from collections.abc import Callable
@@ -14,12 +13,9 @@ import torch
 from accelerate.accelerator import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
-from torch import nn
 
 from scsnet.atomic_write import LEFTOVERS, open_atomic
-from scsnet.color import normalize_lab, rgb_to_lab
 from scsnet.device import cpu_multiplies_bfloat16
-from training.carrying import check, start_references
 from training.config import TrainConfig
 from training.config.schedule import Plan
 from training.data.dataset import Pairs, make_loader
@@ -31,12 +27,10 @@ from training.engine.signals import Stopping
 from training.engine.step import Trainer
 from training.evaluation.validation import Validation
 from training.export import CARD, PICTURE, WEIGHTS, export
-from training.models.auxiliary_heads import start_head
 from training.paths import save_text
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-FITTED_ON = 240  # photos, for references that start anew
 
 
 def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
@@ -144,8 +138,6 @@ def _train(config: TrainConfig, resume: bool, on_step: Callable[[int], Any] | No
     if not main and resume and newest is not None:
         state = checkpoints.load(newest)
     trainer = Trainer(config, plan, accelerator)
-    if any(stage.references_anew for stage in config.stages):
-        check(trainer.net.config)
     if state is not None:
         trainer.load_state(state)
         if main and state["photos"] != plan.photos:
@@ -200,10 +192,6 @@ def _steps(
     parts = make_loader(pairs, trainer.step)
     while trainer.step < plan.total:
         place = plan.place(trainer.step)
-        if place.stage.references_anew and not place.step:
-            _references_anew(trainer, pairs)
-        if place.stage.head_anew and not place.step:
-            _head_anew(trainer, pairs)
         terms, skipped = trainer.advance(parts)
         step = trainer.step
         end_of_stage = place.step + 1 == place.steps
@@ -232,21 +220,3 @@ def _steps(
                 checkpoints.save(output / CHECKPOINTS, step, trainer.state(), config.keep)
             raise RunError(f"stopped at step {step}; --resume goes on from there")
 
-
-def _references_anew(trainer: Trainer, pairs: Pairs) -> None:
-    """Fit phi_E^r and PVCAttn to the result so far, and go on from there: the average and Adam begin anew."""
-    fitted = copy.deepcopy(trainer.result).cpu()
-    lab = rgb_to_lab(pairs.some(trainer.step, FITTED_ON))
-    start_references(fitted, normalize_lab(lab, fitted.config), trainer.config.seed)
-    for net in {trainer.net, trainer.result}:
-        net.load_state_dict(fitted.state_dict())
-    for optimizer in trainer.optimizers:
-        optimizer.state.clear()
-
-
-def _head_anew(trainer: Trainer, pairs: Pairs) -> None:
-    """Fit the head of coarse stages to what the network makes by now."""
-    head = trainer.generator.supervision.heads["attended"]
-    assert isinstance(head, nn.Conv2d)
-    lab = rgb_to_lab(pairs.some(trainer.step, FITTED_ON).to(trainer.device))
-    start_head(trainer.net, head, normalize_lab(lab, trainer.net.config))

@@ -85,7 +85,7 @@ class Validation:
         self, net: SCSNet, low: Tensor, references: Tensor | None, target: int, place: Place
     ) -> Tensor:
         """RGB (N, 3, h, w) -> LAB (N, 3, target, target) on the CPU."""
-        device, size = next(net.parameters()).device, place.stage.size
+        device = next(net.parameters()).device
         parts = []
         for start in range(0, len(low), AT_ONCE):
             batch = slice(start, start + AT_ONCE)
@@ -94,8 +94,8 @@ class Validation:
                 memory = None
                 if references is not None:
                     lab = normalize_lab(rgb_to_lab(references[batch].to(device)), net.config)
-                    memory = net.encode_reference([lab], size)
-                features = net.encode(luminance, memory, working_size=size)
+                    memory = net.encode_reference([lab])
+                features = net.encode(luminance, memory)
                 parts.append(
                     denormalize_lab(net.decode(features, (target, target)), net.config).cpu()
                 )
