@@ -18,7 +18,6 @@ from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.cpm import CPM
 from training.config import TrainConfig
 from training.config.cli import Parser
-from training.config.schedule import Plan
 from training.engine import checkpoints
 from training.engine.logging import LOG, read_last_figures
 from training.paths import save_text
@@ -126,8 +125,7 @@ def figures_table(card: Mapping[str, Any]) -> Iterator[str]:
     if not figures:
         yield "None: there was no validation before this step."
         return
-    plan = Plan(TrainConfig.from_dict(training), card["photos"])
-    stage = plan.place(min(int(figures["step"]), plan.total) - 1).stage
+    stage = TrainConfig.from_dict(training).stages[-1]
     yield (
         f"At step {figures['step']:g}, on at most {training['validation_count']} photos of "
         f"{', '.join(training['validation'])}: {stage.size} px, magnified by {stage.magnification[1]:g}."

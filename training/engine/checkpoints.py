@@ -20,6 +20,8 @@ UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 """What comes of a file in which any bit may have changed."""
+BEST = "best.pt"
+"""The checkpoint with the highest validation PSNR of automatic colours."""
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
@@ -67,6 +69,18 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         ) from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
+    return path
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> Path:
+    """Write a state as best.pt, replacing the one before. Raises: RunError where it cannot be written."""
+    path = folder / BEST
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open_atomic(path) as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"{path} cannot be written: {_reason(error)}") from error
     return path
 
 

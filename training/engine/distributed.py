@@ -1,4 +1,4 @@
-"""One process or many: the few places where a loss has to know."""
+"""Collectives of the trainer; with a single process they do nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class _Sum(torch.autograd.Function):
@@ -51,3 +51,27 @@ def average_over_processes(values: Tensor) -> Tensor:
             dist.all_reduce(values)
             values /= dist.get_world_size()
     return values
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process; every process has to call it, and gets the same answer."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def find_difference(module: nn.Module) -> str:
+    """Name of the first parameter that is not the same in all processes; empty if all agree."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return ""
+    different = ""
+    for name, parameter in module.named_parameters():
+        first = parameter.detach().clone()
+        dist.broadcast(first, 0)
+        if not different and any_process(
+            not torch.equal(first, parameter.detach()), parameter.device
+        ):
+            different = name
+    return different

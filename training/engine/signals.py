@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Stopping:
-    """While it is entered, the first signal only sets `asked`; a second one interrupts at once."""
+    """While it is entered, the first signal only sets `requested`; a second one interrupts at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -24,9 +24,9 @@ class Stopping:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
     def __exit__(
         self,
