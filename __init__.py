@@ -4,6 +4,7 @@ There is no NODE_CLASS_MAPPINGS: where it exists, ComfyUI never calls comfy_entr
 """
 
 import logging
+import re
 
 WEB_DIRECTORY = "./web"
 OLDEST_HOST = (0, 3, 64)
@@ -16,7 +17,10 @@ def _host() -> tuple[int, ...]:
         from comfyui_version import __version__
     except ImportError:
         return (0,)
-    return tuple(int(part) for part in __version__.split(".")[:3] if part.isdecimal())
+    numbers = re.match(
+        r"(\d+)\.(\d+)(?:\.(\d+))?", __version__
+    )  # ignores endings: rc1, -beta, +cu128
+    return tuple(int(part or 0) for part in numbers.groups()) if numbers else (0,)
 
 
 if _host() >= OLDEST_HOST:

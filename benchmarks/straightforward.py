@@ -18,7 +18,7 @@ from scsnet import SCSNet
 from scsnet.attention import PVCAttn, VCAttn, pool
 from scsnet.cpm import CPM
 from scsnet.layers import upsample
-from scsnet.tiling import pad_to_stride, resize_to_working_size
+from scsnet.resample import pad_to_stride, resize_to_working_size
 
 
 def vcattn(level: VCAttn, source: Tensor, references: Sequence[Tensor]) -> Tensor:

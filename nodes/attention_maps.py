@@ -12,8 +12,7 @@ from torch import Tensor
 from ..scsnet import SCSNet
 from ..scsnet.attention import LEVELS, Memory
 from ..scsnet.attention_figures import Heat, draw_attention, draw_valves, stack_figures
-from ..scsnet.resample import resample_bicubic
-from ..scsnet.tiling import STRIDE
+from ..scsnet.resample import STRIDE, resample_bicubic
 from . import host
 
 ATTENTION, VALVES, BOTH = "attention", "valves", "both"

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..scsnet import Features, ReferenceFeatures, SCSNet
 from ..scsnet.color import rgb_to_lightness
 from ..scsnet.pipeline import encode_picture, encode_references, render
-from ..scsnet.resample import resample_bicubic
-from ..scsnet.tiling import Window, resize_to_working_size
+from ..scsnet.resample import resample_bicubic, resize_to_working_size
+from ..scsnet.tiling import Window
 from . import host, memory_estimates
 from .image_tensors import Picture, to_float
 from .types import Lab, Model
@@ -63,9 +63,10 @@ def _encode(
     net: SCSNet, tiles: host.Tiles, rgb: Tensor, near: ReferenceFeatures | tuple[()], working_size: int | None,
     report: host.Report,
 ) -> Features:  # fmt: skip
+    largest = host.render_tile()
     return tiles.run(
         lambda tile: encode_picture(
-            net, rgb, near, working_size=working_size, tile=tile, progress=report
+            net, rgb, near, working_size=working_size, tile=min(tile, largest), progress=report
         )
     )
 

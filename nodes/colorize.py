@@ -9,7 +9,7 @@ from torch import Tensor
 from ..scsnet import Features
 from ..scsnet.attention import Memory
 from ..scsnet.features import list_tensors, move_features
-from ..scsnet.tiling import compute_working_shape, resize_to_working_size
+from ..scsnet.resample import compute_working_shape, resize_to_working_size
 from . import host
 from .batching import colorize
 from .compat import schema
@@ -39,7 +39,8 @@ def _working_size() -> io.Input:
 def _strength() -> io.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=3.0, step=0.05, round=0.001, optional=True,
-        tooltip="Factor on the colours: 0 is gray, 1 as predicted, above 1 more vivid.",
+        tooltip="Factor on the colours: 0 is gray, 1 as predicted, above 1 more vivid. Colorizes again when it changes; the one on "
+        "SCS Continuous Upscale does not.",
     )  # fmt: skip
 
 
@@ -129,12 +130,13 @@ class SCSColorizeReference(io.ComfyNode):
                 _strength(),
             ],
             advanced=["working_size"],
+            # the photo's slot among the inputs: a bypassed node hands the photo on
             outputs=[
                 _lab_output(),
+                _image_output(),
                 SCSAttention.Output(
                     "attention", display_name="attention", tooltip="For SCS Attention Map."
                 ),
-                _image_output(),
             ],
         )
 
@@ -161,13 +163,12 @@ class SCSColorizeReference(io.ComfyNode):
             network, picture, near, one_per_picture=one_each, working_size=working_size or None, strength=strength, seen=looks.take
         )  # fmt: skip
         bound = working_size or network.config.working_size
-        with host.interruptible():
-            thumbnails, given = small(picture), small(near)
+        thumbnails, given = small(picture), small(near)
         attention = Attention(
             network, tuple(looks.queries), tuple(looks.memories), compute_working_shape(*picture.size, bound), thumbnails,
             (given,) if one_each else tuple(given.split(1)), compute_working_shape(*near.size, bound),
         )  # fmt: skip
-        return io.NodeOutput(lab, attention, colored)
+        return io.NodeOutput(lab, colored, attention)
 
 
 class Looks:

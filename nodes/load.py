@@ -133,8 +133,7 @@ def load(name: str, hub_id: str, dtype: str) -> Model:
     """The network under the host's memory management."""
     chosen = host.network_dtype(dtype)
     path = find(name, hub_id)
-    with host.interruptible():
-        net = checkpoint.load(path, dtype=chosen)
+    net = checkpoint.load(path, dtype=chosen)
     if net.config.head != "cpm":
         raise ValueError(
             f"{path} holds the fixed x4 network of an ablation; the nodes need one for all sizes (head 'cpm')"

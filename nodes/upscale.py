@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import floor
 from typing import Literal
 
@@ -99,7 +100,7 @@ class SCSContinuousUpscale(io.ComfyNode):
                     "size_by", options=[SCALE, SIZE, MEGAPIXELS], default=SCALE, tooltip="Which of the numbers below counts."
                 ),
                 io.Float.Input(
-                    "scale", default=4.0, min=SMALLEST, max=LARGEST, step=0.1, round=0.0001,
+                    "scale", default=4.0, min=SMALLEST, max=LARGEST, step=0.01, round=0.0001,
                     tooltip="Times the photo's own size; any decimal. Counts when size_by is 'scale'.",
                 ),
                 io.Int.Input(
@@ -113,7 +114,7 @@ class SCSContinuousUpscale(io.ComfyNode):
                     "'width and height'.",
                 ),
                 io.Float.Input(
-                    "megapixels", default=4.0, min=0.0001, max=1500.0, step=0.5, round=0.0001, optional=True,
+                    "megapixels", default=4.0, min=0.0001, max=1500.0, step=0.01, round=0.0001, optional=True,
                     tooltip="Millions of pixels in all, in the photo's shape. Counts when size_by is 'megapixels'.",
                 ),
                 io.Boolean.Input(
@@ -130,6 +131,10 @@ class SCSContinuousUpscale(io.ComfyNode):
                     tooltip="Use the luminance of this picture instead, for example of a restored or enlarged copy. It "
                     "is brought to the size of the whole result. One, or one per picture.",
                 ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=3.0, step=0.05, round=0.001, optional=True,
+                    tooltip="Another factor on the colours, beside that of SCS Colorize. Changing it colorizes nothing again.",
+                ),
             ],
             advanced=["window_x", "window_y", "window_width", "window_height"],
             outputs=[io.Image.Output("image", display_name="image", tooltip="The photo at the size asked for.")],
@@ -139,7 +144,7 @@ class SCSContinuousUpscale(io.ComfyNode):
     def execute(
         cls, lab: object, size_by: str = SCALE, scale: float = 4.0, width: int = 0, height: int = 0,
         megapixels: float = 4.0, keep_luminance: bool = False, window_x: float = 0.0, window_y: float = 0.0,
-        window_width: float = 1.0, window_height: float = 1.0, luminance_image: object = None,
+        window_width: float = 1.0, window_height: float = 1.0, luminance_image: object = None, strength: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
         """Errors: ValueError for wrong wiring, sizes and windows, or too little room; out of memory."""
         bundle = checked(lab, Lab, "lab")
@@ -148,7 +153,12 @@ class SCSContinuousUpscale(io.ComfyNode):
         size = target_size(bundle.size, size_by, scale, width, height, megapixels, most)
         window = pixel_window(size, window_x, window_y, window_width, window_height)
         return io.NodeOutput(
-            upscale(bundle, size, window, luminance_of(bundle, keep_luminance, luminance_image))
+            upscale(
+                replace(bundle, strength=bundle.strength * strength),
+                size,
+                window,
+                luminance_of(bundle, keep_luminance, luminance_image),
+            )
         )
 
 

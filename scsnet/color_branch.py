@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .attention import AddedReference, BCAttn, Memory, PVCAttn, VCAttn, pool
 from .config import SCSNetConfig
 from .layers import ConvBlock, activate, channels_last, conv3x3, upsample
-from .tiling import STRIDE
+from .resample import STRIDE
 
 
 class Encoder(nn.Module):

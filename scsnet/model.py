@@ -18,29 +18,26 @@ from torch import Tensor, nn
 from .attention import Memory
 from .color_branch import ColorBranch
 from .config import SCSNetConfig
-from .cpm import CPM, Axis, build_axis, dispatch
-from .cpm.pixel_shuffle import FACTOR, PixelShuffle
+from .cpm import CPM, Axis, PixelShuffle, build_axis
+from .cpm.pixel_shuffle import FACTOR
 from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
-from .resample import compute_centred_taps, resample, resample_features
-from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
-from .tiling import (
-    Window,
-    crop,
-    join_blocks,
+from .resample import (
+    compute_centred_taps,
     pad_to_stride,
+    resample,
+    resample_features,
     resize_to_working_size,
-    validate_window,
 )
+from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
+from .tiling import Window, crop, join_blocks, validate_window
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each tile; what it raises ends the work."""
 
-BLOCK = (64, 256)  # output pixels that CPM maps at a time: 8 MiB of hidden features in bfloat16
 TILE_KEPT = (
     192  # the same as TILE on a CPU where F_tex is kept, and no margin is needed: F_cs of 18 MiB
 )
-FUSED_BLOCK = (1024, 1024)  # the same where CPM is one kernel, which keeps none of them in memory
 KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex that encode keeps; beyond, decode makes it in tiles
 
 
@@ -155,7 +152,7 @@ class SCSNet(nn.Module):
         if features.texture is not None and device.type == "cpu":
             tile = min(tile, TILE_KEPT)
         if block is None:
-            block = BLOCK if dispatch.plan(self.head, features.color) is None else FUSED_BLOCK
+            block = self.head.block_size(features.color)
         # Output pixels whose source pixels fill about one tile; blocks divide it evenly.
         step = (
             max(1, int(tile * size[0] / source_height)),
@@ -171,7 +168,7 @@ class SCSNet(nn.Module):
             # One pixel more to each side for the 3x3 convolution, where the picture has one.
             up, lead = max(0, top - 1), max(0, left - 1)
             down, trail = min(source_height, bottom + 1), min(source_width, right + 1)
-            hidden = self.head.folded(
+            hidden = self.head.fold_first_layer(
                 self.gathered(features, Window(up, lead, down - up, trail - lead))
             )
             for place in blocks:
@@ -241,6 +238,7 @@ class SCSNet(nn.Module):
             whole[..., top : top + block.height, left : left + block.width] = lab
         return whole
 
+    @torch.inference_mode()
     def attention(
         self, features: Features, points: Sequence[tuple[float, float]], level: int = 0
     ) -> tuple[Tensor, ...]:
@@ -258,6 +256,7 @@ class SCSNet(nn.Module):
         memories = self._memories(features)
         return self.color_branch.attention(features.source, memories, points, shape, level)
 
+    @torch.inference_mode()
     def valves(self, features: Features, level: int = 0) -> tuple[Tensor, Tensor]:
         """V1 and V2 of a level (Fig. 4), each (B, 1, h, w): what passes of the source and the references."""
         return self.color_branch.valves(features.source, self._memories(features), level)

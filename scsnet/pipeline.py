@@ -17,9 +17,9 @@ from torch import Tensor
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
 from .model import Progress, SCSNet
-from .resample import resample_bicubic
+from .resample import resample_bicubic, resize_to_working_size
 from .texture import TILE
-from .tiling import Window, resize_to_working_size, validate_window
+from .tiling import Window, validate_window
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000

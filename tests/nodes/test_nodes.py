@@ -246,12 +246,12 @@ def test_references_shared_or_one_each(nodes, model, photo):
     encoder = model.patcher.model.color_branch.reference_encoder
     calls = []
     encoder.register_forward_hook(lambda *_: calls.append(1))
-    shared = by_reference(nodes, model, batch, references)[2]
+    shared = by_reference(nodes, model, batch, references)[1]
     assert len(calls) == 2  # two references, once each, for two pictures
-    each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[2]
+    each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[1]
     for i in range(2):
-        both = by_reference(nodes, model, batch[i : i + 1], references)[2]
-        own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[2]
+        both = by_reference(nodes, model, batch[i : i + 1], references)[1]
+        own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[1]
         assert torch.allclose(shared[i], both[0], atol=1e-5)
         assert torch.allclose(each[i], own[0], atol=1e-5)
     assert not torch.allclose(shared, each, atol=1e-4)
@@ -260,8 +260,8 @@ def test_references_shared_or_one_each(nodes, model, photo):
 def test_gray_and_transparent_references_are_legal(nodes, model, photo):
     gray = torch.rand(1, 20, 28, 1)
     assert torch.allclose(
-        by_reference(nodes, model, photo, gray)[2],
-        by_reference(nodes, model, photo, torch.cat([gray.expand(-1, -1, -1, 3), gray], dim=-1))[2],
+        by_reference(nodes, model, photo, gray)[1],
+        by_reference(nodes, model, photo, torch.cat([gray.expand(-1, -1, -1, 3), gray], dim=-1))[1],
         atol=1e-5,
     )
 
@@ -338,7 +338,7 @@ def test_wrong_points(nodes, text, message):
 
 def test_attention_outputs(nodes, model, photo):
     batch = torch.cat([photo, 1 - photo])
-    attention = by_reference(nodes, model, batch, torch.rand(3, 20, 28, 3))[1]
+    attention = by_reference(nodes, model, batch, torch.rand(3, 20, 28, 3))[2]
     output = nodes.AttentionMapViz.execute(attention, "0.2, 0.3; 0.9, 0.9")
     figure, heat, mask = output.args
     assert figure.shape[0] == 2
@@ -363,7 +363,7 @@ def test_the_heat_is_where_the_network_looks(nodes, model):
     level.query.load_state_dict(level.key.state_dict())
     torch.manual_seed(3)
     features = torch.randn(1, 32, 8, 8)
-    attention = by_reference(nodes, model, torch.rand(1, 32, 32, 3), torch.rand(1, 32, 32, 3))[1]
+    attention = by_reference(nodes, model, torch.rand(1, 32, 32, 3), torch.rand(1, 32, 32, 3))[2]
     memory = model.patcher.model.color_branch.cross_attention.remember([features])
     from dataclasses import replace
 
@@ -384,7 +384,7 @@ def test_points_have_one_colour_in_figures_and_in_the_browser(root):
 
 
 def test_a_level_that_is_not_there(nodes, model, photo):
-    attention = by_reference(nodes, model, photo, photo)[1]
+    attention = by_reference(nodes, model, photo, photo)[2]
     with pytest.raises(ValueError, match="level: this network has D1, D2, D4, got 'D8'"):
         nodes.AttentionMapViz.execute(attention, "0.5, 0.5", level="D8")
 
@@ -411,13 +411,13 @@ def test_progress_goes_up_to_the_end(nodes, model, photo, host):
     assert len(host.progress) > 6  # per tile, not only per picture
 
 
-def test_an_interruption_stops_wherever_it_comes(nodes, model, photo, host):
-    auto(nodes, model, photo)  # the first call tries oneDNN's operators
+def test_an_interruption_stops_after_the_running_tile(nodes, model, host):
+    photo = torch.rand(1, 200, 400, 3)  # several tiles
     host.asked = 0
     auto(nodes, model, photo)
     whole = host.asked
-    assert whole > 100
-    for after in range(0, whole, whole // 7):
+    assert whole >= 6
+    for after in range(whole):
         host.asked, host.interrupt_after = 0, after
         with pytest.raises(InterruptError):
             auto(nodes, model, photo)
@@ -437,7 +437,7 @@ def test_less_memory_means_smaller_tiles(nodes, model, photo, host):
 
     type(net).decode_tiles = scarce
     assert torch.allclose(auto(nodes, model, photo)[1], whole, atol=1e-5)
-    assert sides == [nodes.host.CPU_TILE, 256, 128, 64]
+    assert sides == [192, 192, 128, 64]  # 512 and 256 pixels are bounded on a CPU
     assert host.emptied == 3
 
 
@@ -488,20 +488,20 @@ def test_a_bundle_that_is_too_large_goes_without_texture(nodes, model, photo, ho
 
 
 def test_bundles_do_not_carry_the_references(nodes, model, photo):
-    lab, attention, _ = by_reference(nodes, model, photo, photo)
+    lab, _, attention = by_reference(nodes, model, photo, photo)
     assert lab.features[0].reference is None
     assert [q.shape for q in attention.queries] == [(1, 32, 6, 8)]
 
 
 def test_references_travel_once_or_with_their_pictures(nodes, model, photo):
     batch, references = torch.cat([photo] * 3), torch.rand(3, 20, 28, 3)
-    shared = by_reference(nodes, model, batch, references)[1]
+    shared = by_reference(nodes, model, batch, references)[2]
     assert (len(shared.queries), len(shared.memories)) == (3, 1)
-    each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[1]
+    each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[2]
     assert (len(each.queries), len(each.memories)) == (3, 3)
     heats = nodes.AttentionMapViz.execute(each, "0.5, 0.5").args[2]
     for i in range(3):
-        own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[1]
+        own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[2]
         assert torch.allclose(
             heats[i], nodes.AttentionMapViz.execute(own, "0.5, 0.5").args[2][0], atol=1e-5
         )
@@ -514,7 +514,7 @@ def test_too_many_pictures_are_said_to_be(nodes, model, photo, host):
 
 
 def test_bundles_say_in_a_few_words_what_they_are(nodes, model, photo):
-    lab, attention, _ = by_reference(nodes, model, torch.cat([photo] * 3), photo)
+    lab, _, attention = by_reference(nodes, model, torch.cat([photo] * 3), photo)
     assert str(model) == "SCSNET_MODEL(test, torch.float32)"
     assert str(lab) == "SCS_LAB(3 pictures of 32 x 24 pixels)"
     assert str(attention) == "SCS_ATTENTION(3 pictures, 1 references)"
@@ -551,3 +551,23 @@ def test_images_in_the_hosts_own_type(nodes, model, photo):
     lab, image = auto(nodes, model, photo)
     assert image.dtype == torch.float16
     assert upscaled(nodes, lab, scale=1.5).dtype == torch.float16
+
+
+def test_strength_of_the_upscaler(nodes, model, photo):
+    """It multiplies that of the colorizer, and 0 is gray."""
+    lab = auto(nodes, model, photo)[0]
+    twice = auto(nodes, model, photo, strength=2.0)[0]
+    upscale = nodes.SCSContinuousUpscale.execute
+    (plain,) = upscale(twice, scale=1.5).args
+    (later,) = upscale(lab, scale=1.5, strength=2.0).args
+    assert torch.equal(plain, later)
+    (gray,) = upscale(lab, scale=1.5, strength=0.0).args
+    assert torch.allclose(gray[..., 0], gray[..., 2], atol=2e-3)
+
+
+def test_a_bypassed_node_hands_on_the_photo(nodes):
+    """The frontend gives an output the input of its own slot if the types agree."""
+    for node in (nodes.SCSColorizeAuto, nodes.SCSColorizeReference):
+        schema = node.define_schema()
+        inputs, outputs = [i.id for i in schema.inputs], [o.id for o in schema.outputs]
+        assert inputs.index("image") == outputs.index("colorized")

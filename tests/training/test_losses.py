@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from training import losses
 from training.data.degradations import degrade
@@ -34,12 +34,12 @@ def test_soft_differences_count_by_their_square():
 def test_l1_settles_at_the_median_and_squares_at_the_mean():
     truth = torch.zeros(1, 3, 1, 5)
     truth[:, 1, :, 3:] = 30.0  # two of five have a colour
-    for delta, settled in ((0.0, 0.0), (80.0, 12.0)):
+    for huber_delta, settled in ((0.0, 0.0), (80.0, 12.0)):
         guess = torch.tensor(5.0, requires_grad=True)
         descent = torch.optim.Adam([guess], lr=0.2)
         for _ in range(400):
             predicted = torch.stack([torch.zeros(()), guess, torch.zeros(())]).view(1, 3, 1, 1)
-            loss = losses.content_loss(predicted.expand_as(truth), truth, huber_delta=delta)
+            loss = losses.content_loss(predicted.expand_as(truth), truth, huber_delta=huber_delta)
             descent.zero_grad()
             loss.backward()
             descent.step()
@@ -139,6 +139,16 @@ def vgg16_file(tmp_path):
         index += 1
     save_file(tensors, tmp_path / "vgg16.safetensors")
     return str(tmp_path / "vgg16.safetensors")
+
+
+def test_missing_blocks_are_named(vgg16_file, tmp_path, capsys):
+    tensors = load_file(vgg16_file)
+    kept = {k: v for k, v in tensors.items() if k.split(".")[1] in ("0", "2", "5", "7")}
+    save_file(kept, tmp_path / "short.safetensors")
+    assert len(VGG(str(tmp_path / "short.safetensors")).blocks) == 2
+    assert "2 of the 5 blocks" in capsys.readouterr().out
+    VGG(vgg16_file)
+    assert capsys.readouterr().out == ""
 
 
 def test_vgg16_has_five_blocks(vgg16_file):

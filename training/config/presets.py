@@ -1,4 +1,4 @@
-"""Presets: functions that return the config of a whole run; options can change any field of it."""
+"""Complete training configurations; every field of them can be changed by an option."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from training.config.train_config import TrainConfig
 
 
 def paper() -> TrainConfig:
-    """Sec. 4.1 to the letter: 128 -> 512, 50 epochs, batch 4, weights 10 : 5 : 1, automatic and referential in turn.
+    """The paper's network and training, Sec. 4.1: 128 -> 512 px, 50 epochs, batch 4, losses 10 : 5 : 1.
 
-    Instance norm and plain attention hardly use the reference (docs/model.md). Eq. 7 is taken in its canonical
-    form; --adversarial-form paper takes it as printed. Photos are neither cropped nor mirrored.
+    Automatic and referential batches alternate. Eq. 7 is taken in its canonical form; `--adversarial-form paper` takes
+    it as printed. The perceptual weights must have all five blocks of VGG16.
     """
     stage = Stage(
         epochs=50,
         batch=4,
         size=128,
         magnification=(4.0, 4.0),
+        augment=False,
         reference_fraction=0.5,
         learning_rate=1e-4,
         warmup=0,
@@ -33,7 +34,6 @@ def paper() -> TrainConfig:
     return TrainConfig(
         network=SCSNetConfig.paper(),
         stages=(stage,),
-        augment=False,
         siamese=False,
         precision="float32",
         betas=(0.9, 0.999),
@@ -48,37 +48,45 @@ def paper() -> TrainConfig:
 
 def laptop() -> TrainConfig:
     """From random weights to colours that follow a reference: half an hour on two CPU cores with bfloat16."""
-    color = Stage(steps=2500, batch=16, size=48, trains="color", final_fraction=0.15)
-    everything = Stage(
-        steps=500,
-        batch=8,
-        size=48,
-        magnification=(1.0, 4.0),
-        window=64,
-        learning_rate=2e-4,
-        warmup=50,
-        supervision=0.0,
+    return TrainConfig(
+        stages=(
+            Stage(steps=2500, trains="all_but_texture", final_fraction=0.15),
+            Stage(
+                steps=500,
+                batch=8,
+                magnification=(1.0, 4.0),
+                window=64,
+                learning_rate=2e-4,
+                warmup=50,
+                supervision=0.0,
+            ),
+        ),
+        save_every=100,
+        validate_every=500,
     )
-    return TrainConfig(stages=(color, everything), save_every=100, validate_every=500)
 
 
 def finetune() -> TrainConfig:
-    """From the bundled weights to your own photos, in minutes; the low learning rate keeps what the weights know."""
-    stage = Stage(
-        steps=300,
-        batch=8,
-        size=64,
-        magnification=(1.0, 4.0),
-        window=64,
-        reference_fraction=0.5,
-        learning_rate=2e-5,
-        warmup=100,
-        supervision=0.0,
-        chroma_weight=0.15,
-        huber_delta=40.0,
-    )
+    """From the bundled weights to your own photos. Give photos to --validation: the best step is exported."""
     return TrainConfig(
-        init="bundled", stages=(stage,), ema=0.99, save_every=100, validate_every=100
+        init="bundled",
+        stages=(
+            Stage(
+                steps=300,
+                batch=8,
+                size=64,
+                magnification=(1.0, 4.0),
+                window=64,
+                reference_fraction=0.5,
+                learning_rate=2e-5,
+                supervision=0.0,
+                chroma_weight=0.15,
+                huber_delta=40.0,
+            ),
+        ),
+        ema=0.99,
+        save_every=100,
+        validate_every=50,
     )
 
 

@@ -1,14 +1,13 @@
-"""The schedule: stages, learning rates, kinds of batches, order of photos. Pure functions of the config.
+"""Stage, learning rate and sampling order of every training step, as pure functions of the configuration.
 
-Random numbers have no state: each generator is seeded by the config's seed and the number of a step or picture.
-A resumed run therefore continues bit for bit, and any number of processes sees the same batches.
+All randomness is derived from the seed, the step and the number of the photo, so that a resumed run repeats what an
+uninterrupted one does, and several processes together see what one process would see.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,19 +17,14 @@ import torch
 from training.config.stage import Stage
 from training.config.train_config import TrainConfig
 
-_ORDER, _STEP, _PICTURE = range(3)  # kinds of random numbers
-
-
-def count_spread(number: int, fraction: float) -> int:
-    """How many of the first `number` items are chosen where a `fraction` of all is, spread evenly."""
-    return math.floor(number * Fraction(fraction).limit_denominator(10_000))
+_ORDER, _STEP, _PHOTO = range(3)  # streams of random numbers
 
 
 class Mode(NamedTuple):
-    """Which parts of the generator a step uses."""
+    """Parts of the network that a step uses."""
 
     automatic: bool
-    """No references."""
+    """Without references."""
     texture: bool
     """psi_E is evaluated; otherwise F_tex = F_init."""
     supervised: bool
@@ -38,8 +32,8 @@ class Mode(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
-    """The position of a step in the run."""
+class StepInfo:
+    """Position of a step in the run."""
 
     stage: Stage
     number: int
@@ -48,57 +42,48 @@ class Place:
     """Step within the stage, from 0."""
     steps: int
     """Steps of the stage."""
-    pictures: int
-    """Pictures seen before this step, in all stages."""
-    texture_is_trained: bool
-    """psi_E was trained before this stage: in the initial weights or an earlier stage."""
+    photos: int
+    """Photos used before this step, over all stages."""
+    texture_trained: bool
+    """psi_E has been trained: in the initial weights or in an earlier stage."""
 
     @property
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine down to `final_fraction`."""
+        """Linear warm-up, then cosine decay to `final_fraction` of the peak."""
         stage = self.stage
         if self.step < stage.warmup:
             return stage.learning_rate * (self.step + 1) / stage.warmup
-        part = (self.step - stage.warmup) / max(1, self.steps - stage.warmup)
+        progress = (self.step - stage.warmup) / max(1, self.steps - stage.warmup)
         low = stage.final_fraction
-        return stage.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * part)))
+        return stage.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     @property
     def supervision(self) -> float:
-        """Weight of the deep supervision: linear to 0 in the first half of the stage."""
+        """Weight of the deep supervision, decaying linearly to 0 in the first half of the stage."""
         return self.stage.supervision * max(0.0, 1 - self.step / (0.5 * self.steps))
 
     @property
+    def automatic(self) -> bool:
+        """Whether the batch of this step has no references; referential steps are spread evenly."""
+        fraction = self.stage.reference_fraction
+        return math.floor((self.step + 1) * fraction) == math.floor(self.step * fraction)
+
+    @property
     def mode(self) -> Mode:
-        """Which parts of the generator are used."""
+        """Parts of the network that this step uses."""
         return Mode(
             automatic=self.automatic,
-            texture=self.stage.trains == "everything" or self.texture_is_trained,
-            supervised=self.supervision > 0 and not self.unrelated,
+            texture=self.stage.trains == "everything" or self.texture_trained,
+            supervised=self.supervision > 0,
         )
 
-    @property
-    def automatic(self) -> bool:
-        """Whether this step's batch has no references."""
-        fraction = self.stage.reference_fraction
-        return count_spread(self.step + 1, fraction) == count_spread(self.step, fraction)
 
-    @property
-    def unrelated(self) -> bool:
-        """Whether the references of this step's batch show other photos."""
-        if self.automatic:
-            return False
-        number = count_spread(self.step, self.stage.reference_fraction)
-        fraction = self.stage.unrelated_fraction
-        return count_spread(number + 1, fraction) > count_spread(number, fraction)
-
-
-class Plan:
-    """The schedule of a config on a number of photos."""
+class Schedule:
+    """All steps of a configuration on a number of photos."""
 
     def __init__(self, config: TrainConfig, photos: int) -> None:
         if photos < 1:
-            raise ValueError("there are no photos to train on")
+            raise ValueError("expected at least one training photo, got none")
         self.config, self.photos = config, photos
         self.steps = [
             max(1, round(stage.epochs * photos / stage.batch)) if stage.epochs else stage.steps
@@ -110,32 +95,33 @@ class Plan:
         """Steps of the whole run."""
         return sum(self.steps)
 
-    def place(self, step: int) -> Place:
-        """The position of a step in 0 .. total - 1. Raises: ValueError beyond the last."""
-        pictures = 0
-        stages = self.config.stages
-        for number, (stage, steps) in enumerate(zip(stages, self.steps, strict=True), 1):
-            if step < steps:
-                trained = bool(self.config.init) or any(
-                    earlier.trains == "everything" for earlier in stages[: number - 1]
-                )
-                return Place(stage, number, step, steps, pictures + step * stage.batch, trained)
-            pictures += steps * stage.batch
-            step -= steps
-        raise ValueError(f"expected a step below {self.total}, got one {step + 1} beyond")
+    def at(self, step: int) -> StepInfo:
+        """Return the position of step 0 .. total - 1."""
+        photos, remaining = 0, step
+        trained = bool(self.config.init)
+        for number, (stage, steps) in enumerate(
+            zip(self.config.stages, self.steps, strict=True), 1
+        ):
+            if remaining < steps:
+                photos += remaining * stage.batch
+                return StepInfo(stage, number, remaining, steps, photos, trained)
+            photos += steps * stage.batch
+            remaining -= steps
+            trained = trained or stage.trains == "everything"
+        raise ValueError(f"expected a step below {self.total}, got {step}")
 
     def photo(self, number: int) -> int:
-        """Index of the photo for a picture, counted over the whole run: each photo once per epoch."""
+        """Return the index of the photo used as number-th of the run: each once per epoch, in random order."""
         epoch, position = divmod(number, self.photos)
-        return int(_order(self.config.seed, epoch, self.photos)[position])
+        return int(_permute(self.config.seed, epoch, self.photos)[position])
 
     def step_rng(self, step: int) -> np.random.Generator:
-        """Random numbers shared by the pictures of a step."""
+        """Generator for what the photos of a step share."""
         return np.random.default_rng([self.config.seed, _STEP, step])
 
-    def picture_rng(self, number: int) -> tuple[np.random.Generator, torch.Generator]:
-        """Random numbers of one picture."""
-        sequence = np.random.SeedSequence([self.config.seed, _PICTURE, number])
+    def photo_rng(self, number: int) -> tuple[np.random.Generator, torch.Generator]:
+        """Generators for what is particular to the number-th photo of the run."""
+        sequence = np.random.SeedSequence([self.config.seed, _PHOTO, number])
         generator = torch.Generator().manual_seed(
             int(sequence.generate_state(1, np.uint64)[0] >> 1)
         )
@@ -143,5 +129,5 @@ class Plan:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, photos: int) -> np.ndarray:
+def _permute(seed: int, epoch: int, photos: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(photos)

@@ -1,90 +1,83 @@
-"""A part of a training run. Sizes are in pixels of the gray input unless said otherwise; a field's docstring is its help."""
+"""A stage of a training run. Sizes are in pixels of the gray input; the docstring of a field is its help text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Trains = Literal["everything", "color"]
+Trains = Literal["everything", "all_but_texture", "color"]
 
 
 def check_at_least(config: object, name: str, low: int) -> None:
-    """Raises: ValueError if a field is below `low` or NaN."""
-    if not getattr(config, name) >= low:  # also false for NaN
+    """Raise ValueError if a field is below `low` or NaN."""
+    if not getattr(config, name) >= low:
         raise ValueError(f"{name} must be at least {low}, got {getattr(config, name)}")
 
 
 def check_fraction(config: object, name: str) -> None:
-    """Raises: ValueError if a field is not in 0..1."""
+    """Raise ValueError if a field is not within 0..1."""
     if not 0 <= getattr(config, name) <= 1:
         raise ValueError(f"{name} must be between 0 and 1, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One part of a run: batches, losses and learning rate for a number of steps."""
+    """One part of a run: inputs, losses and learning rate for a number of steps."""
 
     steps: int = 1000
-    """Steps of the optimizers."""
+    """Optimizer steps."""
     epochs: float = 0.0
-    """Length in passes over the photos; replaces `steps` unless 0."""
+    """Passes over all photos. If above 0, it replaces steps."""
     batch: int = 16
-    """Pictures per step, over all processes and accumulated parts."""
+    """Photos per step, over all processes and accumulated parts."""
     accumulate: int = 1
-    """Parts that a batch is split into, computed one after the other to save memory."""
+    """Parts that a batch is split into; gradients are accumulated to save memory."""
     size: int = 48
-    """Side of the square gray input."""
+    """Side of the gray input, and working size of the colour branch."""
     magnification: tuple[float, float] = (1.0, 1.0)
-    """Range that the magnification of each batch is drawn from, log-uniformly."""
+    """Range from which the magnification of a batch is drawn, log-uniformly."""
     window: int = 0
-    """Side in output pixels of the random window that is decoded and compared. 0: the whole output."""
-    reference_fraction: float = 2 / 3
-    """Share of the batches that have references, spread evenly; the others are automatic."""
-    unrelated_fraction: float = 0.0
-    """Share of the batches with references whose references show other photos; only the mean of their ab is compared."""
+    """Side of the random window of the output that is decoded and compared. 0: the whole output."""
+    augment: bool = True
+    """Random square crops of 60 to 100 % of the short side, mirrored half the time. Otherwise the centre square."""
+    reference_fraction: float = 0.67
+    """Fraction of the batches that have references; the others are automatic. 0: all automatic, 1: none."""
     trains: Trains = "everything"
-    """"color" leaves psi_E as it is (an untrained psi_E is skipped: F_tex = F_init)."""
+    """Parameters that are updated: everything, all_but_texture (all but psi_E) or color (the colour branch phi)."""
     learning_rate: float = 5e-4
-    """Highest learning rate, reached after the warm-up."""
+    """Peak learning rate, reached after the warm-up."""
     warmup: int = 100
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up at the start of the stage."""
     final_fraction: float = 0.03
-    """Learning rate at the end of the cosine decay, as a fraction of the highest. 1: constant."""
+    """Learning rate at the end of the cosine decay, as a fraction of the peak. 1: constant."""
     content: float = 10.0
-    """Weight of the L1 loss between LAB planes (Eq. 5)."""
+    """Weight of the L1 loss between LAB planes (Eq. 5); the paper's is 10."""
     perceptual: float = 0.0
-    """Weight of the L1 loss between VGG features (Eq. 6); 5 in the paper."""
+    """Weight of the L1 loss between VGG features (Eq. 6); the paper's is 5."""
     adversarial: float = 0.0
-    """Weight of the relativistic adversarial loss (Eq. 7); 1 in the paper."""
+    """Weight of the relativistic adversarial loss (Eq. 7); the paper's is 1."""
     supervision: float = 10.0
-    """Weight of the deep supervision at the start; decays linearly to 0 by the middle of the stage."""
+    """Weight of the deep supervision of the colour branch; it decays to 0 in the first half of the stage."""
     chroma_weight: float = 0.5
-    """Automatic batches: ab errors are weighted by 1 + chroma_weight * chroma / 20 of the target. 0: equally."""
+    """Automatic batches: the ab loss of a pixel is weighted by 1 + chroma_weight * chroma / 20, normalised to mean 1."""
     huber_delta: float = 0.0
-    """Automatic batches: ab errors below this (CIE units) are squared, as in the Huber loss. 0: L1 (Eq. 5)."""
+    """Automatic batches: ab errors below this (CIE units) are penalised quadratically. 0: plain L1."""
     degrade: float = 0.0
-    """Share of the inputs degraded like scans of old prints (blur, noise, JPEG, fading, grain)."""
+    """Fraction of the inputs degraded like scans of old prints (blur, noise, JPEG, fading, toning, grain)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
             check_at_least(self, name, 1)
-        for name in ("epochs", "window", "warmup", "content", "perceptual", "adversarial"):
+        for name in (
+            *("epochs", "window", "warmup", "final_fraction", "content", "perceptual"),
+            *("adversarial", "supervision", "chroma_weight", "huber_delta"),
+        ):
             check_at_least(self, name, 0)
-        for name in ("supervision", "chroma_weight", "huber_delta"):
-            check_at_least(self, name, 0)
-        for name in ("reference_fraction", "unrelated_fraction", "final_fraction", "degrade"):
+        for name in ("reference_fraction", "degrade", "learning_rate"):
             check_fraction(self, name)
-        if not 0 < self.learning_rate <= 1:
-            raise ValueError(
-                f"learning_rate must be above 0 and at most 1, got {self.learning_rate}"
-            )
         if self.batch % self.accumulate:
             raise ValueError(
                 f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}"
-            )
-        if self.unrelated_fraction and self.batch < 2:
-            raise ValueError(
-                f"unrelated_fraction needs a batch of at least 2 pictures, got {self.batch}"
             )
         if self.size < 8 or self.size % 4:
             raise ValueError(f"size must be a multiple of 4, at least 8, got {self.size}")
@@ -105,11 +98,11 @@ class Stage:
 
     @property
     def smallest_target(self) -> int:
-        """Side in pixels of the smallest picture that the losses can get."""
+        """Side of the smallest picture that the losses compare."""
         smallest = max(1, round(self.size * self.magnification[0]))
         return min(self.window or smallest, smallest)
 
     @property
     def largest_output(self) -> int:
-        """Side in pixels of the largest output grid."""
+        """Side of the largest output grid."""
         return max(1, round(self.size * self.magnification[1]))

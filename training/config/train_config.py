@@ -1,4 +1,7 @@
-"""The configuration of a training run: plain dataclasses, saved as JSON beside the run."""
+"""Configuration of a training run: a dataclass, saved as JSON in the folder of the run.
+
+The docstring of a field is its help text. Complete configurations: `training.config.presets`.
+"""
 
 from __future__ import annotations
 
@@ -16,56 +19,54 @@ VGG16 = "hf:timm/vgg16.tv_in1k/model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that determines a run."""
+    """Options of a run."""
 
     data: tuple[str, ...] = ()
-    """Photos to train on: folders (searched recursively), lists (.txt, a path per line), shards (.tar)."""
+    """Photos: folders (searched recursively), lists (.txt, a path per line), shards (.tar)."""
     output: str = ""
     """Folder of the run: config, checkpoints, log, pictures, weights."""
     validation: tuple[str, ...] = ()
-    """Photos for validation during the run, in the same forms as data. Empty: no validation."""
+    """Photos for the metrics and pictures during the run, as for data. Empty: no validation."""
     init: str = ""
-    """Weights to start from: a file, "bundled", or "hf:owner/repo". Empty: random weights."""
+    """Initial weights: a file, "bundled" or "hf:owner/repo". Empty: random weights."""
     network: SCSNetConfig = field(default_factory=SCSNetConfig)
-    """The architecture; with init, that of its file."""
+    """Architecture; not used with init, whose file contains it."""
     stages: tuple[Stage, ...] = (Stage(),)
-    """The parts of the run, one after the other."""
-    augment: bool = True
-    """Train on random squares of 60 to 100 % of a photo's short side, mirrored half of the time; otherwise on the centre square."""
+    """Parts of the run, in order."""
     siamese: bool = True
-    """With random weights: phi_E^r starts as a copy of phi_E^s, and keys as copies of queries."""
+    """Without init: initialise phi_E^r as a copy of phi_E^s, and keys as copies of queries."""
     precision: Precision = "bf16"
-    """Precision of the network's arithmetic (autocast); weights and losses are always float32."""
+    """Precision of the forward pass; losses and weights are always float32."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Coefficients of Adam, for both networks."""
+    """Betas of Adam, for both networks."""
     weight_decay: float = 0.0
     """Weight decay of Adam, for both networks."""
     clip: float = 200.0
-    """Largest gradient norm of the generator. 0: no limit."""
+    """Gradients are clipped to this norm. 0: no clipping."""
     ema: float = 0.999
-    """Decay of the moving average of the weights, which is validated and exported. 0: no average."""
+    """Decay of the exponential moving average of the weights, which is validated and exported. 0: no average."""
     adversarial_form: Adversarial = "ralsgan"
-    """Relativistic average least squares, or Eq. 7 as printed ("paper"), whose polarity is inverted."""
+    """Adversarial loss: relativistic average least squares (ralsgan), or Eq. 7 as printed (paper)."""
     discriminator_width: int = 64
     """Channels of the first layer of the 70x70 PatchGAN."""
     perceptual_weights: str = VGG16
     """VGG features: .safetensors (torchvision names) or .npz (blockB_convI), a path or on the Hub."""
     seed: int = 0
-    """Random seed; the same seed and config give the same run."""
+    """Seed of all random numbers; equal seeds and options give equal runs."""
     workers: int = 0
-    """Processes that read photos, per training process. 0: read between the steps."""
+    """Data loading processes per training process. 0: photos are read between the steps."""
     cache: float = 2.0
-    """Decoded photos kept in memory, GB per reading process."""
+    """Memory for decoded photos, in GB per data loading process."""
     log_every: int = 20
-    """Steps between lines of the log; losses are checked for NaN as often."""
+    """Steps between lines of the log, and between checks of the losses for NaN."""
     save_every: int = 250
     """Steps between checkpoints."""
     keep: int = 3
-    """Number of checkpoints kept, the newest ones; the best one is kept besides."""
+    """Number of checkpoints that are kept."""
     validate_every: int = 1000
     """Steps between validations; there is one before the first step and one at the end of each stage."""
     validation_count: int = 48
-    """Photos per validation."""
+    """Number of photos used for validation, spread evenly over those given."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Trackers of accelerate: tensorboard, wandb, trackio, mlflow, ..."""
 
@@ -74,10 +75,10 @@ class TrainConfig:
             raise ValueError("stages must not be empty")
         for name in ("log_every", "save_every", "keep", "validate_every", "validation_count"):
             check_at_least(self, name, 1)
-        for name in ("weight_decay", "clip", "workers", "cache", "seed"):
+        for name in ("weight_decay", "clip", "workers", "cache"):
             check_at_least(self, name, 0)
-        if self.seed >= 2**63:
-            raise ValueError(f"seed must be below 2^63, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
         check_at_least(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
@@ -94,35 +95,30 @@ class TrainConfig:
         ):
             raise ValueError('head="pixel_shuffle" magnifies by 4 only: magnification must be 4 4')
 
-    def uses(self, loss: str) -> bool:
-        """Whether any stage gives this loss a weight above 0."""
-        return any(getattr(stage, loss) for stage in self.stages)
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`, also after JSON. Missing fields get their defaults.
+        """Build the config from `to_dict`'s values, also after JSON. Missing fields take their defaults.
 
-        Raises: ValueError for unknown fields and values out of range.
+        Raises ValueError for unknown fields and values out of range; that of a stage names the stage.
         """
-        stages = tuple(
-            _build(Stage, stage, f"stage {number}: ")
-            for number, stage in enumerate(values.get("stages", ()), 1)
-        )
+        stages = []
+        for number, stage in enumerate(values.get("stages", ()), 1):
+            try:
+                stages.append(_build(Stage, stage))
+            except ValueError as error:
+                raise ValueError(f"stage {number}: {error}") from error
         network = SCSNetConfig.from_dict(values.get("network"))
-        return _build(cls, {**values, "stages": stages, "network": network})
+        return _build(cls, {**values, "stages": tuple(stages), "network": network})
 
 
-def _build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+def _build(cls: type, values: Mapping[str, Any]) -> Any:
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ValueError(
-            f"{prefix}{cls.__name__} has no field {unknown[0]!r}, it has {', '.join(sorted(known))}"
+            f"{cls.__name__} has no field {unknown[0]!r}, it has {', '.join(sorted(known))}"
         )
-    try:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from error
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

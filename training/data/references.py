@@ -1,4 +1,4 @@
-"""References for training: mirrored and elastically distorted copies of photos (Sec. 4.1, Fig. 12)."""
+"""References for training: flipped and elastically distorted copies of the target (Sec. 4.1, Fig. 12)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIGMA = 17 / 128
-"""Of the Gaussian smoothing, as a fraction of the picture's side."""
-DISPLACEMENT = (4 / 128, 6 / 128)
-"""Range of the displacement's standard deviation, as a fraction of the picture's side."""
-_COARSE = 32  # the field is smooth: it is computed at this size and enlarged
+SIGMA = 17 / 128  # of the smoothing, in sides of the picture
+DISPLACEMENT = (4 / 128, 6 / 128)  # standard deviation, in sides of the picture
+_COARSE = 32  # the field is smooth: it is made at this size and enlarged
 
 
 class Distortion(NamedTuple):
-    """The random numbers of the elastic copies of B pictures."""
+    """The random part of elastic copies of B pictures."""
 
     noise: Tensor
     """(B, 2, 64, 64), standard normal."""
     strength: Tensor
-    """(B,): standard deviation of the displacement, as a fraction of the picture's side."""
+    """(B,): standard deviation of the displacement, in sides of the picture."""
     flip: Tensor
     """(B,): -1 where the copy is mirrored, else 1."""
 
 
 def draw_distortion(batch: int, generator: torch.Generator) -> Distortion:
-    """Draw random distortions of `batch` pictures."""
+    """A random distortion of `batch` pictures."""
     low, high = DISPLACEMENT
     strength = low + (high - low) * torch.rand(batch, generator=generator)
     noise = torch.randn(batch, 2, 2 * _COARSE, 2 * _COARSE, generator=generator)
@@ -36,7 +34,7 @@ def draw_distortion(batch: int, generator: torch.Generator) -> Distortion:
 
 
 def smooth(noise: Tensor) -> Tensor:
-    """Noise (B, 2, 64, 64) -> (B, 2, 32, 32), Gaussian-smoothed with sigma `SIGMA`, of unit deviation."""
+    """Noise (B, 2, 64, 64) -> Gaussian-smoothed, unit deviation (B, 2, 32, 32), sigma `SIGMA` of the side."""
     x = torch.arange(-_COARSE // 2, _COARSE // 2 + 1, dtype=torch.float32, device=noise.device)
     kernel = torch.exp(-0.5 * (x / (SIGMA * _COARSE)) ** 2)
     kernel = (kernel / kernel.square().sum().sqrt()).expand(2, 1, -1)
@@ -47,7 +45,7 @@ def smooth(noise: Tensor) -> Tensor:
 
 
 def warp(planes: Tensor, distortion: Distortion) -> Tensor:
-    """Distort planes (B, C, H, W), mirroring those whose flip is -1; the same shape."""
+    """Planes (B, C, H, W), each mirrored or not and distorted, the same shape."""
     batch, _, height, width = planes.shape
     strength = distortion.strength.view(-1, 1, 1, 1)
     field = smooth(distortion.noise) * strength * 2  # grid_sample counts -1..1 across a side
@@ -61,5 +59,5 @@ def warp(planes: Tensor, distortion: Distortion) -> Tensor:
 
 
 def distort_elastically(planes: Tensor, generator: torch.Generator) -> Tensor:
-    """Random elastic copies of planes (B, C, H, W)."""
+    """A random elastic copy of each of the planes (B, C, H, W)."""
     return warp(planes, draw_distortion(planes.shape[0], generator))

@@ -20,8 +20,6 @@ UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 """What comes of a file in which any bit may have changed."""
-BEST = "best.pt"
-"""The checkpoint with the highest validation PSNR of automatic colours."""
 _NAME = re.compile(r"step-(\d{8})\.pt$")
 
 
@@ -72,18 +70,6 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     return path
 
 
-def save_best(folder: Path, state: dict[str, Any]) -> Path:
-    """Write a state as best.pt, replacing the one before. Raises: RunError where it cannot be written."""
-    path = folder / BEST
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open_atomic(path) as file:
-            torch.save(state, file)
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"{path} cannot be written: {_reason(error)}") from error
-    return path
-
-
 def _check(path: Path) -> None:
     """Compare the checksums in the file, which torch writes but does not read."""
     with zipfile.ZipFile(path) as archive:
@@ -101,6 +87,6 @@ def load(path: Path) -> dict[str, Any]:
         older = [p for p in listed(path.parent) if p != path]
         advice = f"; remove it to go on from {older[-1]}" if older else ""
         raise RunError(f"{path} cannot be read: {reason}{advice}") from error
-    if not isinstance(state, dict) or state.get("format") != "scsnet-training-1":
+    if not isinstance(state, dict) or state.get("format") != "scsnet-training-2":
         raise RunError(f"{path} is no checkpoint of this trainer")
     return state

@@ -42,16 +42,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_figures(path: Path, step: int) -> list[dict[str, float]]:
-    """Step and figures of every validation up to a step; empty where a log has none or is missing."""
-    if not path.exists():
-        return []
-    return [row for row in read_log(path) if "auto_psnr" in row and row["step"] <= step]
-
-
 def read_last_figures(path: Path, step: int) -> dict[str, float]:
-    """Step and figures of the last validation up to a step, or an empty dictionary."""
-    return next(reversed(read_figures(path, step)), {})
+    """Step and figures of the last validation up to a step; empty where a log has none or is missing."""
+    if not path.exists():
+        return {}
+    found = [row for row in read_log(path) if "auto_psnr" in row and row["step"] <= step]
+    return found[-1] if found else {}
 
 
 class Monitor:

@@ -1,10 +1,10 @@
-"""One training step of both networks: forward pass, losses, gradients, optimizers; the state of a checkpoint."""
+"""The optimizer step: both networks, their losses, optimizers and moving average, and their state for checkpoints."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,119 +17,112 @@ from scsnet import SCSNet
 from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 from training import losses
 from training.config import TrainConfig
-from training.config.schedule import Place, Plan
+from training.config.schedule import Schedule, StepInfo
+from training.config.stage import Stage
 from training.data.dataset import Batch
 from training.engine.checkpoints import RunError
 from training.engine.distributed import global_mean
 from training.models.backbones import VGG
 from training.models.discriminator import Discriminator
-from training.models.generator import Generator, Prediction, build_network
+from training.models.generator import Prediction, TrainingModel, build_network
 
 Terms = dict[str, Tensor]
 
 
 class Trainer:
-    """Generator, discriminator, their optimizers and the moving average.
+    """Everything that a checkpoint holds. Create it, `load_state` to resume, then `advance` step by step."""
 
-    `advance` takes one step; `state` and `load_state` save and restore everything.
-    """
-
-    def __init__(self, config: TrainConfig, plan: Plan, accelerator: Accelerator) -> None:
-        self.config, self.plan, self.accelerator = config, plan, accelerator
+    def __init__(self, config: TrainConfig, schedule: Schedule, accelerator: Accelerator) -> None:
+        self.config, self.schedule, self.accelerator = config, schedule, accelerator
         self.device: torch.device = accelerator.device
         torch.manual_seed(config.seed)
-        np.random.seed(config.seed % 2**32)  # noqa: NPY002 -- nothing here uses it, trackers may
+        np.random.seed(config.seed % 2**32)  # noqa: NPY002 -- for trackers that may use it
         random.seed(config.seed)
+        adversarial = any(stage.adversarial for stage in config.stages)
+        perceptual = any(stage.perceptual for stage in config.stages)
         self.net = build_network(config).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.generator = Generator(self.net, config).to(self.device)
+        self.model = TrainingModel(self.net, config).to(self.device)
         self.discriminator = (
-            Discriminator(config.discriminator_width).to(self.device)
-            if config.uses("adversarial")
-            else None
+            Discriminator(config.discriminator_width).to(self.device) if adversarial else None
         )
-        self.vgg = (
-            VGG(config.perceptual_weights).to(self.device) if config.uses("perceptual") else None
-        )
+        self.vgg = VGG(config.perceptual_weights).to(self.device) if perceptual else None
         self.averaged = (
             AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
             if config.ema
             else None
         )
-        self.wrapped = accelerator.prepare_model(self.generator)
+        self.wrapped = accelerator.prepare_model(self.model)
         self.wrapped_discriminator = (
             accelerator.prepare_model(self.discriminator) if self.discriminator else None
         )
-        networks = [n for n in (self.generator, self.discriminator) if n is not None]
-        self.optimizers = [
-            torch.optim.Adam(
-                network.parameters(),
-                lr=0.0,  # set in every step
-                betas=config.betas,
-                weight_decay=config.weight_decay,
-                fused=True,
-            )
-            for network in networks
-        ]
+        self.optimizers = [self._make_optimizer(self.model)]
+        if self.discriminator is not None:
+            self.optimizers.append(self._make_optimizer(self.discriminator))
         self.step = 0
+
+    def _make_optimizer(self, module: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            module.parameters(),
+            lr=0.0,
+            betas=self.config.betas,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
 
     @property
     def result(self) -> SCSNet:
-        """The network to validate and export: the moving average, or the network itself without one."""
+        """The network to validate and export: the moving average if there is one."""
         net = self.averaged.module if self.averaged is not None else self.net
         assert isinstance(net, SCSNet)
         return net
 
-    def compute_losses(
-        self, prediction: Prediction, batch: Batch, place: Place
+    def compute_terms(
+        self, prediction: Prediction, batch: Batch, info: StepInfo
     ) -> tuple[Terms, Tensor]:
-        """The unweighted losses of the generator, and the target as normalised planes (B, 3, h, w)."""
-        stage, config = place.stage, self.config
-        scale = self.net.config.chroma_scale
+        """Return every unweighted term of the generator's loss, and the target as normalised planes (B, 3, h, w)."""
+        stage = info.stage
         target = rgb_to_lab(batch.high)
         lab = denormalize_lab(prediction.planes, self.net.config)
-        if place.unrelated:
-            reference = rgb_to_lab(batch.reference)
-            content = losses.unrelated_reference_loss(lab, target, reference, scale)
-        elif place.automatic:
-            content = losses.content_loss(
-                lab, target, stage.chroma_weight, stage.huber_delta, global_mean, scale
-            )
-        else:
-            content = losses.content_loss(lab, target, chroma_scale=scale)
-        terms = {"content": content}
-        if place.mode.supervised:
+        options = (
+            {"chroma_weight": stage.chroma_weight, "huber_delta": stage.huber_delta}
+            if info.automatic
+            else {}
+        )
+        terms = {"content": losses.content_loss(lab, target, mean=global_mean, **options)}
+        if info.mode.supervised:
             terms["supervision"] = prediction.supervision
-        if stage.perceptual and self.vgg is not None and not place.unrelated:
+        if stage.perceptual and self.vgg is not None:
             with torch.no_grad():
                 features = self.vgg(batch.high)
             terms["perceptual"] = losses.perceptual_loss(self.vgg(lab_to_rgb(lab)), features)
-        planes = normalize_lab(target, self.net.config)
+        target_planes = normalize_lab(target, self.net.config)
         if stage.adversarial and self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-            scores = self._discriminate(self.discriminator, planes, prediction.planes)
+            scores = self._discriminate(self.discriminator, target_planes, prediction.planes)
             self.discriminator.requires_grad_(True)
             terms["adversarial"] = losses.generator_loss(
-                *scores, config.adversarial_form, global_mean
+                *scores, self.config.adversarial_form, global_mean
             )
-        return terms, planes
+        return terms, target_planes
 
     def _discriminate(
-        self, discriminator: nn.Module, target: Tensor, prediction: Tensor
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores of targets and predictions, (B, 3, h, w) planes, in one pass of the discriminator."""
+        """Return the discriminator's outputs for both from one pass, as the relativistic means need."""
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            real, fake = discriminator(torch.cat([target, prediction])).chunk(2)
-        return real, fake
+            scores = discriminator(torch.cat([real, fake]))
+        real_scores, fake_scores = scores.chunk(2)
+        return real_scores, fake_scores
 
-    def backward(self, batch: Batch, place: Place) -> Terms:
-        """Accumulate the gradients of both networks for one part of a batch; returns the losses."""
-        prediction = self.wrapped(batch, place.mode)
-        terms, target = self.compute_losses(prediction, batch, place)
-        weights = {name: getattr(place.stage, name) for name in terms}
-        weights["supervision"] = place.supervision
-        parts = place.stage.accumulate
+    def backward(self, batch: Batch, info: StepInfo) -> Terms:
+        """Accumulate the gradients of both networks for one part of a batch; return the terms of the losses."""
+        prediction = self.wrapped(batch, info.mode)
+        terms, target = self.compute_terms(prediction, batch, info)
+        weights = {name: getattr(info.stage, name) for name in terms}
+        weights["supervision"] = info.supervision
+        parts = info.stage.accumulate
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         (total / parts).backward()
         if "adversarial" in terms and self.wrapped_discriminator is not None:
@@ -143,29 +136,29 @@ class Trainer:
         return {name: term.detach() for name, term in terms.items()}
 
     def advance(self, parts: Iterator[Batch]) -> tuple[Terms, tuple[str, ...]]:
-        """Take one step of the optimizers; returns the losses and the unreadable photos of the batch."""
-        place = self.plan.place(self.step)
-        stage = place.stage
+        """Run one optimizer step; return the terms of the losses and the photos that could not be read."""
+        info = self.schedule.at(self.step)
         sums: Terms = {}
         skipped: tuple[str, ...] = ()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = place.learning_rate
+                group["lr"] = info.learning_rate
             optimizer.zero_grad(set_to_none=True)
-        # the optimizer skips parameters without a gradient
-        self.net.texture_encoder.requires_grad_(stage.trains == "everything")
-        for part in range(stage.accumulate):
+        self.net.requires_grad_(False)  # Adam skips parameters without a gradient
+        for module in self._trained_modules(info.stage):
+            module.requires_grad_(True)
+        for part in range(info.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
-            with self._synchronized(last=part + 1 == stage.accumulate):
-                terms = self.backward(batch.to(self.device), place)
+            last = part + 1 == info.stage.accumulate
+            with nullcontext() if last else self._without_synchronisation():
+                terms = self.backward(batch.to(self.device), info)
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term / stage.accumulate
-        if stage.reference_fraction:  # each kind of batch has its own curve
-            kind = "auto" if place.automatic else "unrelated" if place.unrelated else "ref"
-            sums[f"{kind}_content"] = sums.pop("content")
+                sums[name] = sums.get(name, 0) + term / info.stage.accumulate
+        # the content loss of automatic and referential batches differs too much for one mean
+        sums[f"{'auto' if info.automatic else 'ref'}_content"] = sums.pop("content")
         limit = self.config.clip or torch.inf
-        sums["gradient"] = nn.utils.clip_grad_norm_(self.generator.parameters(), limit).detach()
+        sums["gradient"] = nn.utils.clip_grad_norm_(self.model.parameters(), limit).detach()
         for optimizer in self.optimizers:
             optimizer.step()
         if self.averaged is not None:
@@ -173,24 +166,35 @@ class Trainer:
         self.step += 1
         return sums, skipped
 
-    def _synchronized(self, last: bool) -> ExitStack:
-        """Exchange gradients between processes in the last part of a batch only."""
+    def _trained_modules(self, stage: Stage) -> Iterable[nn.Module]:
+        """Return the modules that a stage updates."""
+        net = self.net
+        if stage.trains == "color":
+            return (net.color_branch,)
+        frozen = {net.texture_encoder} if stage.trains == "all_but_texture" else set()
+        return [module for module in net.children() if module not in frozen]
+
+    def _without_synchronisation(self) -> ExitStack:
+        """Keep DistributedDataParallel from exchanging the gradients of a part that is not the last."""
         stack = ExitStack()
-        if not last:
-            for network in (self.wrapped, self.wrapped_discriminator):
-                if network is not None:
-                    stack.enter_context(self.accelerator.no_sync(network))
+        for module in (self.wrapped, self.wrapped_discriminator):
+            if module is not None:
+                stack.enter_context(self.accelerator.no_sync(module))
         return stack
 
+    def checksum(self) -> Tensor:
+        """Return a number that differs between processes whose weights have diverged."""
+        return torch.stack([p.detach().double().sum() for p in self.model.parameters()]).sum()
+
     def state(self) -> dict[str, Any]:
-        """The content of a checkpoint."""
+        """Return everything that a checkpoint holds."""
         return {
-            "format": "scsnet-training-1",
+            "format": "scsnet-training-2",
             "config": self.config.to_dict(),
             "network": self.net.config.to_dict(),
             "step": self.step,
-            "photos": self.plan.photos,
-            "generator": self.generator.state_dict(),
+            "photos": self.schedule.photos,
+            "model": self.model.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "discriminator": None
             if self.discriminator is None
@@ -200,22 +204,13 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore the content of a checkpoint.
-
-        Raises: RunError if it is of another network, or of a run with other parts (moving average, discriminator).
-        """
-        for name, option, part in (
-            ("averaged", "ema", self.averaged),
-            ("discriminator", "adversarial", self.discriminator),
-        ):
-            if (state.get(name) is None) != (part is None):
-                has, now = ("a", "without") if state.get(name) is not None else ("no", "with")
-                raise RunError(
-                    f"{option} cannot be switched on or off in the middle of a run: the checkpoint has {has} "
-                    f"{name} network, this config is {now} one"
-                )
+        """Restore `state`. Raises RunError if it belongs to another network or other losses."""
+        for name, module in (("averaged", self.averaged), ("discriminator", self.discriminator)):
+            if (module is None) != (state.get(name) is None):
+                option = "ema" if name == "averaged" else "adversarial"
+                raise RunError(f"{option} cannot be switched on or off in the middle of a run")
         try:
-            self.generator.load_state_dict(state["generator"])
+            self.model.load_state_dict(state["model"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(state["averaged"])
             if self.discriminator is not None:
@@ -224,7 +219,9 @@ class Trainer:
                 optimizer.load_state_dict(values)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise RunError(f"the checkpoint is of another network: {reason}") from error
+            raise RunError(
+                f"the checkpoint belongs to another network or other losses: {reason}"
+            ) from error
         torch.set_rng_state(state["random"]["torch"])
         version, _, gauss = random.getstate()
         random.setstate((version, tuple(state["random"]["python"]), gauss))

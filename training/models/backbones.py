@@ -1,4 +1,4 @@
-"""Frozen VGG features for the perceptual loss (Eq. 6), read from plain tensors (.safetensors or .npz)."""
+"""VGG features for the perceptual loss (Eq. 6), from plain tensors in a .safetensors or .npz file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from torch import Tensor, nn
 
 from scsnet import checkpoint
 
-BLOCKS = 5
 _CAFFE = re.compile(r"block(\d)_conv(\d)\.weight$")  # RGB 0..255 minus a mean, as VGG was trained
 _TORCH = re.compile(r"features\.(\d+)\.weight$")  # RGB 0..1, ImageNet mean and deviation
 
 
-def read_tensors(source: str) -> dict[str, Tensor]:
-    """Every tensor of a .npz or .safetensors file, a path or "hf:owner/repo/file", as float32.
+def load_tensors(source: str) -> dict[str, Tensor]:
+    """Load every tensor of a .npz or .safetensors file, a path or "hf:owner/repo/file".
 
-    Raises: the errors of `scsnet.checkpoint.resolve`; ValueError for a file of another kind or a damaged one.
+    Errors: those of `scsnet.checkpoint.resolve`; ValueError for a file of another kind or a broken one.
     """
     path = checkpoint.resolve(source)
     try:
@@ -41,7 +40,7 @@ def _convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
     return conv
 
 
-def _find_blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
+def _blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
     """Names of the convolutions, block by block, and whether they are in the caffe convention."""
     caffe = sorted((int(m[1]), int(m[2]), key) for key in weights if (m := _CAFFE.search(key)))
     if caffe:
@@ -55,7 +54,7 @@ def _find_blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
     before = -9
     for index, key in plain:
         if weights[key].ndim != 4:
-            raise ValueError(f"{key} is not a convolution: VGG with batch norm is not supported")
+            raise ValueError(f"{key} is no convolution: VGG with batch norm cannot be used")
         if index - before > 2:  # a pooling layer lies between
             blocks.append([])
         blocks[-1].append(key.removesuffix(".weight"))
@@ -64,24 +63,24 @@ def _find_blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
 
 
 class VGG(nn.Module):
-    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6).
-
-    `missing` names the layers of Eq. 6 that the file lacks.
-    """
+    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6)."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, source: str) -> None:
         super().__init__()
-        weights = read_tensors(source)
-        blocks, self.caffe = _find_blocks(weights)
+        weights = load_tensors(source)
+        blocks, self.caffe = _blocks(weights)
         if not blocks or weights[f"{blocks[0][0]}.weight"].shape != (64, 3, 3, 3):
             raise ValueError(
                 f"{source} holds no VGG features: expected features.N.weight or blockB_convI.weight, "
                 f"got {', '.join(sorted(weights)[:3])} ..."
             )
-        self.missing = [f"relu{n}_1" for n in range(len(blocks) + 1, BLOCKS + 1)]
+        if len(blocks) < 5:
+            print(
+                f"warning: {source} has {len(blocks)} of the 5 blocks of VGG: the perceptual loss uses these only"
+            )
         last = len(blocks) - 1
         self.blocks = nn.ModuleList(
             nn.ModuleList(
@@ -95,13 +94,17 @@ class VGG(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
+    def normalize(self, rgb: Tensor) -> Tensor:
+        """sRGB (B, 3, H, W), about 0..1 -> input of the first convolution."""
+        return ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
+
     def forward(self, rgb: Tensor) -> list[Tensor]:
         """sRGB (B, 3, H, W), about 0..1 -> relu{l}_1, l = 1.., each (B, C, H / 2^(l-1), W / 2^(l-1)).
 
         Features of the caffe convention are divided by 57.6, the deviation of its inputs, so that both
-        conventions give losses of about the same size.
+        conventions give a loss of about the same size.
         """
-        x = ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
+        x = self.normalize(rgb)
         features = []
         for n, block in enumerate(self.blocks):
             assert isinstance(block, nn.ModuleList)

@@ -1,4 +1,4 @@
-"""The discriminator: 70x70 PatchGAN of pix2pix with spectral norm. The paper does not describe its own."""
+"""The discriminator: 70x70 PatchGAN of pix2pix with spectral norm. The paper does not give its own."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-SMALLEST = 32
-"""Pixels: smaller inputs are used up by three strides and two more convolutions."""
+SMALLEST = 32  # pixels: below that nothing is left after three strides and two more convolutions
 
 
 class Discriminator(nn.Module):
-    """Normalised LAB -> one score per patch of 70 x 70 pixels, with LeakyReLU 0.2."""
+    """Normalised LAB -> one number per patch of 70 x 70 pixels. LeakyReLU 0.2."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        layers = [(3, width, 2), (width, 2 * width, 2), (2 * width, 4 * width, 2)]
-        layers += [(4 * width, 8 * width, 1), (8 * width, 1, 1)]
+        plan = [(3, width, 2), (width, 2 * width, 2), (2 * width, 4 * width, 2)]
+        plan += [(4 * width, 8 * width, 1), (8 * width, 1, 1)]
         self.convs = nn.ModuleList(
             spectral_norm(nn.Conv2d(inputs, outputs, 4, stride, 1))
-            for inputs, outputs, stride in layers
+            for inputs, outputs, stride in plan
         )
 
     def forward(self, lab: Tensor) -> Tensor:

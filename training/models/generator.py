@@ -1,4 +1,4 @@
-"""The generator as it is trained: SCSNet and the heads of the deep supervision."""
+"""SCSNet as it is trained: with the heads of the deep supervision, on batches of training pairs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from scsnet import Features, SCSNet, checkpoint
 from scsnet.color import normalize_lab, rgb_to_lab
+from scsnet.features import ReferenceFeatures
 from training.config import TrainConfig
 from training.config.schedule import Mode
 from training.data.dataset import Batch
 from training.data.references import warp
-from training.models.auxiliary_heads import Supervision, initialize_siamese, run_color_branch
+from training.models.auxiliary_heads import SupervisionHeads, initialize_siamese
 
 
 class Prediction(NamedTuple):
@@ -23,56 +24,68 @@ class Prediction(NamedTuple):
     planes: Tensor
     """Normalised LAB of the window (B, 3, h, w), float32."""
     supervision: Tensor
-    """Loss of the deep supervision, a scalar."""
+    """Loss of the deep supervision; 0 where the heads are not used."""
 
 
-class Generator(nn.Module):
-    """SCSNet with the heads of the deep supervision."""
+class TrainingModel(nn.Module):
+    """SCSNet and the heads of its deep supervision."""
 
     def __init__(self, net: SCSNet, config: TrainConfig) -> None:
         super().__init__()
         self.net = net
-        self.supervision = Supervision(4 * net.config.width)
+        self.supervision = SupervisionHeads(4 * net.config.width)
         self.bf16 = config.precision == "bf16"
 
     def forward(self, batch: Batch, mode: Mode) -> Prediction:
-        """Colorize and enlarge one batch, with elastic copies of `batch.reference` as references or automatically.
+        """Predict the window of a batch, automatically or with its elastically distorted references.
 
-        Evaluates nothing but what the losses use: DistributedDataParallel waits for the gradient of
-        whatever it finds in the output.
+        Only what the losses use is computed: DistributedDataParallel waits for the gradient of every parameter that the
+        output depends on.
         """
-        net = self.net
+        net, branch = self.net, self.net.color_branch
         luminance = normalize_lab(rgb_to_lab(batch.input)[:, :1], net.config)
-        ab = normalize_lab(rgb_to_lab(batch.low), net.config)[:, 1:]
-        reference = None
-        if not mode.automatic:
-            reference = warp(
-                normalize_lab(rgb_to_lab(batch.reference), net.config), batch.distortion
-            )
-        heads = self.supervision if mode.supervised else None
+        clean = normalize_lab(rgb_to_lab(batch.low), net.config)
+        loss = luminance.new_zeros(())
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             initial = net.initial(luminance)
-            source = net.color_branch.source_encoder(initial)
-            branch = run_color_branch(net, heads, source, reference, ab)
+            source = branch.source_encoder(initial)
+            memories = None
+            if not mode.automatic:
+                reference = warp(clean, batch.distortion)
+                encoded = branch.encode_reference(reference)
+                if mode.supervised:
+                    loss = loss + self.supervision.loss("reference", encoded, reference[:, 1:])
+                memories = branch.cross_attention.remember([encoded])
+            aggregated = branch.aggregate(source, memories)
+            extracted = branch.extractor.convolve(aggregated)
+            attended = branch.extractor.attend(extracted)
+            if mode.supervised:
+                points = {
+                    "aggregated": aggregated,
+                    "extracted": extracted,
+                    "attended": attended,
+                }
+                for name, value in points.items():
+                    loss = loss + self.supervision.loss(name, value, clean[:, 1:])
             texture = net.texture_encoder(initial) if mode.texture else initial
-            color = net.color_branch.decoder(branch.attended)
-            features = Features(luminance, color, source, texture, branch.reference)
+            kept = None if memories is None else ReferenceFeatures(memories)
+            features = Features(luminance, branch.decoder(attended), source, texture, kept)
             planes = net.decode(features, batch.size, batch.window)
-        return Prediction(planes.float(), branch.supervision)
+        return Prediction(planes.float(), loss)
 
 
 def build_network(config: TrainConfig) -> SCSNet:
-    """The network that a run starts from, of a weights file or with random weights, in training mode.
+    """Return the network that a run starts from: the weights of `config.init`, or a new one.
 
-    Its working size is the input size of the last stage, or that of the file where it is larger.
+    Its working size is the input size of the last stage, or that of the weights if it is larger.
     """
-    trained_at = config.stages[-1].size
+    working_size = config.stages[-1].size
     if config.init:
         net = checkpoint.load(config.init, dtype=torch.float32)
-        trained_at = max(trained_at, net.config.working_size)
+        working_size = max(working_size, net.config.working_size)
     else:
         net = SCSNet(config.network)
         if config.siamese:
             initialize_siamese(net)
-    net.config = replace(net.config, working_size=trained_at)
+    net.config = replace(net.config, working_size=working_size)
     return net.train().requires_grad_(True)
