@@ -91,7 +91,7 @@ def full(comfy) -> str:
     return path.name
 
 
-def test_interruption_within_a_fraction_of_a_second(comfy, full):
-    """At any moment. What else the machine does may delay one stop; slices too large delay all three tries."""
-    found = delays(comfy, full, moments=8, enough=0.2)
-    assert max(found) < 0.2, found
+def test_interruption_after_the_running_tile(comfy, full):
+    """At any moment. What else the machine does may delay one stop, but not all three tries."""
+    found = delays(comfy, full, moments=5, enough=1.0)
+    assert max(found) < 3, found
