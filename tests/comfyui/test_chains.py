@@ -199,7 +199,7 @@ def test_the_ends_of_every_number(comfy):
     lab = (p.auto(model, small), 0)
     points = "\n".join(f"{k / 29:.3f}, {1 - k / 29:.3f}" for k in range(30))
     options = {"level": "D1", "what": "both", "color_map": "viridis", "overlay": 0.0}
-    figure = (p.viz((nodes[0], 1), points, **options), 0)
+    figure = (p.viz((nodes[0], 2), points, **options), 0)
     window = {"window_x": 0.99999, "window_y": 0.0, "window_width": 0.00001, "window_height": 1.0}
     results = shown(
         comfy, p, *((node, 1) for node in nodes), figure, p.upscale(lab, 0.1), p.upscale(lab, 16.0, **window),
