@@ -17,7 +17,7 @@ def job(checkpoint: str, strength: float) -> Prompt:
     image, options = p.image("noise.png"), {"strength": strength, "working_size": 256}
     node = p.reference(p.load(checkpoint), image, p.image(REFERENCE), **options)
     p.preview(p.upscale((node, 0), 3.0))
-    p.viz((node, 2), "0.2, 0.3; 0.7, 0.5", what="both")
+    p.viz((node, 1), "0.2, 0.3; 0.7, 0.5", what="both")
     return p
 
 

@@ -20,7 +20,7 @@ def errors(comfy, p) -> str:
 def test_messages_of_wrong_inputs(comfy):
     p = Prompt()
     node = p.reference(p.load(TINY), p.image(ALPS), p.image(ALPS))
-    p.preview((p.viz((node, 2), "0.5, 1.5"), 0))
+    p.preview((p.viz((node, 1), "0.5, 1.5"), 0))
     failed = comfy.fail(p)
     assert "(0.5, 1.5) is outside of the picture" in failed["exception_message"]
     assert failed["current_inputs"]["attention"] == ["SCS_ATTENTION(1 pictures, 1 references)"]
