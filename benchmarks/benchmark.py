@@ -56,9 +56,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ddcolor", type=Path, help="a checkout of github.com/piddnad/DDColor")
-    parser.add_argument(
-        "--sections", nargs="+", default=list(sections(argparse.Namespace(runs=0, sizes=[])))
-    )
+    names = list(sections(argparse.Namespace(runs=0, sizes=[])))
+    parser.add_argument("--sections", nargs="+", default=names, choices=names)
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512, 1024])
     parser.add_argument("--outputs", type=int, nargs="+", default=OUTPUTS)
     parser.add_argument("--sources", type=int, nargs="+", default=SOURCES)

@@ -153,7 +153,7 @@ def _neighbours(
 def cpm(head: CPM, features: Tensor, size: tuple[int, int]) -> Tensor:
     """Our head by itself, in the blocks of `SCSNet.decode`: (B, C, H, W) -> (B, 3, n, m) float32."""
     height, width = features.shape[2:]
-    hidden = head.folded(features)
+    hidden = head.fold_first_layer(features)
     out = torch.empty(features.shape[0], 3, *size)
     for top, left in product(range(0, size[0], 64), range(0, size[1], 256)):
         rows = build_axis(height, size[0], top, min(top + 64, size[0]), "centre")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from scsnet import SCSNetConfig
 from scsnet.attention import LEVELS
-from scsnet.tiling import STRIDE, compute_working_shape
+from scsnet.resample import STRIDE, compute_working_shape
 
 
 class Work(NamedTuple):

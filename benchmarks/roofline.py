@@ -1,7 +1,7 @@
 """How much of what the machine can do encode and decode reach.
 
     python benchmarks/roofline.py [--side 128] [--scale 4] [--batch 1] [--dtypes bfloat16 float32]
-                                  [--device auto] [--runs 9] [--replay]
+                                  [--device auto] [--runs 9]
 
 Counts operations and bytes (`operations.py`), measures two ceilings, the largest product of matrices per second
 and the fastest copy, and the times of both parts. The bound is the time that the operations or the bytes
@@ -25,7 +25,6 @@ import torch
 from benchmarks import operations
 from scsnet import SCSNet
 from scsnet.device import DTYPES, choose_device
-from scsnet.replay import Replay
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the product that is timed
 COPIED = {"cpu": 2**28, "cuda": 2**31}  # bytes
@@ -108,20 +107,6 @@ HEAD = (
 )
 
 
-def replayed(
-    side: int, scale: float, batch: int, dtype: torch.dtype, device: torch.device, runs: int
-) -> str:
-    """Pictures per second from gray to sRGB, as a CUDA graph."""
-    net = SCSNet().eval().requires_grad_(False).to(device, dtype)
-    photos = torch.rand(batch, 1, side, side, device=device)
-    size = (round(side * scale), round(side * scale))
-    replay = Replay(net, (batch, 1, side, side), size)
-    middle = statistics.median(seconds(lambda: replay(photos), device, runs))
-    return (
-        f"{dtype}, as a CUDA graph: {batch / middle:.0f} pictures of {side} → {size[0]} per second"
-    )
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -131,7 +116,6 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["bfloat16", "float32"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--replay", action="store_true", help="also as a CUDA graph")
     options = parser.parse_args()
     device = choose_device(options.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -141,10 +125,6 @@ def main() -> None:
             asked = (options.side, options.scale, options.batch, DTYPES[name], device, options.runs)
             for line in reached(*asked):
                 print(line, flush=True)
-    if options.replay:
-        for name in options.dtypes:
-            asked = (options.side, options.scale, options.batch, DTYPES[name], device, options.runs)
-            print(replayed(*asked))
 
 
 if __name__ == "__main__":

@@ -29,21 +29,21 @@ from benchmarks.straightforward import decode, pvcattn
 from scsnet.attention import PVCAttn
 from scsnet.color import denormalize_lab, normalize_lab, rgb_to_lab
 from training.config import TrainConfig
-from training.config.schedule import Place, Plan
+from training.config.schedule import Schedule, StepInfo
 from training.config.stage import Stage
-from training.data.dataset import Batch, Pairs
+from training.data.dataset import Batch, TrainingPairs
 from training.data.photos import find_photos
 from training.data.references import warp
 from training.engine.loop import make_accelerator
 from training.engine.malloc import keep_freed_memory
 from training.engine.step import Trainer
 from training.losses import content_loss
-from training.models.generator import Generator, build_network
+from training.models.generator import TrainingModel, build_network
 
 KINDS = {"plain": "plain loop", "float32": "our network, float32", "ours": "the trainer"}
 PHOTOS = 16  # decoded before the first step, kept in memory by both
 STAGES = {
-    "colour: 48 px, batch 16, x1": Stage(texture=False),
+    "colour: 48 px, batch 16, x1": Stage(trains="all_but_texture"),
     "everything: 64 px, batch 8, x1 to x4, windows of 96 px": Stage(
         batch=8, size=64, magnification=(1.0, 4.0), window=96, supervision=0.0
     ),
@@ -57,52 +57,51 @@ class Plain:
         torch.manual_seed(config.seed)
         self.config, self.ours = config, ours
         self.net = build_network(config)
-        self.generator = Generator(self.net, config)
-        self.heads = self.generator.supervision
-        self.parameters = list(self.generator.parameters())
+        self.model = TrainingModel(self.net, config)
+        self.heads = self.model.supervision
+        self.parameters = list(self.model.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, betas=config.betas)
         self.averaged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
 
-    def features(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+    def features(self, batch: Batch, place: StepInfo) -> tuple[Tensor, Tensor, Tensor]:
         """cat(F_tex, F_color), the normalised L, the loss of the deep supervision."""
         net, branch = self.net, self.net.color_branch
-        luminance = normalize_lab(rgb_to_lab(batch.seen)[:, :1], net.config)
+        luminance = normalize_lab(rgb_to_lab(batch.input)[:, :1], net.config)
         lab = normalize_lab(rgb_to_lab(batch.low), net.config)
         initial = net.initial(luminance)
-        source = joined = branch.source_encoder(initial)
+        source = aggregated = branch.source_encoder(initial)
         deep, heads = torch.zeros(()), []
         if not place.automatic:
             reference = warp(lab, batch.distortion)
             encoded = branch.reference_encoder(branch.reference_initial(reference))
-            joined = pvcattn(cast(PVCAttn, branch.cross_attention), source, [encoded])
+            aggregated = pvcattn(cast(PVCAttn, branch.cross_attention), source, [encoded])
             heads.append(("reference", encoded, reference))
-        extracted = branch.extractor.convolve(joined)
+        extracted = branch.extractor.convolve(aggregated)
         attended = extracted + pvcattn(branch.extractor.attention, extracted, [extracted])
         heads += [
-            ("joined", joined, lab),
+            ("aggregated", aggregated, lab),
             ("extracted", extracted, lab),
             ("attended", attended, lab),
         ]
         if place.supervision:
             deep = torch.stack([self.heads.loss(n, x, t[:, 1:]) for n, x, t in heads]).sum()
         color = branch.decoder(attended)
-        texture = net.texture_encoder(initial) if place.stage.texture else initial
+        texture = net.texture_encoder(initial) if place.mode.texture else initial
         return torch.cat([texture, color], dim=1), luminance, deep
 
-    def advance(self, batch: Batch, place: Place) -> None:
+    def advance(self, batch: Batch, place: StepInfo) -> None:
         """One step of the optimizer."""
         for group in self.optimizer.param_groups:
             group["lr"] = place.learning_rate
         self.optimizer.zero_grad()
         if self.ours:
-            made = self.generator(batch, place.mode)
-            planes, deep = made.planes, made.deep
+            planes, deep = self.model(batch, place.mode)
         else:
             features, luminance, deep = self.features(batch, place)
             planes = decode(self.net, features, luminance, batch.size, batch.window)
         lab = denormalize_lab(planes, self.net.config)
-        rebalance = place.stage.rebalance if place.automatic else 0.0
-        content = content_loss(lab, rgb_to_lab(batch.high), rebalance)
+        weight = place.stage.chroma_weight if place.automatic else 0.0
+        content = content_loss(lab, rgb_to_lab(batch.high), weight)
         (place.stage.content * content + place.supervision * deep).backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()
@@ -113,13 +112,13 @@ def worker(kind: str, stage: str, data: list[str]) -> None:
     """For each number on stdin: take the step of this number, say how long it took."""
     config = TrainConfig(stages=(replace(STAGES[stage], steps=10_000),), trackers=())
     entries = find_photos(data)[:PHOTOS]
-    plan = Plan(config, len(entries))
-    pairs = Pairs(entries, plan)
+    schedule = Schedule(config, len(entries))
+    pairs = TrainingPairs(entries, schedule)
     for index in range(len(entries)):
         pairs.photos[index]
     if kind == "ours":
         keep_freed_memory()
-        trainer = Trainer(config, plan, make_accelerator(config, trackers=False))
+        trainer = Trainer(config, schedule, make_accelerator(config, trackers=False))
     else:
         plain = Plain(replace(config, precision="float32"), ours=kind == "float32")
     print("ready", flush=True)
@@ -130,7 +129,7 @@ def worker(kind: str, stage: str, data: list[str]) -> None:
             trainer.step = step
             trainer.advance(iter([pairs[step, 0]]))
         else:
-            plain.advance(pairs[step, 0], plan.place(step))
+            plain.advance(pairs[step, 0], schedule.at(step))
         print(time.perf_counter() - began, flush=True)
 
 

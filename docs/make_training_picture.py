@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scsnet import SCSNet, checkpoint
 from training.data.photos import find_photos, read_squares
 from training.engine import checkpoints
+from training.engine.model_card import load_averaged_network
 from training.evaluation.protocol import (
     BICUBIC,
     Colorizer,
@@ -31,7 +32,6 @@ from training.evaluation.protocol import (
     to_tensor,
     to_uint8,
 )
-from training.export import load_averaged_network
 
 PROTOCOL = Protocol(size=384, magnification=3.0, bf16=True)
 CELL, GAP, LABEL = 144, 3, 150  # pixels of the sheet

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..scsnet import Features, ReferenceFeatures, SCSNet
 from ..scsnet.color import rgb_to_lightness
 from ..scsnet.pipeline import encode_picture, encode_references, render
-from ..scsnet.resample import resample_bicubic
-from ..scsnet.tiling import Window, resize_to_working_size
+from ..scsnet.resample import resample_bicubic, resize_to_working_size
+from ..scsnet.tiling import Window
 from . import host, memory_estimates
 from .image_tensors import Picture, to_float
 from .types import Lab, Model

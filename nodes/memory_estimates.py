@@ -8,7 +8,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from ..scsnet.model import BLOCK, KEPT_TEXTURE, TILE_KEPT
+from ..scsnet.cpm import BLOCK
+from ..scsnet.model import KEPT_TEXTURE, TILE_KEPT
 from . import host
 
 if TYPE_CHECKING:

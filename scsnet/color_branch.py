@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .attention import AddedReference, BCAttn, Memory, PVCAttn, VCAttn, pool
+from .attention import AddedReference, BCAttn, KeysValues, PVCAttn, VCAttn, pool
 from .config import SCSNetConfig
 from .layers import ConvBlock, activate, channels_last, conv3x3, upsample
-from .tiling import STRIDE
+from .resample import STRIDE
 
 
 class Encoder(nn.Module):
@@ -58,7 +58,7 @@ class Extractor(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """SAttn (B, 256, h, w), the same shape."""
-        attended = self.attention(x, self.attention.remember([x]))
+        attended = self.attention(x, self.attention.compute_keys_values([x]))
         return x + attended if self.residual else attended
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,9 +116,9 @@ class ColorBranch(nn.Module):
         """phi_E^r: reference LAB planes (B, 3, Hr, Wr) -> F_r (B, 256, Hr/4, Wr/4)."""
         return self.reference_encoder(channels_last(self.reference_initial(lab)))
 
-    def aggregate(self, source: Tensor, memories: Sequence[Memory] | None) -> Tensor:
+    def aggregate(self, source: Tensor, keys_values: Sequence[KeysValues] | None) -> Tensor:
         """F_int: PVCAttn(F_s, F_r) with references, F_s itself without (Eq. 2)."""
-        return source if memories is None else self.cross_attention(source, memories)
+        return source if keys_values is None else self.cross_attention(source, keys_values)
 
     def level(self, index: int) -> VCAttn:
         """The VCAttn of a pyramid level, counted from 0; ValueError where there is none."""
@@ -132,7 +132,7 @@ class ColorBranch(nn.Module):
     def attention(
         self,
         source: Tensor,
-        memories: Sequence[Memory],
+        keys_values: Sequence[KeysValues],
         points: Sequence[tuple[float, float]],
         shape: tuple[int, int],
         level: int,
@@ -146,20 +146,20 @@ class ColorBranch(nn.Module):
         columns = [min(width - 1, int(x * shape[1] / cell)) for x, _ in points]
         positions = [row * width + column for row, column in zip(rows, columns, strict=True)]
         index = torch.tensor(positions, device=source.device)
-        memory = memories[level]
-        areas = [h * w for h, w in memory.grids]
-        flat = torch.split(attn.rows(pooled, memory, index), areas, dim=-1)
+        pairs = keys_values[level]
+        areas = [h * w for h, w in pairs.grids]
+        flat = torch.split(attn.compute_rows(pooled, pairs, index), areas, dim=-1)
         # (B, P, h w) -> (B, P, h, w)
-        return tuple(f.reshape(*f.shape[:2], *g) for f, g in zip(flat, memory.grids, strict=True))
+        return tuple(f.reshape(*f.shape[:2], *g) for f, g in zip(flat, pairs.grids, strict=True))
 
     def valves(
-        self, source: Tensor, memories: Sequence[Memory], level: int
+        self, source: Tensor, keys_values: Sequence[KeysValues], level: int
     ) -> tuple[Tensor, Tensor]:
         """V1, V2 of a level, each (B, 1, h, w) in 0..1."""
         attn = self.level(level)
         pooled = pool(source, attn.factor)
-        return attn.valve_maps(pooled, attn.aggregate(pooled, memories[level]))
+        return attn.compute_valves(pooled, attn.aggregate(pooled, keys_values[level]))
 
-    def forward(self, source: Tensor, memories: Sequence[Memory] | None) -> Tensor:
-        """F_s (B, 256, H/4, W/4) and the references' memories -> F_color (B, 64, H, W)."""
-        return self.decoder(self.extractor(self.aggregate(source, memories)))
+    def forward(self, source: Tensor, keys_values: Sequence[KeysValues] | None) -> Tensor:
+        """F_s (B, 256, H/4, W/4) and the references' keys_values -> F_color (B, 64, H, W)."""
+        return self.decoder(self.extractor(self.aggregate(source, keys_values)))

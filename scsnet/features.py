@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .attention import Memory
+from .attention import KeysValues
 
 T = TypeVar("T")
 
@@ -46,18 +46,18 @@ def move_features(value: T, device: torch.device | str) -> T:
 class ReferenceFeatures:
     """Keys and values of one or several references, for any number of source pictures."""
 
-    memories: tuple[Memory, ...]
+    keys_values: tuple[KeysValues, ...]
     """One per level of the cross attention."""
 
     @property
     def batch(self) -> int:
         """1: shared by every source picture; otherwise one per picture of the batch."""
-        return self.memories[0].value.shape[0]
+        return self.keys_values[0].value.shape[0]
 
     @property
     def count(self) -> int:
         """How many references each source picture has."""
-        return len(self.memories[0].grids)
+        return len(self.keys_values[0].grids)
 
     @property
     def nbytes(self) -> int:

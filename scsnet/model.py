@@ -15,32 +15,29 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .attention import Memory
+from .attention import KeysValues
 from .color_branch import ColorBranch
 from .config import SCSNetConfig
-from .cpm import CPM, Axis, build_axis, dispatch
-from .cpm.pixel_shuffle import FACTOR, PixelShuffle
+from .cpm import CPM, Axis, PixelShuffle, build_axis
+from .cpm.pixel_shuffle import FACTOR
 from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
-from .resample import compute_centred_taps, resample, resample_features
-from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
-from .tiling import (
-    Window,
-    crop,
-    join_blocks,
+from .resample import (
+    compute_centred_taps,
     pad_to_stride,
+    resample,
+    resample_features,
     resize_to_working_size,
-    validate_window,
 )
+from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
+from .tiling import Window, crop, join_blocks, validate_window
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) after each tile; what it raises ends the work."""
 
-BLOCK = (64, 256)  # output pixels that CPM maps at a time: 8 MiB of hidden features in bfloat16
 TILE_KEPT = (
     192  # the same as TILE on a CPU where F_tex is kept, and no margin is needed: F_cs of 18 MiB
 )
-FUSED_BLOCK = (1024, 1024)  # the same where CPM is one kernel, which keeps none of them in memory
 KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex that encode keeps; beyond, decode makes it in tiles
 
 
@@ -80,7 +77,7 @@ class SCSNet(nn.Module):
             encoded.append(self.color_branch.encode_reference(planes))
         if len(batches := {e.shape[0] for e in encoded} - {1}) > 1:
             raise ValueError(f"references must have one batch size or 1, got {sorted(batches)}")
-        return ReferenceFeatures(self.color_branch.cross_attention.remember(encoded))
+        return ReferenceFeatures(self.color_branch.cross_attention.compute_keys_values(encoded))
 
     def encode(
         self,
@@ -109,7 +106,7 @@ class SCSNet(nn.Module):
         )
         initial = channels_last(self.initial(channels_last(pad_to_stride(working).to(self.dtype))))
         source = self.color_branch.source_encoder(initial)
-        color = self.color_branch(source, None if reference is None else reference.memories)
+        color = self.color_branch(source, None if reference is None else reference.keys_values)
         color = color[..., : working.shape[2], : working.shape[3]]
         features = Features(luminance, color, source, None, reference)
         bytes_kept = luminance.numel() * self.config.width * self.initial.weight.element_size()
@@ -118,7 +115,7 @@ class SCSNet(nn.Module):
             features = Features(luminance, color, source, texture, reference)
         return features
 
-    def gathered(self, features: Features, window: Window) -> Tensor:
+    def concatenate_features(self, features: Features, window: Window) -> Tensor:
         """cat(F_tex, F_color) (B, 128, height, width) of a window of the source."""
         if features.texture is None:
             texture = encode_texture_window(
@@ -146,22 +143,22 @@ class SCSNet(nn.Module):
         progress: Progress | None = None,
     ) -> Iterator[tuple[Window, Tensor]]:
         """The blocks of `decode`'s result one by one: (where in the output grid, LAB (B, 3, n, m))."""
-        asked = validate_window(size, window)
+        requested = validate_window(size, window)
         if isinstance(self.head, PixelShuffle):
-            yield asked, self._shuffled(features, size, asked)
+            yield requested, self._shuffle_pixels(features, size, requested)
             return
         source_height, source_width = features.size
         align, device = self.config.cpm_align, features.color.device
         if features.texture is not None and device.type == "cpu":
             tile = min(tile, TILE_KEPT)
         if block is None:
-            block = BLOCK if dispatch.plan(self.head, features.color) is None else FUSED_BLOCK
+            block = self.head.block_size(features.color)
         # Output pixels whose source pixels fill about one tile; blocks divide it evenly.
         step = (
             max(1, int(tile * size[0] / source_height)),
             max(1, int(tile * size[1] / source_width)),
         )
-        plan = [(outer, list(outer.blocks(*block))) for outer in asked.blocks(*step)]
+        plan = [(outer, list(outer.blocks(*block))) for outer in requested.blocks(*step)]
         done, total = 0, sum(len(blocks) for _, blocks in plan)
         for outer, blocks in plan:
             rows = build_axis(source_height, size[0], outer.top, outer.bottom, align, device)
@@ -171,20 +168,20 @@ class SCSNet(nn.Module):
             # One pixel more to each side for the 3x3 convolution, where the picture has one.
             up, lead = max(0, top - 1), max(0, left - 1)
             down, trail = min(source_height, bottom + 1), min(source_width, right + 1)
-            hidden = self.head.folded(
-                self.gathered(features, Window(up, lead, down - up, trail - lead))
+            hidden = self.head.fold_first_layer(
+                self.concatenate_features(features, Window(up, lead, down - up, trail - lead))
             )
             for place in blocks:
                 part = (
                     rows.part(place.top - outer.top, place.bottom - outer.top),
                     columns.part(place.left - outer.left, place.right - outer.left),
                 )
-                yield place, self._mapped(features, hidden, *part, (up, lead))
+                yield place, self._map_block(features, hidden, *part, (up, lead))
                 done += 1
                 if progress is not None:
                     progress(done, total)
 
-    def _mapped(
+    def _map_block(
         self, features: Features, hidden: Tensor, rows: Axis, columns: Axis, start: tuple[int, int]
     ) -> Tensor:
         """One block: LAB (B, 3, n, m) from `hidden`, whose first pixel is `start` of the source."""
@@ -199,20 +196,22 @@ class SCSNet(nn.Module):
             lab[:, :1] += resample(features.luminance, rows.taps, columns.taps)
         return lab
 
-    def _shuffled(self, features: Features, size: tuple[int, int], asked: Window) -> Tensor:
+    def _shuffle_pixels(
+        self, features: Features, size: tuple[int, int], requested: Window
+    ) -> Tensor:
         height, width = features.size
         if size != (FACTOR * height, FACTOR * width):
             expected = f"{FACTOR * height} x {FACTOR * width}"
             raise ValueError(f"the pixel-shuffle head makes {expected} pixels only, got {size}")
         assert isinstance(self.head, PixelShuffle)
-        lab = self.head(self.gathered(features, Window(0, 0, height, width)))
+        lab = self.head(self.concatenate_features(features, Window(0, 0, height, width)))
         if self.config.luminance_skip:
             rows = compute_centred_taps(height, size[0], 0, size[0], lab.device)
             columns = compute_centred_taps(width, size[1], 0, size[1], lab.device)
             lab = lab + torch.cat(
                 [resample(features.luminance, rows, columns), torch.zeros_like(lab[:, 1:])], dim=1
             )
-        return lab[..., asked.top : asked.bottom, asked.left : asked.right]
+        return lab[..., requested.top : requested.bottom, requested.left : requested.right]
 
     def decode(
         self,
@@ -226,28 +225,32 @@ class SCSNet(nn.Module):
 
         `window` is (top, left, height, width) in output pixels; it costs by its own pixels only.
         """
-        asked = validate_window(size, window)
+        requested = validate_window(size, window)
         learning = features.color.requires_grad or next(self.head.parameters()).requires_grad
         if torch.is_grad_enabled() and learning:
-            at_once = (asked.height, asked.width)  # gradients need all of it in memory anyway
+            at_once = (
+                requested.height,
+                requested.width,
+            )  # gradients need all of it in memory anyway
             return join_blocks(
-                self.decode_tiles(features, size, asked, block=at_once, progress=progress)
+                self.decode_tiles(features, size, requested, block=at_once, progress=progress)
             )
-        tiles = self.decode_tiles(features, size, asked, progress=progress)
-        shape = (features.luminance.shape[0], 3, asked.height, asked.width)
+        tiles = self.decode_tiles(features, size, requested, progress=progress)
+        shape = (features.luminance.shape[0], 3, requested.height, requested.width)
         whole = torch.empty(shape, device=features.color.device)
         for block, lab in tiles:
-            top, left = block.top - asked.top, block.left - asked.left
+            top, left = block.top - requested.top, block.left - requested.left
             whole[..., top : top + block.height, left : left + block.width] = lab
         return whole
 
+    @torch.inference_mode()
     def attention(
         self, features: Features, points: Sequence[tuple[float, float]], level: int = 0
     ) -> tuple[Tensor, ...]:
         """Where points of the source look in the references (Fig. 8), float32.
 
         `points` are (x, y) in 0..1 of the picture; `level` 0, 1, 2 is the pyramid's D1, D2, D4. Returns
-        one (B, P, h, w) per reference; over all references a point's weights sum to 1. Only the asked
+        one (B, P, h, w) per reference; over all references a point's weights sum to 1. Only the requested
         rows of the matrix are computed.
         """
         if outside := [p for p in points if not (0 <= p[0] <= 1 and 0 <= p[1] <= 1)]:
@@ -255,16 +258,17 @@ class SCSNet(nn.Module):
         if not points:
             raise ValueError("expected at least one point, got none")
         shape = (features.color.shape[2], features.color.shape[3])
-        memories = self._memories(features)
-        return self.color_branch.attention(features.source, memories, points, shape, level)
+        keys_values = self._keys_values(features)
+        return self.color_branch.attention(features.source, keys_values, points, shape, level)
 
+    @torch.inference_mode()
     def valves(self, features: Features, level: int = 0) -> tuple[Tensor, Tensor]:
         """V1 and V2 of a level (Fig. 4), each (B, 1, h, w): what passes of the source and the references."""
-        return self.color_branch.valves(features.source, self._memories(features), level)
+        return self.color_branch.valves(features.source, self._keys_values(features), level)
 
-    def _memories(self, features: Features) -> tuple[Memory, ...]:
+    def _keys_values(self, features: Features) -> tuple[KeysValues, ...]:
         if features.reference is None:
             raise ValueError(
                 "these features were encoded without a reference: nothing to attend to"
             )
-        return features.reference.memories
+        return features.reference.keys_values

@@ -69,12 +69,6 @@ def _works() -> bool:
     return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, expected, strict=True))
 
 
-# Memory that glibc hands back to the system costs a page fault for every 4 KiB when it is asked for again:
-# 0.17 s of the 0.25 s that a decode 128 -> 512 took. It keeps blocks up to the size of the largest that
-# was ever given back, at most 32 MiB; nothing is written to this one. Elsewhere this does nothing.
-torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-
 def usable(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
     """Whether `layer` may be applied to x by the functions below."""
     weight = layer.weight

@@ -17,9 +17,9 @@ from torch import Tensor
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
 from .model import Progress, SCSNet
-from .resample import resample_bicubic
+from .resample import resample_bicubic, resize_to_working_size
 from .texture import TILE
-from .tiling import Window, resize_to_working_size, validate_window
+from .tiling import Window, validate_window
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000
@@ -134,11 +134,11 @@ def _rendered(
     net: SCSNet,
     features: Features,
     size: tuple[int, int],
-    asked: Window,
+    requested: Window,
     tile: int,
     progress: Progress | None,
 ) -> Iterator[tuple[Window, Tensor]]:
-    """The blocks of `asked`: (where in the output grid, LAB (B, 3, n, m)).
+    """The blocks of `requested`: (where in the output grid, LAB (B, 3, n, m)).
 
     CPM looks at points of the picture, so below magnification 1 it would alias. There it maps a
     whole multiple of the grid, as fine as the picture or finer, and every pixel is the mean of its cell.
@@ -147,10 +147,10 @@ def _rendered(
         max(1, ceil(have / want)) for have, want in zip(features.size, size, strict=True)
     )
     if down == across == 1:
-        yield from net.decode_tiles(features, size, asked, tile=tile, progress=progress)
+        yield from net.decode_tiles(features, size, requested, tile=tile, progress=progress)
         return
     side = min(tile, _CELLS)
-    blocks = list(asked.blocks(max(1, side // down), max(1, side // across)))
+    blocks = list(requested.blocks(max(1, side // down), max(1, side // across)))
     for done, block in enumerate(blocks, 1):
         cells = Window(
             block.top * down, block.left * across, block.height * down, block.width * across
@@ -185,9 +185,9 @@ def render(
     """
     if not (isfinite(strength) and strength >= 0):
         raise ValueError(f"strength must be 0 or more, got {strength}")
-    asked = validate_window(size, window)
+    requested = validate_window(size, window)
     device = features.color.device
-    shape = (features.luminance.shape[0], 3, asked.height, asked.width)
+    shape = (features.luminance.shape[0], 3, requested.height, requested.width)
     if out is None:
         out = torch.empty(shape, dtype=dtype, device=device)
     elif tuple(out.shape) != shape:
@@ -206,8 +206,8 @@ def render(
         given = features.luminance
     elif luminance is not None:
         raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
-    for block, planes in _rendered(net, features, size, asked, tile, progress):
-        top, left = block.top - asked.top, block.left - asked.left
+    for block, planes in _rendered(net, features, size, requested, tile, progress):
+        top, left = block.top - requested.top, block.left - requested.left
         area = (..., slice(top, top + block.height), slice(left, left + block.width))
         if lab_out is not None:
             lab_out[area] = denormalize_lab(planes, net.config)

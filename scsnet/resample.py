@@ -8,11 +8,14 @@ numbers, so a window gives the very pixels that the whole picture would.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor, sqrt
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+STRIDE = 4  # of F_s and F_r relative to the input
 WITHOUT_DOUBLES = {"mps"}  # kinds of device that have no float64
 
 
@@ -169,3 +172,45 @@ def resample_bicubic(
     rows = cubic_taps(planes.shape[2], size[0], top, top + height, planes.device)
     columns = cubic_taps(planes.shape[3], size[1], left, left + width, planes.device)
     return resample(planes, rows, columns)
+
+
+def compute_working_shape(height: int, width: int, working_size: int) -> tuple[int, int]:
+    """Return the height and width at which the colour branch sees a picture: at most working_size² pixels.
+
+    A picture that fits keeps its size, as in the paper. A larger one is reduced to multiples of 4, keeping its aspect
+    ratio unless a side would fall below 4.
+    """
+    if working_size < STRIDE:
+        raise ValueError(f"working size must be at least {STRIDE} pixels, got {working_size}")
+    area = working_size**2
+    if height * width <= area:
+        return height, width
+    scale = working_size / sqrt(height * width)
+    rows, columns = (max(STRIDE, floor(n * scale / STRIDE + 0.5) * STRIDE) for n in (height, width))
+    if (
+        min(rows, columns) == STRIDE
+    ):  # the short side was rounded up: bound the long one by the area
+        longest = max(STRIDE, area // STRIDE // STRIDE * STRIDE)
+        rows, columns = min(rows, longest), min(columns, longest)
+    return rows, columns
+
+
+def resize_to_working_size(planes: Tensor, working_size: int) -> Tensor:
+    """Resize planes (B, C, H, W) to their working shape, bilinear with antialiasing."""
+    shape = compute_working_shape(planes.shape[2], planes.shape[3], working_size)
+    if shape == tuple(planes.shape[2:]):
+        return planes
+    return F.interpolate(planes, shape, mode="bilinear", antialias=True)
+
+
+def pad_to_stride(planes: Tensor) -> Tensor:
+    """Pad planes (B, C, H, W) at the bottom and right to multiples of 4: by reflection, or replication of small sides."""
+    bottom, right = (-planes.shape[2]) % STRIDE, (-planes.shape[3]) % STRIDE
+    planes = _pad(planes, (0, 0, 0, bottom), planes.shape[2] > bottom)
+    return _pad(planes, (0, right, 0, 0), planes.shape[3] > right)
+
+
+def _pad(planes: Tensor, amount: tuple[int, int, int, int], reflects: bool) -> Tensor:
+    if not any(amount):
+        return planes
+    return F.pad(planes, amount, mode="reflect" if reflects else "replicate")

@@ -9,7 +9,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from training_run import make_mobilenet, make_photos  # noqa: E402
+from training_run import make_photos  # noqa: E402
 
 from scsnet import SCSNet, SCSNetConfig  # noqa: E402
 
@@ -23,12 +23,6 @@ def root():
 def photos(tmp_path):
     """A folder of small photos to train on."""
     return make_photos(tmp_path / "photos")
-
-
-@pytest.fixture
-def mobilenet_file(tmp_path):
-    """Weights as the distillation and the teacher read them."""
-    return make_mobilenet(tmp_path / "mobilenet.npz")
 
 
 @pytest.fixture

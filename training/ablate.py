@@ -1,10 +1,11 @@
-"""What the parts are worth: `python training/ablate.py --table 5 --data P --validation V --output A`.
+"""Ablation studies: `python training/ablate.py --table 5 --data P --validation V --output A`.
 
-Tables 4 (losses) and 5 (attention, head) of the paper, evaluated with self-reference as it does. Table
-"start": the paper to the letter, and what makes the network use its reference, part by part.
+Tables 4 (losses) and 5 (attention, head) of the paper, at a small scale and evaluated with self-reference as in the
+paper; table "start": from the paper's network to the one of the presets, change by change. Deep supervision and chroma
+weights are not part of the paper and are switched off in tables 4 and 5.
 
-Trains every row from the same start for the same steps. Any option of train.py changes all rows. A row that
-is done already is not trained again.
+All rows are trained for the same steps from the same seed, by the options of train.py. Finished rows are kept; changed
+options need another --output.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ from scsnet import SCSNet, checkpoint
 from training.config import TrainConfig
 from training.config.cli import Parser
 from training.config.overrides import apply_overrides, config_parser, describe_config
-from training.config.schedule import Plan
 from training.config.stage import Stage
 from training.data.photos import find_photos, select_evenly
 from training.engine.checkpoints import RunError
-from training.engine.loop import train
+from training.engine.loop import CONFIG, read_config, train
+from training.engine.model_card import PICTURE, WEIGHTS
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
-from training.export import PICTURE, WEIGHTS
 from training.paths import save_text
 
 PAPER = {
@@ -87,17 +87,19 @@ TABLES = (*PAPER, "start")
 
 
 def small(table: str) -> TrainConfig:
-    """A scale at which a row takes minutes: 32 -> 128, everything; "start": 32 px, references only."""
-    stage = Stage(steps=300, batch=8, size=32)
+    """Return a config that trains a row in minutes: 32 -> 128 px; for table "start" 32 px, with references only."""
+    stage = Stage(steps=300, batch=8, size=32, chroma_weight=0.0)
     if table == "start":
-        stage = replace(stage, texture=False, automatic_every=0, rebalance=0.0)
+        stage = replace(stage, trains="all_but_texture", reference_fraction=1.0)
     else:
-        stage = replace(stage, magnification=(4.0, 4.0), automatic_every=2, warmup=30)
+        stage = replace(
+            stage, magnification=(4.0, 4.0), reference_fraction=0.5, warmup=30, supervision=0.0
+        )
     return TrainConfig(stages=(stage,), ema=0.99, save_every=100, validate_every=10**9, trackers=())
 
 
-def variants(table: str, config: TrainConfig) -> dict[str, TrainConfig]:
-    """Row of the table -> the config that makes it."""
+def make_variants(table: str, config: TrainConfig) -> dict[str, TrainConfig]:
+    """Return the config of every row of a table."""
     rows = {}
     for name in START if table == "start" else PAPER[table]:
         folder = str(Path(config.output, re.sub(r"\W+", "_", name).strip("_")))
@@ -122,17 +124,27 @@ def variants(table: str, config: TrainConfig) -> dict[str, TrainConfig]:
     return rows
 
 
-def trained(name: str, config: TrainConfig) -> SCSNet:
-    """The network of a row, trained where that is not done yet."""
+def train_row(name: str, config: TrainConfig) -> SCSNet:
+    """Return the network of a row, after training it if that has not been done.
+
+    Raises ValueError if it has been trained with other options.
+    """
     weights = Path(config.output, WEIGHTS)
+    if Path(config.output, CONFIG).exists():
+        before = read_config(Path(config.output)).to_dict()
+        changed = [k for k, v in config.to_dict().items() if before[k] != v]
+        if changed:
+            raise ValueError(
+                f"row {name!r} in {config.output} was trained with another {changed[0]}: use another --output"
+            )
     if not weights.exists():
         print(f"== {name}")
         train(config, resume=True)
     return checkpoint.load(weights, dtype=torch.float32)
 
 
-def papers_table(table: str, config: TrainConfig, photos: int) -> list[str]:
-    """Table 4 or 5 of the paper as Markdown, line by line."""
+def paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
+    """Return the lines of table 4 or 5 of the paper, in Markdown."""
     entries = select_evenly(find_photos(config.validation), photos)
     stage = config.stages[-1]
     protocol = Protocol(size=4 * stage.size, magnification=4.0, modes=("auto", "self"))
@@ -143,8 +155,8 @@ def papers_table(table: str, config: TrainConfig, photos: int) -> list[str]:
         "| | PSNR | SSIM | ab error | parameters | paper: FID | paper: PSNR | paper: SSIM |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, variant in variants(table, config).items():
-        net = trained(name, variant)
+    for name, variant in make_variants(table, config).items():
+        net = train_row(name, variant)
         rows = score(Colorizer(net, protocol), entries, protocol).rows
         own, auto = rows["self"], rows["auto"]
         cells = [
@@ -161,32 +173,31 @@ def papers_table(table: str, config: TrainConfig, photos: int) -> list[str]:
 
 
 def start_table(config: TrainConfig, photos: int) -> list[str]:
-    """What makes the network use its reference, as Markdown, line by line."""
-    validation = Validation(find_photos(config.validation), photos, config.precision == "bf16")
-    stage, plan = config.stages[-1], Plan(config, 1)
+    """Return the lines of table "start" in Markdown: how much each change makes the network use its reference."""
+    validation = Validation(find_photos(config.validation), photos)
+    stage, steps = config.stages[-1], sum(s.steps for s in config.stages)
     lines = [
-        f"{len(validation.squares)} photos at {stage.size} px, {plan.total} steps of {stage.batch}, references only. Mean "
+        f"{len(validation.squares)} photos at {stage.size} px, {steps} steps of {stage.batch}, references only. Mean "
         "error of ab with the photo's own reference (elastic) and with another photo's: a network that ignores its "
         "reference has the same twice.",
         "",
         "| | own | another's | gray |",
         "|---|---|---|---|",
     ]
-    for name, variant in variants("start", config).items():
-        net = trained(name, variant)
-        place = Plan(variant, 1).place(plan.total - 1)
-        found = validation.figures(net, place, Path(variant.output, PICTURE))
+    for name, variant in make_variants("start", config).items():
+        net = train_row(name, variant)
+        found = validation.compute(net, stage, Path(variant.output, PICTURE))
         cells = " | ".join(f"{found[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))
         lines.append(f"| {name} | {cells} |")
     return lines
 
 
 def ablate(table: str, config: TrainConfig, photos: int) -> str:
-    """Train and evaluate every row; the table as Markdown, also written beside the runs."""
+    """Train and evaluate every row; return the table as Markdown, which is also written beside the runs."""
     if table == "start":
         lines = start_table(config, photos)
     else:
-        lines = papers_table(table, config, photos)
+        lines = paper_table(table, config, photos)
     text = "\n".join(lines) + "\n"
     save_text(Path(config.output, f"table{table}.md"), text)
     return text

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -28,6 +29,8 @@ from training.evaluation.protocol import Colorizer, Protocol, Score, count_param
 from training.evaluation.report import Page, format_json, format_markdown
 from training.paths import save_text
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Protocol):
@@ -35,6 +38,8 @@ class Options(Protocol):
 
     weights: str = "bundled"
     """A file, "bundled", or "hf:owner/repo"."""
+    precision: Precision = "float32"
+    """Precision of the weights and features, as users choose it."""
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     output: str = ""
@@ -96,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.data:
             parser.error("--data is missing: the photos to evaluate on")
         device = choose_device(options.device)
-        net = checkpoint.load(options.weights, device=device, dtype=torch.float32)
+        net = checkpoint.load(
+            options.weights, device=device, dtype=getattr(torch, options.precision)
+        )
         print(evaluate(net, options, options.weights)[1])
     except (OSError, ValueError) as error:
         parser.error(str(error))

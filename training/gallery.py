@@ -1,7 +1,8 @@
-"""A page of results to look at: `python training/gallery.py --weights W --data PHOTOS --output FOLDER`.
+"""Make a page of results: `python training/gallery.py --weights W --data PHOTOS --output FOLDER`.
 
-Per photo: the gray input, automatic, with its own elastic copy, with three strangers' photos, with both; the truth; and a
-detail at every magnification beside bicubic. Sorted by PSNR of the automatic result, best and worst marked.
+Per photo: the gray input; the results without references, with an elastic copy of the photo, with one and with three
+other photos, and with all of these; the original; and a detail at several magnifications beside bicubic interpolation.
+Sorted by PSNR of the automatic result, with the best and the worst marked.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -33,12 +35,17 @@ from training.paths import save_text
 DETAIL = 32  # pixels of the input whose enlargements are shown
 
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What is shown."""
 
     weights: str = "bundled"
     """A file, "bundled", or "hf:owner/repo"."""
+    precision: Precision = "float32"
+    """Precision of the weights and features, as users choose it."""
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     output: str = ""
@@ -55,10 +62,8 @@ class Options:
     """How many of the best and of the worst are marked."""
     working_size: int | None = None
     """Of the colour branch; None: what the weights were trained at."""
-    bf16: bool = False
-    """Network in bfloat16 (autocast)."""
     seed: int = 1
-    """Of distortions and strangers."""
+    """Seed of the distortions and of the choice of other photos."""
 
     def __post_init__(self) -> None:
         for name in ("input", "size"):
@@ -84,44 +89,43 @@ class Photo:
 
 @torch.inference_mode()
 def show(
-    net: SCSNet, name: str, square: Image.Image, strangers: Sequence[Tensor], options: Options
+    net: SCSNet, name: str, square: Image.Image, others: Sequence[Tensor], options: Options
 ) -> Photo:
-    """Everything about one photo; `strangers` are references (1, 3, h, w) of other photos."""
+    """Compute all results of one photo; `others` are references (1, 3, h, w)."""
     truth = square.resize((options.size, options.size), BICUBIC)
     low = to_tensor(truth.resize((options.input, options.input), BICUBIC))
     own = make_reference(low, options.seed)
-    seen = rgb_to_gray(low)
+    gray = rgb_to_gray(low)
     size = (options.size, options.size)
-    with torch.autocast(low.device.type, torch.bfloat16, enabled=options.bf16):
-        cases: dict[str, Sequence[Tensor]] = {
-            "automatic": (),
-            "its own elastic copy": (own,),
-            "a stranger's photo": strangers[:1],
-            f"{len(strangers)} strangers' photos": strangers,
-            f"its own copy among {len(strangers)} strangers'": (*strangers, own),
-        }
-        features = {
-            label: pipeline.encode_picture(net, seen, references, working_size=options.working_size)
-            for label, references in cases.items()
-        }
-        made: dict[str, np.ndarray] = {"input": to_uint8(seen)}
-        for label, encoded in features.items():
-            made[label] = to_uint8(pipeline.render(net, encoded, size))
-        if strangers:
-            made["the first stranger"] = to_uint8(strangers[0])
-        made["truth"] = np.asarray(truth)
-        details: dict[str, np.ndarray] = {}
-        side, start = DETAIL / options.input, 0.5 - DETAIL / options.input / 2
-        for magnification in options.magnifications:
-            whole = round(options.input * magnification)
-            corner, width = round(start * whole), round(side * whole)
-            window = (corner, corner, width, width)
-            result = pipeline.render(net, features["automatic"], (whole, whole), window)
-            details[f"x{magnification:g}"] = to_uint8(result)
-            enlarged = Image.fromarray(made["input"]).resize((whole, whole), BICUBIC)
-            box = (corner, corner, corner + width, corner + width)
-            details[f"x{magnification:g} bicubic"] = np.asarray(enlarged.crop(box))
-    return Photo(name, psnr(made["automatic"], made["truth"]), made, details)
+    cases: dict[str, Sequence[Tensor]] = {
+        "automatic": (),
+        "an elastic copy": (own,),
+        "another photo": others[:1],
+        f"{len(others)} other photos": others,
+        f"its own copy and {len(others)} other photos": (*others, own),
+    }
+    features = {
+        label: pipeline.encode_picture(net, gray, references, working_size=options.working_size)
+        for label, references in cases.items()
+    }
+    pictures: dict[str, np.ndarray] = {"input": to_uint8(gray)}
+    for label, encoded in features.items():
+        pictures[label] = to_uint8(pipeline.render(net, encoded, size))
+    if others:
+        pictures["the first other photo"] = to_uint8(others[0])
+    pictures["truth"] = np.asarray(truth)
+    details: dict[str, np.ndarray] = {}
+    side, start = DETAIL / options.input, 0.5 - DETAIL / options.input / 2
+    for magnification in options.magnifications:
+        whole = round(options.input * magnification)
+        corner, width = round(start * whole), round(side * whole)
+        window = (corner, corner, width, width)
+        result = pipeline.render(net, features["automatic"], (whole, whole), window)
+        details[f"x{magnification:g}"] = to_uint8(result)
+        enlarged = Image.fromarray(pictures["input"]).resize((whole, whole), BICUBIC)
+        box = (corner, corner, corner + width, corner + width)
+        details[f"x{magnification:g} bicubic"] = np.asarray(enlarged.crop(box))
+    return Photo(name, psnr(pictures["automatic"], pictures["truth"]), pictures, details)
 
 
 def _figures(photo: Photo, place: int, folder: Path) -> str:
@@ -175,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = parse_options(parser, Options, arguments)
         if not options.data or not options.output:
             parser.error("--data and --output are needed: the photos, and where the page goes")
-        net = checkpoint.load(options.weights, dtype=torch.float32).eval()
+        net = checkpoint.load(options.weights, dtype=getattr(torch, options.precision)).eval()
         gallery(net, options)
         print(f"page: {Path(options.output, 'index.html')}")
     except (OSError, ValueError) as error:

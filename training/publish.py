@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 
 from scsnet import checkpoint
 from training.config.cli import Parser, parse_options
-from training.export import CARD, PICTURE, WEIGHTS
+from training.engine.model_card import CARD, PICTURE, WEIGHTS
 
 FILES = (WEIGHTS, CARD, PICTURE)
 

@@ -1,6 +1,6 @@
 """Train SCSNet: `python training/train.py --data PHOTOS --output RUN [--preset laptop] [--FIELD VALUE ...]`.
 
-Goes on with a run: `python training/train.py --output RUN --resume`.
+Continue a run: `python training/train.py --output RUN --resume`.
 """
 
 from __future__ import annotations
@@ -10,71 +10,79 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
-
-try:
-    import accelerate  # noqa: F401
-    import tqdm  # noqa: F401
-except ImportError as error:
-    sys.exit(f"train.py: {error}; pip install -r training/requirements.txt")
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone that is not installed
 
 from training.config import TrainConfig
 from training.config.cli import Parser
-from training.config.overrides import apply_overrides, config_parser, describe_config
+from training.config.overrides import (
+    apply_overrides,
+    config_parser,
+    describe_config,
+    format_options,
+    load_config,
+)
 from training.config.presets import PRESETS
-from training.engine.checkpoints import RunError
-from training.engine.distributed import is_main_process
-from training.engine.dry_run import describe_data, measure, without_files
-from training.engine.loop import read_config, train
-from training.engine.malloc import keep_freed_memory
+
+CONFIG = "config.json"
 
 
 def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bool]:
-    """Options -> config, resume, dry run. Ends the program where they make no sense."""
+    """Parse the options; return config, --resume and --dry-run. Exits with a message for invalid ones."""
     words = [Parser.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    parser = Parser(prog="train.py", description=__doc__, epilog=presets_help())
+    parser = Parser(prog="train.py", description=__doc__, epilog=describe_presets())
     parser.option(
-        parser,
-        "--preset",
-        choices=tuple(PRESETS),
-        help="the config to start from; laptop unless named",
+        parser, "--preset", default="laptop", choices=tuple(PRESETS), help="config to start from"
     )
-    parser.option(parser, "--resume", action="store_true", help="go on with the run in --output")
+    parser.option(
+        parser, "--config", default="", help="config.json to start from, instead of a preset"
+    )
+    parser.option(parser, "--resume", action="store_true", help="continue the run in --output")
     parser.option(
         parser,
         "--dry-run",
         action="store_true",
-        help="look at the data, tell time and memory, and stop",
+        help="check the data, estimate time and memory, stop",
     )
-    # How many stages there are decides which options there are.
-    peek = Parser(add_help=False)
-    for name in ("--preset", "--output"):
-        peek.option(peek, name, default="", type=os.path.expanduser)
-    peeked, _ = peek.parse_known_args(words)
-    resumes = "--resume" in words
-    if resumes and not peeked.output:
-        parser.error("--output is missing: the folder of the run to go on with")
+    parser.option(
+        parser,
+        "--options-table",
+        action="store_true",
+        help="print all options as Markdown and stop",
+    )
+    # The number of stages decides which options there are, so these are parsed first.
+    first = Parser(add_help=False)
+    for name in ("--preset", "--config", "--output"):
+        first.option(first, name, default="", type=os.path.expanduser)
+    known, _ = first.parse_known_args(words)
+    resume = "--resume" in words
+    if "--options-table" in words:
+        print(format_options())
+        sys.exit()
+    if resume and (known.preset or known.config):
+        parser.error("--resume uses the config of the run: leave out --preset and --config")
+    if resume and not known.output:
+        parser.error("--output is required with --resume: the folder of the run")
+    if known.preset and known.config:
+        parser.error("expected either --preset or --config, got both")
     try:
-        if resumes:
-            config = read_config(Path(peeked.output))
+        if resume or known.config:
+            config = load_config(Path(known.config or Path(known.output, CONFIG)))
         else:
-            config = PRESETS.get(peeked.preset, PRESETS["laptop"])()
+            config = PRESETS.get(known.preset, PRESETS["laptop"])()
         config_parser(parser, words, len(config.stages))
         options = parser.parse(words)
         config = apply_overrides(config, vars(options))
-    except (ValueError, RunError) as error:
+    except ValueError as error:
         parser.error(str(error))
-    if resumes and options.preset:
-        print(f"--resume: the run's own config.json counts, not --preset {options.preset}")
     if not config.data:
-        parser.error("--data is missing: the photos to train on")
+        parser.error("--data is required: the photos to train on")
     if not config.output and not options.dry_run:
-        parser.error("--output is missing: the folder of the run")
+        parser.error("--output is required: the folder of the run")
     return config, options.resume, options.dry_run
 
 
-def presets_help() -> str:
-    """The presets, each with its first sentence."""
+def describe_presets() -> str:
+    """Return the presets, each with its first sentence."""
     lines = [
         f"  {name:10}{(function.__doc__ or '').splitlines()[0]}"
         for name, function in PRESETS.items()
@@ -82,22 +90,42 @@ def presets_help() -> str:
     return "\n".join(["presets:", *lines])
 
 
+def run(config: TrainConfig, resume: bool, dry_run: bool) -> None:
+    """Print the config, then train, or with `dry_run` estimate what training needs."""
+    from training.engine.distributed import is_main_process
+    from training.engine.dry_run import describe_data, disable_output, measure
+    from training.engine.loop import train
+    from training.engine.malloc import keep_freed_memory
+
+    if is_main_process():
+        print("\n".join(describe_config(config)))
+    keep_freed_memory()
+    if dry_run:
+        for line in describe_data(config):
+            print(line)
+        for line in measure(disable_output(config)):
+            print(line, flush=True)
+        return
+    weights = train(config, resume=resume)
+    if is_main_process():
+        print(f"weights: {weights}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Options -> config -> print -> save -> one call."""
+    """Parse the options and run."""
     config, resume, dry_run = read_options(arguments)
     try:
-        if is_main_process():
-            print("\n".join(describe_config(config)))
-        keep_freed_memory()
-        if dry_run:
-            for line in describe_data(config):
-                print(line)
-            for line in measure(without_files(config)):
-                print(line, flush=True)
-        else:
-            print(f"weights: {train(config, resume=resume)}")
-    except (RunError, ValueError, OSError) as error:
-        sys.exit(f"train.py: {error}")
+        from training.engine.checkpoints import RunError
+
+        try:
+            run(config, resume, dry_run)
+        except (RunError, ValueError, OSError) as error:
+            sys.exit(f"train.py: {error}")
+    except ImportError as error:
+        sys.exit(f"train.py: {error}; pip install -r training/requirements.txt")
+    except KeyboardInterrupt:
+        print("train.py: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

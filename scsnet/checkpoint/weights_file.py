@@ -70,16 +70,16 @@ def resolve(
     if source == "bundled":
         if not BUNDLED.is_file():
             raise FileNotFoundError(
-                f"the bundled weights are missing: {BUNDLED} does not exist; reinstall SCSNet"
+                f"Checkpoint not found: {BUNDLED} (the bundled weights); reinstall SCSNet"
             )
         return BUNDLED
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         return hub.fetch(source, local_dir=local_dir, progress=progress)
     path = Path(source).expanduser()
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a weights file")
+        raise IsADirectoryError(f"Expected a weights file, got a folder: {path}")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no weights file {path}")
+        raise FileNotFoundError(f"Checkpoint not found: {path}")
     return path
 
 
@@ -149,8 +149,8 @@ def _compare(header: Header, expected: Mapping[str, Tensor]) -> None:
         )
 
 
-class _WithoutNumbers(TorchFunctionMode):
-    """Layers made under it get no initial numbers: on the meta device drawing them imports the compiler, 3 s."""
+class _SkipInitialization(TorchFunctionMode):
+    """Skip the random initialization of layers: on the meta device it imports the compiler, which takes 3 s."""
 
     def __torch_function__(
         self,
@@ -172,7 +172,9 @@ def load(
     local_dir: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SCSNet:
-    """The network of a weights file, in eval mode.
+    """Load the network of a weights file, in eval mode and without gradients.
+
+    To train it, call `.train().requires_grad_(True)`.
 
     source, local_dir, progress: see `resolve`. dtype: the file's own by default.
     Errors: FormatError for a bad file, ValueError for weights that dtype cannot hold; those of `resolve`.
@@ -181,7 +183,7 @@ def load(
     weights: dict[str, Tensor] = {}
     with path.open("rb") as file:
         header = safetensors_file.read_header(file, path)
-        with torch.device("meta"), _WithoutNumbers():
+        with torch.device("meta"), _SkipInitialization():
             net = SCSNet(_config(header))
         _compare(header, net.state_dict())
         for name in header.entries:
@@ -192,21 +194,21 @@ def load(
                 )
             weights[name] = _convert(name, tensor, dtype).to(device)
     net.load_state_dict(weights, strict=True, assign=True)
-    stranded = [
+    uninitialized = [
         name for name, tensor in [*net.named_parameters(), *net.named_buffers()] if tensor.is_meta
     ]
-    assert not stranded, stranded
-    return net.eval()
+    assert not uninitialized, uninitialized
+    return net.eval().requires_grad_(False)
 
 
 def _convert(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """To dtype (None: as it is). Errors: ValueError where a finite number becomes infinite."""
+    """Convert to a dtype, None for none. Raises ValueError if a finite number becomes infinite."""
     if dtype is None or dtype == tensor.dtype:
         return tensor
     converted = tensor.to(dtype)
     if not converted.isfinite().all():
         raise ValueError(
-            f"{name} holds numbers that {dtype} cannot: up to {tensor.abs().max().item():.3g}"
+            f"{name} has values that {dtype} cannot represent: up to {tensor.abs().max().item():.3g}"
         )
     return converted
 

@@ -13,9 +13,9 @@ from .paths import (
     CommandError,
     check_not_read,
     check_target,
-    disk_explained,
+    create_folder,
+    explain_os_error,
     result_name,
-    with_folder,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def attention(options: argparse.Namespace) -> int:
     target: Path = options.output or options.input.with_name(
         result_name(options.input, "-attention", ".png")
     )
-    with disk_explained():
+    with explain_os_error():
         check_not_read(target, [options.input, *options.references])
         check_target(target, options.force)
     source = read_picture(options.input)
@@ -43,14 +43,22 @@ def attention(options: argparse.Namespace) -> int:
     references = [read_picture(path) for path in options.references]
 
     from ..attention_figures import stack_figures
-    from .session import Bar, encode, encode_all, load_network, memory_explained, say, tell
+    from .session import (
+        Bar,
+        encode,
+        encode_all,
+        explain_out_of_memory,
+        load_network,
+        print_note,
+        print_result,
+    )
 
     for picture in [source, *references]:
         for note in picture.notes:
-            say(f"{picture.path}: {note}", options.quiet)
+            print_note(f"{picture.path}: {note}", options.quiet)
     net = load_network(options)
     levels = _levels(net, options)
-    with memory_explained(str(source.path)):
+    with explain_out_of_memory(str(source.path)):
         reference = encode_all(net, references, options.working_size)
         with Bar(source.path.name, options.quiet) as bar:
             features = encode(net, source, reference, options.working_size, progress=bar.phase())
@@ -59,8 +67,8 @@ def attention(options: argparse.Namespace) -> int:
             figures.append(_attention(net, features, source, references, levels, options))
         if options.what != "attention":
             figures.append(_valves(net, features, source, levels, options))
-    write_picture(with_folder(target), stack_figures(figures), overwrite=options.force)
-    tell(str(target), options.quiet)
+    write_picture(create_folder(target), stack_figures(figures), overwrite=options.force)
+    print_result(str(target), options.quiet)
     return 0
 
 
@@ -137,7 +145,7 @@ def _heat(
 ) -> Heat:
     """A map (h, w) over the features of a picture, which the network saw reduced and padded."""
     from ..attention_figures import Heat
-    from ..tiling import STRIDE, compute_working_shape
+    from ..resample import STRIDE, compute_working_shape
 
     bound = options.working_size or net.config.working_size
     height, width = compute_working_shape(picture.height, picture.width, bound)

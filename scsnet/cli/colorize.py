@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..pictures import Picture, read_picture, write_picture
 from ..pictures.formats import PictureError, check_output_size
-from .paths import CommandError, Task, check_target, disk_explained, plan, with_folder
+from .paths import CommandError, Task, check_target, create_folder, explain_os_error, plan
 
 if TYPE_CHECKING:
     from ..features import ReferenceFeatures
@@ -31,7 +31,7 @@ class Geometry(NamedTuple):
 
 def colorize(options: argparse.Namespace) -> int:
     """Exit code 0, or 1 where some pictures of several failed; CommandError and PictureError for the rest."""
-    with disk_explained():
+    with explain_os_error():
         tasks, several = plan(
             options.inputs,
             options.output,
@@ -43,11 +43,11 @@ def colorize(options: argparse.Namespace) -> int:
     first = None if several else read_picture(tasks[0].source)
     references = [read_picture(path) for path in options.reference]
 
-    from .session import Bar, encode_all, load_network, say
+    from .session import Bar, encode_all, load_network, print_note
 
     for picture in references:
         for note in picture.notes:
-            say(f"{picture.path}: {note}", options.quiet)
+            print_note(f"{picture.path}: {note}", options.quiet)
     net = load_network(options)
     reference = encode_all(net, references, options.working_size)
     failures: list[str] = []
@@ -56,7 +56,7 @@ def colorize(options: argparse.Namespace) -> int:
         for number, task in enumerate(tasks):
             try:
                 if several:
-                    with disk_explained():
+                    with explain_os_error():
                         check_target(task.target, options.force)
                 _one(net, first or read_picture(task.source), task, reference, options)
             except (CommandError, PictureError) as error:
@@ -66,9 +66,9 @@ def colorize(options: argparse.Namespace) -> int:
             first = None
             progress(number + 1, len(tasks))
     for failure in failures:
-        say(f"scsnet: error: {failure}")
+        print_note(f"scsnet: error: {failure}")
     if failures:
-        say(f"scsnet: {len(failures)} of {len(tasks)} pictures failed")
+        print_note(f"scsnet: {len(failures)} of {len(tasks)} pictures failed")
     return 1 if failures else 0
 
 
@@ -79,7 +79,7 @@ def _one(
     reference: ReferenceFeatures | None,
     options: argparse.Namespace,
 ) -> None:
-    from .session import Bar, memory_explained, say, tell
+    from .session import Bar, explain_out_of_memory, print_note, print_result
 
     place = geometry(picture, options)
     _, _, height, width = place.window
@@ -88,11 +88,11 @@ def _one(
         raise CommandError(
             f"--weights {options.weights}: this network has a fixed head, only --scale 4 works"
         )
-    with memory_explained(str(task.source)):
+    with explain_out_of_memory(str(task.source)):
         with Bar(task.source.name, options.quiet) as bar:
             rgb = _rendered(net, picture, place, reference, options, bar)
         notes = write_picture(
-            with_folder(task.target),
+            create_folder(task.target),
             rgb,
             alpha=None if picture.alpha is None else _resized(picture.alpha, place),
             tags=picture.tags,
@@ -100,8 +100,8 @@ def _one(
             overwrite=options.force,
         )
     for note in [*picture.notes, *_shape_note(place), *notes]:
-        say(f"{task.source}: {note}", options.quiet)
-    tell(f"{task.target}: {width} x {height}", options.quiet)
+        print_note(f"{task.source}: {note}", options.quiet)
+    print_result(f"{task.target}: {width} x {height}", options.quiet)
 
 
 def geometry(picture: Picture, options: argparse.Namespace) -> Geometry:
@@ -144,7 +144,7 @@ def _rendered(
     import torch
 
     from ..pipeline import render
-    from .session import encode, with_smaller_tiles
+    from .session import encode, retry_with_smaller_tiles
 
     def work(tile: int) -> torch.Tensor:
         features = encode(net, picture, reference, options.working_size, tile, bar.phase())
@@ -160,7 +160,7 @@ def _rendered(
             progress=bar.phase(),
         )
 
-    return with_smaller_tiles(work)[0].permute(1, 2, 0).cpu().numpy()
+    return retry_with_smaller_tiles(work)[0].permute(1, 2, 0).cpu().numpy()
 
 
 def _resized(alpha: np.ndarray, place: Geometry) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""scsnet info: what is in a weights file."""
+"""scsnet info: print what a weights file holds."""
 
 from __future__ import annotations
 
@@ -10,33 +10,45 @@ from typing import Any
 
 
 def info(options: argparse.Namespace) -> int:
-    """Exit code 0; CommandError for a file that is no weights file."""
+    """Print the facts of a weights file, as text or JSON. Exit code 0; CommandError for a bad file."""
     from .. import checkpoint
-    from .session import weights_explained
+    from .session import explain_checkpoint_error
 
-    with weights_explained(options.weights):
-        found = checkpoint.read_info(checkpoint.resolve(options.weights))
+    with explain_checkpoint_error(options.weights):
+        weights = checkpoint.read_info(checkpoint.resolve(options.weights))
     facts: dict[str, Any] = {
-        field.name: getattr(found, field.name) for field in dataclasses.fields(found)
+        field.name: getattr(weights, field.name) for field in dataclasses.fields(weights)
     }
-    facts |= {"path": str(found.path), "config": found.config.to_dict()}
+    facts |= {"path": str(weights.path), "config": weights.config.to_dict()}
     if options.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
+        print(
+            json.dumps(facts, indent=2, default=str)
+        )  # ASCII: valid JSON in any encoding of stdout
+        sys.stdout.flush()
         return 0
     config, card = facts.pop("config"), facts.pop("card")
     for name, value in facts.items():
-        print(f"{name:12}{f'{value:,}' if isinstance(value, int) else value}")
-    _section("config", config)
-    _section("training card", card)
+        text = f"{value:,}" if isinstance(value, int) else escape_control_characters(str(value))
+        print(f"{name:12}{text}")
+    _print_section("config", config)
+    _print_section("training card", card)
     sys.stdout.flush()  # a closed pipe shows here, not at exit
     return 0
 
 
-def _section(title: str, values: dict[str, Any]) -> None:
+def escape_control_characters(text: str) -> str:
+    """Replace what a terminal would obey (escape sequences, line breaks, bidirectional marks) by `\\x1b` and the like."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def _print_section(title: str, values: dict[str, Any]) -> None:
     print(f"\n{title}" + ("" if values else ": none"))
-    width = max(map(len, values), default=0) + 2
-    for name, value in values.items():
+    names = [escape_control_characters(name) for name in values]
+    width = max(map(len, names), default=0) + 2
+    for name, value in zip(names, values.values(), strict=True):
         text = (
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         )
-        print(f"  {name:{width}}{text}")
+        print(f"  {name:{width}}{escape_control_characters(text)}")

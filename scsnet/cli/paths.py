@@ -71,7 +71,7 @@ def plan(
 
 
 @contextlib.contextmanager
-def disk_explained() -> Iterator[None]:
+def explain_os_error() -> Iterator[None]:
     """What the disk refuses while we look around (no permission, a name too long) is a CommandError."""
     try:
         yield
@@ -106,7 +106,7 @@ def check_target(path: Path, force: bool) -> None:
         raise CommandError(f"{path}: the folder {folder} is not writable")
 
 
-def with_folder(target: Path) -> Path:
+def create_folder(target: Path) -> Path:
     """The target, its folder made where it is missing: only now that there is a result."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

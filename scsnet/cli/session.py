@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import checkpoint
-from ..device import choose_device, choose_dtype, choose_threads
+from ..device import choose_device, choose_dtype, choose_threads, keep_freed_memory
 from ..features import Features, ReferenceFeatures
 from ..model import SCSNet
-from ..pictures import Picture, read_picture
+from ..pictures import Picture
 from ..pipeline import encode_references, extract_luminance
 from ..texture import TILE
 from .paths import CommandError
@@ -26,34 +25,35 @@ _BAND = 2**22  # pixels turned into floats at a time
 _SMALLEST_TILE = 64
 
 
-def say(line: str, quiet: bool = False) -> None:
-    """One line on stderr that leaves the progress bars whole."""
+def print_note(line: str, quiet: bool = False) -> None:
+    """Print one line on stderr, above the progress bars."""
     if not quiet:
         tqdm.write(line, file=sys.stderr)
 
 
-def tell(line: str, quiet: bool = False) -> None:
-    """One line on stdout that leaves the progress bars whole; that nobody reads it stops no work."""
+def print_result(line: str, quiet: bool = False) -> None:
+    """Print one line on stdout, above the progress bars; a closed pipe is ignored, the work goes on."""
     if not quiet:
         with contextlib.suppress(BrokenPipeError):
             tqdm.write(line, file=sys.stdout)
 
 
 def load_network(options: argparse.Namespace) -> SCSNet:
-    """The network that --weights, --device and --dtype ask for; CommandError where there is none."""
+    """Load the network that --weights, --device and --dtype name; CommandError if that fails."""
     try:
         device = choose_device(options.device)
     except ValueError as error:
         raise CommandError(f"--device {options.device}: {error}") from error
     dtype = choose_dtype(device, options.dtype)
     torch.set_num_threads(choose_threads())
-    with weights_explained(options.weights), Bar("weights", options.quiet, unit="B") as bar:
+    keep_freed_memory()
+    with explain_checkpoint_error(options.weights), Bar("weights", options.quiet, unit="B") as bar:
         return checkpoint.load(options.weights, device=device, dtype=dtype, progress=bar.phase())
 
 
 @contextlib.contextmanager
-def weights_explained(source: str) -> Iterator[None]:
-    """ValueErrors and OSErrors of scsnet.checkpoint, whose messages name the file and the reason."""
+def explain_checkpoint_error(source: str) -> Iterator[None]:
+    """Turn the ValueErrors and OSErrors of scsnet.checkpoint into a CommandError that names the source."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -61,23 +61,18 @@ def weights_explained(source: str) -> Iterator[None]:
         raise CommandError(text if source in text else f"--weights {source}: {text}") from error
 
 
-def read_references(paths: list[Path]) -> list[Picture]:
-    """Reference photos; PictureError names the one that cannot be read."""
-    return [read_picture(path) for path in paths]
-
-
 def reference_tensor(picture: Picture) -> Tensor:
-    """RGB (1, 3, H, W) float32 0..1."""
+    """Convert a picture to RGB (1, 3, H, W) float32 0..1."""
     return _floats(picture, slice(None)).expand(1, 3, -1, -1)
 
 
 def encode_all(
     net: SCSNet, references: list[Picture], size: int | None
 ) -> ReferenceFeatures | None:
-    """The references once, for every picture of the run."""
+    """Encode the references once, for every picture of the run; None without references."""
     if not references:
         return None
-    with memory_explained("the references"):
+    with explain_out_of_memory("the references"):
         return encode_references(net, [reference_tensor(p) for p in references], working_size=size)
 
 
@@ -90,7 +85,7 @@ def encode(
     tile: int = TILE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """A picture -> features. Its luminance is taken band by band: a large scan is never all floats."""
+    """Encode a picture to features. The luminance is extracted band by band, which saves memory on large scans."""
     device = net.initial.weight.device
     luminance = torch.empty(1, 1, picture.height, picture.width, device=device)
     step = max(1, _BAND // picture.width)
@@ -106,35 +101,37 @@ def _floats(picture: Picture, rows: slice) -> Tensor:
 
 
 @contextlib.contextmanager
-def memory_explained(what: str) -> Iterator[None]:
-    """Running out of memory is no bug: CommandError."""
+def explain_out_of_memory(what: str) -> Iterator[None]:
+    """Turn running out of memory into a CommandError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
-        raise CommandError(f"{what}: there is not enough memory for this") from error
+        raise CommandError(f"{what}: not enough memory for this size") from error
 
 
 def _is_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text
+    # CUDA and MPS, Windows, Linux
+    words = ("out of memory", "not enough memory", "defaultcpuallocator")
+    return isinstance(error, MemoryError) or any(word in text for word in words)
 
 
-def with_smaller_tiles(work: Callable[[int], Tensor]) -> Tensor:
-    """work(tile), again with half the tile while the device has too little memory for it."""
+def retry_with_smaller_tiles(work: Callable[[int], Tensor]) -> Tensor:
+    """Call work(tile) with half the tile each time the device runs out of memory, down to 64."""
     tile = TILE
     while True:
         try:
             return work(tile)
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError) as error:
             if not _is_memory(error) or tile <= _SMALLEST_TILE:
                 raise
         tile //= 2
 
 
 class Bar:
-    """A progress bar over the tiles of one picture; silent where stderr is no terminal."""
+    """Progress bar over the tiles of one picture; hidden where stderr is not a terminal."""
 
     def __init__(self, name: str, quiet: bool, unit: str = "tile") -> None:
         self.bar = tqdm(
@@ -147,7 +144,7 @@ class Bar:
         )
 
     def phase(self) -> Callable[[int, int], None]:
-        """A callback for (done, total), counted from 0 again."""
+        """Return a callback for (done, total) that counts from 0."""
 
         def progress(done: int, total: int) -> None:
             if total != self.bar.total or done < self.bar.n:

@@ -1,8 +1,7 @@
-"""Whether CPM runs as one Triton kernel, and how that is cut: the one place that decides.
+"""Decide whether CPM runs as one Triton kernel, and with which block sizes.
 
-It does where Triton is installed (it comes with PyTorch's CUDA builds on Linux, and is nothing that we
-ask for), compiles on this machine, and the work suits it; everywhere else `CPM.map` does the same with
-PyTorch's operators. float32 is left to those: without tensor cores, theirs are the better products.
+The kernel is experimental and has not been run on a GPU: it is used only after `enable_triton()`, where Triton is
+installed and compiles, for bfloat16 and float16. Otherwise `CPM.map` uses PyTorch's operators.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .parameters import Parameters
+
 if TYPE_CHECKING:
-    from .head import CPM
     from .triton_kernel import Plan
 
 FORMATS = (torch.bfloat16, torch.float16)
@@ -24,29 +24,39 @@ WIDTHS = (16, 32, 64, 128, 256)  # channels: powers of two, and what fits into r
 CAPABILITY = (8, 0)  # below, Triton multiplies without tensor cores
 
 
-def plan(head: CPM, features: Tensor) -> Plan | None:
-    """How to launch the kernel for features, or F_cs, of this device and format; None: not at all.
+_enabled = False
 
-    On a device's first call it compiles and times the candidates; on later ones it reads nothing back.
+
+def enable_triton(enabled: bool = True) -> None:
+    """Allow or forbid the experimental Triton kernel, for the whole process."""
+    global _enabled
+    _enabled = enabled
+
+
+def choose_plan(parameters: Parameters, features: Tensor) -> Plan | None:
+    """Return the block sizes of the kernel for features of this device and dtype, or None if it is not used.
+
+    The first call on a device compiles and times the candidates.
     """
-    layers = list(head.linears.parameters())
+    layers, channels = parameters.tensors(), len(parameters.coordinates)
     gradients = features.requires_grad or any(p.requires_grad for p in layers)
     if (
-        features.device.type != "cuda"
+        not _enabled
+        or features.device.type != "cuda"
         or features.dtype not in FORMATS
-        or head.fuse.out_channels not in WIDTHS
+        or channels not in WIDTHS
         or any(p.dtype != features.dtype for p in layers)
         or (torch.is_grad_enabled() and gradients)
         or torch.is_autocast_enabled("cuda")
         or torch.compiler.is_compiling()
     ):
         return None
-    return _chosen(features.device, features.dtype, head.fuse.out_channels)
+    return _compile_and_time(features.device, features.dtype, channels)
 
 
 @cache
-def _chosen(device: torch.device, dtype: torch.dtype, channels: int) -> Plan | None:
-    """The fastest plan there; None, with a warning that says why, where Triton fails."""
+def _compile_and_time(device: torch.device, dtype: torch.dtype, channels: int) -> Plan | None:
+    """Return the fastest plan; None, with a warning that names the reason, if Triton fails."""
     if torch.version.hip is not None or importlib.util.find_spec("triton") is None:
         return None
     capability = torch.cuda.get_device_capability(device)
@@ -58,7 +68,9 @@ def _chosen(device: torch.device, dtype: torch.dtype, channels: int) -> Plan | N
         _warn(error)
         return None
     try:
-        return triton_kernel.fastest(device, dtype, channels, triton_kernel.plans(capability))
+        return triton_kernel.find_fastest(
+            device, dtype, channels, triton_kernel.list_plans(capability)
+        )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

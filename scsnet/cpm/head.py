@@ -1,77 +1,37 @@
 """CPM, continuous pixel mapping: features and a grid of output pixels -> LAB planes (Eq. 3, Fig. 6).
 
-Every output pixel takes the features F_cs around it by bilinear interpolation and its coordinate Z
-relative to the cell of the source pixel that it falls into, -1..+1, and maps both through four linear
-layers. Two facts make this fast without changing the result beyond rounding:
+Every output pixel takes the features F_cs around it by bilinear interpolation and its coordinate Z relative to the cell
+of the source pixel that contains it, -1..+1, and maps both through four linear layers. Two identities make this fast
+without changing the result beyond rounding:
 
-- the first linear layer commutes with bilinear interpolation, and the 3x3 convolution that makes F_cs
-  has no activation: both are one 3x3 convolution at source size (`folded`);
-- interpolation over a grid is separable: two small matrix products, not a gather.
+- The first linear layer commutes with bilinear interpolation, and the 3x3 convolution that computes F_cs has no
+  activation: both are one 3x3 convolution at source size (`fold_first_layer`).
+- Interpolation over a grid is separable: two small matrix products instead of a gather.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import Alignment
 from ..layers import conv3x3
-from ..resample import Taps, compute_centred_taps, compute_linear_taps, copy_taps_to_host, exact
 from . import dispatch, onednn_kernel
+from .grid import Axis
+from .parameters import Parameters
 
-
-class Axis(NamedTuple):
-    """Output pixels start..stop along one axis of the output grid."""
-
-    taps: Taps
-    """Which source pixels each lies between, bilinear."""
-    relative: Tensor
-    """(n,) float32: Z of Eq. 3, -1..+1 within the cell of a source pixel."""
-
-    def part(self, start: int, stop: int) -> Axis:
-        """Those from start to stop."""
-        return Axis(self.taps.part(start, stop), self.relative[start:stop])
-
-
-def build_axis(
-    n_in: int,
-    n_out: int,
-    start: int,
-    stop: int,
-    align: Alignment,
-    device: torch.device | str = "cpu",
-) -> Axis:
-    """Eq. 3 along one axis, in whole numbers: frac(x Ws) in float32 often falls into the wrong cell.
-
-    `align="paper"`: x = j / (Wt - 1), features with aligned corners. `align="centre"`: x at the centre
-    of the output pixel for both, (j + 0.5) / Wt; low- and high-resolution pictures then cover the same
-    area, as those that a resize makes do.
-    """
-    j = torch.arange(start, stop, device=exact(device))
-    if align == "centre":
-        taps = compute_centred_taps(n_in, n_out, start, stop, device)
-        cell = ((2 * j + 1) * n_in) % (2 * n_out)
-        relative = cell.double() / (2 * n_out)
-    else:
-        last = max(n_out - 1, 1)
-        taps = copy_taps_to_host(lambda d: _cornered_taps(n_in, last, start, stop, d), device)
-        relative = ((j * n_in) % last).double() / last
-    return Axis(taps, (relative * 2 - 1).float().to(device))
-
-
-def _cornered_taps(n_in: int, last: int, start: int, stop: int, device: torch.device) -> Taps:
-    """Bilinear, where the first output lies on the first input and output `last` on the last."""
-    j = torch.arange(start, stop, device=device)
-    whole = torch.div(j * (n_in - 1), last, rounding_mode="floor")
-    fraction = ((j * (n_in - 1)) % last).double().div(last).float()
-    return compute_linear_taps(whole, fraction, n_in)
+BLOCK = (64, 256)  # output pixels mapped at a time: 8 MiB of hidden features in bfloat16
+FUSED_BLOCK = (1024, 1024)  # the same for the Triton kernel, which keeps no hidden features
+FLOAT32_BEYOND = 64
+"""Magnification from which CPM is computed in float32: the weights of neighbouring output pixels differ by less than
+bfloat16 resolves."""
 
 
 class CPM(nn.Module):
-    """The head: 3x3 convolution to F_cs, then linear 258 -> 256 -> 256 -> 256 -> 3, ReLU between."""
+    """3x3 convolution to F_cs, then linear layers 258 -> 256 -> 256 -> 256 -> 3 with ReLU between (Table 8)."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -85,10 +45,21 @@ class CPM(nn.Module):
             ]
         )
 
-    def folded(self, features: Tensor) -> Tensor:
-        """cat(F_tex, F_color) (B, 128, H, W) -> the feature part of the first linear layer.
+    @property
+    def parameters_of_map(self) -> Parameters:
+        """Weights that `map` needs beside the folded first layer."""
+        first, *layers = (cast(nn.Linear, layer) for layer in self.linears)
+        return Parameters(first.weight[:, -2:], layers)
 
-        The weights are multiplied in float32. Returns (B, H, W, 256), contiguous.
+    def block_size(self, features: Tensor) -> tuple[int, int]:
+        """Return the height and width of the blocks of output pixels to map at a time."""
+        plan = dispatch.choose_plan(self.parameters_of_map, features)
+        return BLOCK if plan is None else FUSED_BLOCK
+
+    def fold_first_layer(self, features: Tensor) -> Tensor:
+        """Apply the 3x3 convolution and the feature part of the first linear layer, as one convolution.
+
+        cat(F_tex, F_color) (B, 128, H, W) -> (B, H, W, 256), contiguous. The weights are multiplied in float32.
         """
         first, fuse = cast(nn.Linear, self.linears[0]), self.fuse
         assert fuse.bias is not None
@@ -101,32 +72,37 @@ class CPM(nn.Module):
         return hidden.permute(0, 2, 3, 1).contiguous()
 
     def map(self, hidden: Tensor, rows: Axis, columns: Axis) -> Tensor:
-        """The grid rows x columns of `hidden` (B, H, W, 256) -> planes (B, n, m, 3), float32."""
-        if onednn_kernel.usable(self, hidden):
-            return onednn_kernel.planes(self, hidden, rows, columns)
-        plan = dispatch.plan(self, hidden)
+        """Map the grid rows x columns of `hidden` (B, H, W, 256) to planes (B, n, m, 3), float32."""
+        parameters = self.parameters_of_map
+        if hidden.dtype != torch.float32 and rows.magnification > FLOAT32_BEYOND:
+            layers = [copy.deepcopy(layer).float() for layer in parameters.layers]
+            parameters = Parameters(parameters.coordinates.float(), layers)
+            hidden = hidden.float()
+        if onednn_kernel.is_usable(parameters, hidden):
+            return onednn_kernel.map_pixels(parameters, hidden, rows, columns)
+        plan = dispatch.choose_plan(parameters, hidden)
         if plan is not None:
-            from .triton_kernel import planes  # imports Triton
+            from .triton_kernel import map_pixels  # imports Triton
 
-            return planes(self, hidden, rows, columns, plan).permute(0, 2, 3, 1)
+            planes = map_pixels(parameters, hidden, rows, columns, plan)
+            return planes.permute(0, 2, 3, 1)
         batch, height, width, channels = hidden.shape
         dtype = hidden.dtype
-        # The last two columns of the first layer belong to Z, x before y; float32 until they are added.
-        toward = cast(nn.Linear, self.linears[0]).weight[:, -2:].float()
-        across = (columns.relative[:, None] * toward[:, 0]).to(dtype)  # (m, 256)
-        down = (rows.relative[:, None] * toward[:, 1]).to(dtype)  # (n, 256)
+        coordinates = parameters.coordinates.float()
+        across = (columns.relative[:, None] * coordinates[:, 0]).to(dtype)  # (m, 256)
+        down = (rows.relative[:, None] * coordinates[:, 1]).to(dtype)  # (n, 256)
         if rows.taps.identity(height) and columns.taps.identity(width):
             x = hidden + (down[:, None, :] + across)
         else:
-            # In place, but for gradients: autograd copies whatever is changed through a view.
-            plus = torch.add if hidden.requires_grad else Tensor.add_
+            # In place unless gradients are needed: autograd copies what is changed through a view.
+            add = torch.add if hidden.requires_grad else Tensor.add_
             vertical = rows.taps.matrix(height, dtype)  # (n, H)
             horizontal = columns.taps.matrix(width, dtype)  # (m, W)
             x = vertical @ hidden.reshape(batch, height, width * channels)
-            x = plus(x.view(batch, -1, width, channels), down[:, None, :])
+            x = add(x.view(batch, -1, width, channels), down[:, None, :])
             x = torch.matmul(horizontal, x).add_(across)  # (B, n, m, 256)
         shape = x.shape[:3]
         x = F.relu_(x).view(-1, channels)
-        for linear in self.linears[1:-1]:
+        for linear in parameters.layers[:-1]:
             x = F.relu_(linear(x))
-        return self.linears[-1](x).float().view(*shape, -1)
+        return parameters.layers[-1](x).float().view(*shape, -1)

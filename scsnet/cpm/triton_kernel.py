@@ -1,7 +1,7 @@
-"""CPM as one Triton kernel: from the folded features to three planes, nothing in memory between.
+"""CPM as one Triton kernel: from the folded features to three planes, without intermediate results in memory.
 
-The same function as `CPM.map`, whose 256 channels per output pixel never leave the chip here. A program
-makes a small rectangle of P output pixels:
+It computes `CPM.map`, keeping the 256 channels per output pixel on the chip. A program
+computes a small rectangle of P output pixels:
 
     first layer        features of four source pixels, interpolated in float32, and Z; ReLU
     second, 256 x 256  a block of its inputs at a time, each interpolated when its turn comes; ReLU
@@ -12,15 +12,15 @@ So a block of 256 x `Plan.part` weights is on the chip at a time, never a layer,
 registers, in float32. (Second and third layer in one loop, as attention does it, would keep the inputs
 besides: compiled for compute capability 8, that spilled 14 KB of registers for each thread. This spills none.)
 
-Imported only where `scsnet.cpm.dispatch` has chosen it. Checked on a CPU in Triton's interpreter, and compiled
-for GPUs of compute capability 8 to 12; it hasn't been run on one yet, and its speed is unmeasured.
+Imported only if `scsnet.cpm.dispatch` has chosen it. Tested on a CPU in Triton's interpreter, and compiled for GPUs of
+compute capability 8 to 12; it has not been run on a GPU, and its speed is unmeasured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import triton
@@ -29,13 +29,14 @@ from torch import Tensor, nn
 from triton.errors import TritonError
 from triton.runtime.errors import OutOfResources
 
-from .head import CPM, Axis, build_axis
+from .grid import Axis, build_axis
+from .parameters import Parameters
 
-__all__ = ["Plan", "TritonError", "fastest", "planes", "plans"]
+__all__ = ["Plan", "TritonError", "find_fastest", "list_plans", "map_pixels"]
 
 
 class Plan(NamedTuple):
-    """How a launch is cut; every plan gives the same planes."""
+    """Block sizes of a launch; they do not change the result."""
 
     down: int
     """Output rows of a program; a power of two, as `across` and `part`."""
@@ -48,8 +49,8 @@ class Plan(NamedTuple):
     """Blocks of weights under way at once."""
 
 
-def plans(capability: tuple[int, int]) -> Sequence[Plan]:
-    """What may be fastest on a GPU of that compute capability; without spilled registers on any.
+def list_plans(capability: tuple[int, int]) -> Sequence[Plan]:
+    """Return the candidates for a GPU of that compute capability; none of them spills registers.
 
     9 and 10 (data centres) multiply out of 228 KiB of shared memory; the others take 50 KiB here.
     """
@@ -157,8 +158,10 @@ def _cpm(
     tl.store(out + to, lab, mask=(down & across)[:, None] & three[None, :])
 
 
-def planes(head: CPM, hidden: Tensor, rows: Axis, columns: Axis, plan: Plan) -> Tensor:
-    """The grid rows x columns of `hidden` (B, H, W, C) -> planes (B, 3, n, m), float32.
+def map_pixels(
+    parameters: Parameters, hidden: Tensor, rows: Axis, columns: Axis, plan: Plan
+) -> Tensor:
+    """Map the grid rows x columns of `hidden` (B, H, W, C) to planes (B, 3, n, m), float32.
 
     `hidden` and the head's weights in one format: bfloat16, float16 or float32 (exact products, without
     tensor cores); C a power of two, 16 to 256. No gradients.
@@ -167,8 +170,7 @@ def planes(head: CPM, hidden: Tensor, rows: Axis, columns: Axis, plan: Plan) -> 
     assert hidden.stride(3) == 1, hidden.stride()
     assert hidden.shape[2] == 1 or hidden.stride(2) == channels, hidden.stride()
     n, m = rows.relative.shape[0], columns.relative.shape[0]
-    first, *rest = (cast(nn.Linear, linear) for linear in head.linears)
-    toward = first.weight[:, -2:]
+    toward = parameters.coordinates
     out = torch.empty(batch, 3, n, m, device=hidden.device)
     programs = (triton.cdiv(n, plan.down) * triton.cdiv(m, plan.across), batch)
     with torch.cuda.device_of(hidden):  # does nothing for a tensor of the CPU
@@ -177,7 +179,7 @@ def planes(head: CPM, hidden: Tensor, rows: Axis, columns: Axis, plan: Plan) -> 
             *(rows.taps.source, rows.taps.weight, rows.relative),
             *(columns.taps.source, columns.taps.weight, columns.relative),
             toward,
-            *(t for linear in rest for t in (linear.weight, linear.bias)),
+            *(t for linear in parameters.layers for t in (linear.weight, linear.bias)),
             out,
             *(n, m),
             *(hidden.stride(0), hidden.stride(1), toward.stride(0)),
@@ -194,7 +196,7 @@ def planes(head: CPM, hidden: Tensor, rows: Axis, columns: Axis, plan: Plan) -> 
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """Of five runs on the current GPU, after one that compiles."""
+    """Return the milliseconds of five runs on the current GPU, after one that compiles."""
     run()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
@@ -206,7 +208,7 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def fastest(
+def find_fastest(
     device: torch.device,
     dtype: torch.dtype,
     channels: int,
@@ -214,16 +216,14 @@ def fastest(
     side: int = 128,
     timer: Callable[[Callable[[], object]], float] = milliseconds,
 ) -> Plan:
-    """The candidate that enlarges side x side features four times in the shortest time.
+    """Return the candidate that enlarges side x side features four times in the shortest time.
 
     Compiles all of them: seconds on the first call ever, after which Triton has them on disk. Errors:
     OutOfResources where none fits the device, and whatever else keeps Triton from compiling there.
     """
-    with torch.device("meta"):  # no random numbers are drawn for weights that are overwritten
-        head = CPM(1, channels)
-    head = head.to(dtype).to_empty(device=device)
-    for parameter in head.parameters():
-        parameter.zero_()
+    widths = (channels, channels, 3)
+    layers = [nn.Linear(channels, n, device=device, dtype=dtype) for n in widths]
+    parameters = Parameters(torch.zeros(channels, 2, device=device, dtype=dtype), layers)
     hidden = torch.zeros(1, side, side, channels, dtype=dtype, device=device)
     grid = build_axis(side, 4 * side, 0, 4 * side, "centre", device)
     times: dict[Plan, float] = {}
@@ -231,7 +231,7 @@ def fastest(
     with torch.cuda.device_of(hidden):
         for plan in candidates:
             try:
-                times[plan] = timer(partial(planes, head, hidden, grid, grid, plan))
+                times[plan] = timer(partial(map_pixels, parameters, hidden, grid, grid, plan))
             except OutOfResources as error:
                 refusal = error
     if not times:

@@ -17,7 +17,7 @@ _PHOTOMETRIC, _BITS_PER_SAMPLE, _WHITE_IS_ZERO = (
 )  # TIFF tags, and the value of old scanners and fax
 
 
-def first_notes(image: Image.Image) -> list[str]:
+def list_losses(image: Image.Image) -> list[str]:
     """What the user should know of a picture just opened, not yet decoded: frames and bits that will be left out."""
     notes = []
     if (
@@ -33,7 +33,7 @@ def first_notes(image: Image.Image) -> list[str]:
     return notes
 
 
-def planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """Decoded picture -> sRGB (H, W, 1 or 3), uint8 0..255 or float32 0..1, and alpha (H, W) uint8 or None.
 
     Not turned by its EXIF orientation. A profile that cannot be used is reported in `notes`, not an error.

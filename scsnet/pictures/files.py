@@ -9,6 +9,7 @@ import contextlib
 import os
 import stat
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..atomic_write import open_atomic
-from .decode import first_notes, planes
+from .decode import decode_planes, list_losses
 from .exif import Tags, exif_bytes, read_exif, srgb_profile
 from .formats import PictureError, check_output_size, output_format
-from .stderr import native_messages
+from .stderr import capture_stderr
 
 MAX_PIXELS = 1_500_000_000  # Pillow's own limit (89 million) refuses ordinary scans
 
@@ -36,6 +37,8 @@ _QUALITY = {
     "WEBP": {"quality": 95, "exact": True},  # exact: keep the colours under transparent pixels
 }
 _EXIF_BYTES = {"JPEG": 65533}
+# Reading changes state of the whole process: Pillow's limit, the warning filters, and file descriptor 2.
+_READ_LOCK = threading.Lock()
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -67,10 +70,14 @@ class Picture:
 
 
 def read_picture(path: Path | str) -> Picture:
-    """Read one picture. PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS."""
+    """Read one picture; safe to call from several threads, which take turns. PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS."""
     path = Path(path)
     check_is_file(path)
-    with _damage_explained(path), warnings.catch_warnings(record=True) as caught:
+    with (
+        _READ_LOCK,
+        _explain_damage(path),
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always")
         with _pillow_limit(), Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -78,15 +85,18 @@ def read_picture(path: Path | str) -> Picture:
                     f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS / 1e6:.0f} million"
                     " that can be read"
                 )
-            notes = first_notes(image)
+            notes = list_losses(image)
             sideways = (
                 image.format == "TIFF"
                 and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
             )
-            with native_messages() as complaints:
+            capture: contextlib.AbstractContextManager[list[str]] = (
+                capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([])
+            )
+            with capture as complaints:
                 image.load()  # Pillow turns a TIFF while it decodes it, and nothing else
             orientation, tags, dpi = read_exif(image, notes)
-            rgb, alpha = planes(image, notes)
+            rgb, alpha = decode_planes(image, notes)
     if complaints:
         notes.append(f"the file is damaged, parts may be wrong ({complaints[0]})")
     notes += [
@@ -121,7 +131,7 @@ def check_is_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
+def _explain_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except PictureError:
@@ -203,7 +213,7 @@ def write_picture(
         options["dpi"] = dpi
     if path.exists() and not overwrite:
         raise PictureError(f"{path}: exists already")
-    with _writing_explained(path), open_atomic(path) as file:
+    with _explain_write_error(path), open_atomic(path) as file:
         image.save(file, kind, **options)
     return notes + lost
 
@@ -214,7 +224,7 @@ def _plain(tags: Tags | None) -> bool:
 
 
 @contextlib.contextmanager
-def _writing_explained(path: Path) -> Iterator[None]:
+def _explain_write_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What C libraries print on stderr of their own accord, caught."""
+"""Capture what C libraries print to stderr."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ _STDERR = 2
 
 
 @contextlib.contextmanager
-def native_messages() -> Iterator[list[str]]:
-    """Lines written to file descriptor 2 inside of the block, in the list once it has ended.
+def capture_stderr() -> Iterator[list[str]]:
+    """Collect the lines written to file descriptor 2 inside the block; the list is filled when the block ends.
 
-    libtiff and libjpeg print what they find wrong with a file; the user gets one line about it, from us.
+    libtiff prints what is wrong with a file; the caller turns it into one line. Not safe with threads: the
+    descriptor belongs to the whole process, so the caller holds a lock. Captures nothing where the program
+    has no stderr or no folder for temporary files.
     """
     lines: list[str] = []
-    try:
-        before = os.dup(_STDERR)
-    except OSError:  # a program without stderr
-        yield lines
-        return
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), _STDERR)
+    with contextlib.ExitStack() as stack:
+        try:
+            before = os.dup(_STDERR)
+            stack.callback(os.close, before)
+            file = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:
+            yield lines
+            return
+        os.dup2(file.fileno(), _STDERR)
         try:
             yield lines
         finally:
             os.dup2(before, _STDERR)
-            os.close(before)
-            caught.seek(0)
-            lines += caught.read(100_000).decode(errors="replace").splitlines()
+            file.seek(0)
+            lines += file.read(100_000).decode(errors="replace").splitlines()

@@ -79,5 +79,5 @@ def test_liif(features, size, monkeypatch):
 def test_cpm_is_measured_as_it_is_used(features):
     head = CPM(8, 16).requires_grad_(False)
     grids = build_axis(5, 90, 0, 90, "centre"), build_axis(6, 300, 0, 300, "centre")
-    expected = head.map(head.folded(features), *grids).permute(0, 3, 1, 2)
+    expected = head.map(head.fold_first_layer(features), *grids).permute(0, 3, 1, 2)
     assert torch.allclose(cpm(head, features, (90, 300)), expected, atol=1e-5)

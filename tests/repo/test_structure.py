@@ -1,4 +1,4 @@
-"""Who may import whom, and how fast."""
+"""Imports that import-linter does not see: of the host, and relative ones out of a package."""
 
 import ast
 import subprocess
@@ -48,27 +48,9 @@ def test_nodes_never_import_training(path):
     assert not {name for name in imports(path) if name.lstrip(".") == "training"}
 
 
-@pytest.mark.parametrize(
-    "path", [p for f in ("scsnet", "nodes", "training") for p in files(f)], ids=str
-)
-def test_files_stay_short(path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 280, f"{path.name} has {lines} lines"
-
-
-def test_importing_costs_little_and_brings_no_hub():
+def test_importing_brings_no_hub():
     code = (
-        "import sys, time, torch, torch.nn.functional, numpy, PIL.Image, einops\n"
-        "start = time.perf_counter(); import scsnet; took = time.perf_counter() - start\n"
-        "assert 'huggingface_hub' not in sys.modules and 'requests' not in sys.modules\n"
-        "print(took)"
+        "import sys, torch, numpy, PIL.Image, einops, scsnet.pipeline\n"
+        "assert not {'huggingface_hub', 'requests'} & set(sys.modules)\n"
     )
-    runs = [
-        float(
-            subprocess.run(
-                [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-            ).stdout
-        )
-        for _ in range(2)
-    ]
-    assert min(runs) < 0.5, runs  # a tenth of a second on an idle machine
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

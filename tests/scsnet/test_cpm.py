@@ -61,7 +61,7 @@ def test_head_equals_the_formula(align, source, size, gradients):
         build_axis(source[0], size[0], 0, size[0], align),
         build_axis(source[1], size[1], 0, size[1], align),
     )
-    got = head.map(head.folded(features), rows, columns).permute(0, 3, 1, 2).detach()
+    got = head.map(head.fold_first_layer(features), rows, columns).permute(0, 3, 1, 2).detach()
     double = SimpleNamespace(head=head.double(), config=SimpleNamespace(cpm_align=align))
     expected = oracle.cpm(double, features.double(), size, range(size[0]), range(size[1]))
     assert (got - expected).abs().max() / expected.abs().max() < 1e-5
@@ -78,7 +78,19 @@ def test_exact_at_any_distance():
 def test_gradients_reach_every_weight():
     head = CPM(8, 16)
     grid = build_axis(4, 9, 0, 9, "centre")
-    head.map(head.folded(torch.randn(1, 8, 4, 4)), grid, grid).square().sum().backward()
+    head.map(head.fold_first_layer(torch.randn(1, 8, 4, 4)), grid, grid).square().sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_neighbouring_pixels_differ_at_any_magnification():
+    """At x1000 bfloat16 cannot tell the weights of neighbours apart: CPM is computed in float32 there."""
+    torch.manual_seed(0)
+    head = CPM(8, 32).requires_grad_(False).bfloat16()
+    hidden = head.fold_first_layer(torch.randn(1, 8, 3, 3).bfloat16())
+    rows = build_axis(3, 3000, 1500, 1501, "centre")
+    columns = build_axis(3, 3000, 1500, 1756, "centre")
+    with torch.inference_mode():
+        planes = head.map(hidden, rows, columns)
+    assert len(planes[0, 0, :, 1].unique()) > 240

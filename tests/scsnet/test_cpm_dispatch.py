@@ -1,9 +1,8 @@
-"""CPM as one Triton kernel: who decides, what it computes (in Triton's interpreter), what stays on the GPU."""
+"""CPM as one Triton kernel: when it is chosen, its results in Triton's interpreter, and synchronisation with the GPU."""
 
 import os
 import subprocess
 import sys
-import warnings
 from contextlib import nullcontext
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -14,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import scsnet
 from scsnet import encode_picture, encode_references, render
-from scsnet.cpm import CPM, dispatch
-from scsnet.replay import Replay
+from scsnet.cpm import CPM, dispatch, enable_triton
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None,
@@ -62,97 +60,26 @@ def head(channels=32, dtype=torch.bfloat16):
     return CPM(16, channels).to(dtype).requires_grad_(False)
 
 
+def choose(head, features):
+    return dispatch.choose_plan(head.parameters_of_map, features)
+
+
 def test_kernel_is_chosen_for_what_it_can_do(monkeypatch):
-    monkeypatch.setattr(dispatch, "_chosen", lambda *key: key)
-    assert dispatch.plan(head(), features()) == (torch.device("cuda", 0), torch.bfloat16, 32)
+    monkeypatch.setattr(dispatch, "_compile_and_time", lambda *key: key)
+    monkeypatch.setattr(dispatch, "_enabled", False)
+    assert choose(head(), features()) is None  # only on request
+    enable_triton()
+    assert choose(head(), features()) == (torch.device("cuda", 0), torch.bfloat16, 32)
     half = torch.float16
-    assert dispatch.plan(head(256, half), features(dtype=half)) is not None
-    assert dispatch.plan(head(), torch.zeros(1, dtype=torch.bfloat16)) is None  # on a CPU
-    assert dispatch.plan(head(), features(device=torch.device("mps"))) is None
-    assert dispatch.plan(head(dtype=torch.float32), features(dtype=torch.float32)) is None
-    assert dispatch.plan(head(dtype=torch.float32), features()) is None  # mixed
-    assert dispatch.plan(head(48), features()) is None
-    assert dispatch.plan(head(512), features()) is None
+    assert choose(head(256, half), features(dtype=half)) is not None
+    assert choose(head(), torch.zeros(1, dtype=torch.bfloat16)) is None  # on a CPU
+    assert choose(head(dtype=torch.float32), features(dtype=torch.float32)) is None
+    assert choose(head(dtype=torch.float32), features()) is None  # mixed
+    assert choose(head(48), features()) is None
     learning = head().requires_grad_(True)
-    assert dispatch.plan(learning, features()) is None
-    assert dispatch.plan(head(), features(requires_grad=True)) is None
+    assert choose(learning, features()) is None
     with torch.no_grad():
-        assert dispatch.plan(learning, features(requires_grad=True)) is not None
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """A GPU by name, with a Triton that answers as the test says."""
-    dispatch._chosen.cache_clear()
-    kernel = SimpleNamespace(
-        TritonError=type("TritonError", (Exception,), {}),
-        plans=lambda capability: [capability],
-        fastest=lambda device, dtype, channels, candidates: candidates[0],
-    )
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(scsnet.cpm, "triton_kernel", kernel, raising=False)
-    monkeypatch.setitem(sys.modules, "scsnet.cpm.triton_kernel", kernel)
-    yield kernel
-    dispatch._chosen.cache_clear()
-
-
-def test_a_plan_is_made_once(gpu, monkeypatch):
-    assert dispatch.plan(head(), features()) == (9, 0)
-    monkeypatch.setattr(gpu, "fastest", None)
-    assert dispatch.plan(head(), features()) == (9, 0)
-
-
-@pytest.mark.parametrize("why", ["no triton", "old GPU", "not CUDA"])
-def test_plain_way_where_there_is_nothing_to_expect(gpu, monkeypatch, why):
-    if why == "no triton":
-        monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda _: None)
-    elif why == "old GPU":
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    else:
-        monkeypatch.setattr(torch.version, "hip", "7.0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert dispatch.plan(head(), features()) is None
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("Failed to find C compiler.\nPlease specify one."),
-        subprocess.CalledProcessError(1, ["gcc"]),
-        OSError("no room"),
-        "TritonError",
-        "import",
-    ],
-    ids=str,
-)
-def test_plain_way_with_a_warning_where_triton_fails(gpu, monkeypatch, error):
-    if error == "import":
-        monkeypatch.delattr(scsnet.cpm, "triton_kernel")
-        monkeypatch.setitem(sys.modules, "scsnet.cpm.triton_kernel", None)
-    else:
-        cause = gpu.TritonError("no registers") if error == "TritonError" else error
-
-        def fail(*_):
-            raise cause
-
-        monkeypatch.setattr(gpu, "fastest", fail)
-    with pytest.warns(RuntimeWarning, match="Triton is installed but does not work here"):
-        assert dispatch.plan(head(), features()) is None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # said once
-        assert dispatch.plan(head(), features()) is None
-
-
-def test_no_memory_is_not_taken_for_a_broken_triton(gpu, monkeypatch):
-    def fail(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(gpu, "fastest", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        dispatch.plan(head(), features())
+        assert choose(learning, features(requires_grad=True)) is not None
 
 
 def test_triton_is_imported_only_when_needed(root):
@@ -198,8 +125,3 @@ def test_nothing_is_read_back_or_sent_in_between(tiny_net, monkeypatch, align, s
     assert not copies.found
     with pytest.raises(RuntimeError):
         float(photo.sum())  # the meta device does refuse
-
-
-def test_replay_needs_a_gpu(tiny_net):
-    with pytest.raises(ValueError, match="expected a network on a CUDA device, got one on cpu"):
-        Replay(tiny_net, (1, 1, 8, 8), (16, 16))

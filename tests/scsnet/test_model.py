@@ -8,6 +8,7 @@ import torch
 
 from scsnet import SCSNet, SCSNetConfig
 from scsnet.cpm import CPM
+from scsnet.resample import compute_working_shape
 from scsnet.tiling import Window
 
 
@@ -92,6 +93,7 @@ def test_every_size_works(tiny_net, size, out):
 
 
 def test_tiles_and_windows_equal_the_whole(tiny_net, monkeypatch):
+    import scsnet.cpm.head as head
     import scsnet.model as module
 
     luminance = torch.rand(1, 1, 61, 47)
@@ -102,7 +104,7 @@ def test_tiles_and_windows_equal_the_whole(tiny_net, monkeypatch):
     assert torch.allclose(tiny_net.decode(features, (150, 131), window), cut, atol=1e-5)
     # psi_E made again in tiles of 13 source pixels, CPM in blocks of 5 x 7
     monkeypatch.setattr(module, "KEPT_TEXTURE", 0)
-    monkeypatch.setattr(module, "BLOCK", (5, 7))
+    monkeypatch.setattr(head, "BLOCK", (5, 7))
     lazy = tiny_net.encode(luminance, working_size=24)
     assert lazy.texture is None
     seen = torch.zeros(150, 131)
@@ -140,7 +142,11 @@ def test_working_size_at_or_above_the_photo_is_the_paper(tiny_net):
     assert exact.color.shape[2:] == (24, 32)
     assert torch.equal(exact.color, larger.color)
     assert tiny_net.encode(luminance, working_size=16).color.shape[2:] == (12, 20)
-    assert tiny_net.encode(torch.rand(1, 1, 4, 4000)).color.shape[2:] == (4, 1012)
+    for size in ((4, 4000), (1, 100_000), (20_000, 2), (7, 5000)):
+        height, width = compute_working_shape(*size, 32)
+        assert height * width <= 32**2, size
+        assert height % 4 == width % 4 == 0
+    assert tiny_net.encode(torch.rand(1, 1, 4, 4000)).color.shape[2:] == (4, 256)
 
 
 def test_colour_branch_is_global_and_bounded(tiny_net):
@@ -191,7 +197,7 @@ def test_features_move_and_count_their_bytes(tiny_net):
     reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
     features = tiny_net.encode(torch.rand(1, 1, 16, 16), reference)
     on_meta = features.to("meta")
-    assert on_meta.color.device.type == on_meta.reference.memories[2].key.device.type == "meta"
+    assert on_meta.color.device.type == on_meta.reference.keys_values[2].key.device.type == "meta"
     assert features.nbytes == on_meta.nbytes > features.color.nbytes + features.texture.nbytes
 
 

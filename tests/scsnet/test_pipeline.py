@@ -4,7 +4,16 @@ import pytest
 import torch
 from einops import reduce
 
-from scsnet import device, encode_picture, encode_references, output_size, render
+from scsnet import (
+    SCSNet,
+    SCSNetConfig,
+    checkpoint,
+    device,
+    encode_picture,
+    encode_references,
+    output_size,
+    render,
+)
 from scsnet.color import denormalize_lab, lab_to_rgb, rgb_to_lab, rgb_to_lightness
 from scsnet.device import choose_device, choose_dtype
 from scsnet.resample import resample_bicubic
@@ -172,7 +181,7 @@ def test_devices_and_dtypes():
     with pytest.raises(ValueError, match="device must be one of"):
         choose_device("tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="no cuda device here"):
+        with pytest.raises(ValueError, match="cuda is not available"):
             choose_device("cuda")
     assert choose_dtype(torch.device("cpu"), "float16") == torch.float16
     assert choose_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
@@ -190,3 +199,13 @@ def test_threads_stay_within_a_containers_quota(monkeypatch, tmp_path, quota, th
     assert device.choose_threads() == 4  # no such file
     device.CPU_QUOTA.write_text(quota)
     assert device.choose_threads() == threads
+
+
+def test_attention_of_features_of_the_pipeline(tmp_path):
+    """With loaded weights and default grad mode: `encode_picture` gives inference tensors."""
+    checkpoint.save(tmp_path / "tiny.safetensors", SCSNet(SCSNetConfig(width=8, depth=1)))
+    net = checkpoint.load(tmp_path / "tiny.safetensors", dtype=torch.float32)
+    features = encode_picture(net, torch.rand(1, 1, 16, 20), [torch.rand(1, 3, 16, 16)])
+    (weights,) = net.attention(features, [(0.5, 0.5)])
+    assert weights.sum().item() == pytest.approx(1, abs=1e-4)
+    assert all(valve.shape[1] == 1 for valve in net.valves(features))

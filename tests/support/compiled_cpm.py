@@ -1,4 +1,4 @@
-"""The Triton kernel of CPM compiled for GPUs that need not be there. Run by test_fused.py in a process of its
+"""The Triton kernel of CPM compiled for GPUs that need not be there. Run by test_cpm_dispatch.py in a process of its
 own, without the interpreter.
 """
 
@@ -10,11 +10,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from scsnet.cpm.triton_kernel import _cpm, plans
+from scsnet.cpm.triton_kernel import _cpm, list_plans
 
 SHARED = {80: 163, 86: 99, 90: 227, 120: 99}  # KiB that a program may take
 HALF = {"bfloat16": "*bf16", "float16": "*fp16"}
-CASES = [(90, "bfloat16", p) for p in plans((9, 0))] + [(86, "float16", p) for p in plans((8, 6))]
+CASES = [(90, "bfloat16", p) for p in list_plans((9, 0))] + [
+    (86, "float16", p) for p in list_plans((8, 6))
+]
 
 
 def compiled(capability, dtype, plan, channels=256):

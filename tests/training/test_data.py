@@ -12,14 +12,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 from training_run import tiny_config
 
 pytest.importorskip("skimage")
 
+from scsnet.pictures import read_picture
 from training import prepare
-from training.config.schedule import Plan
-from training.data.dataset import Pairs, make_loader
+from training.config.schedule import Schedule
+from training.data.dataset import TrainingPairs, make_loader
 from training.data.photos import BadPhotoError, decode_photo, find_photos, read_photo
 
 
@@ -77,7 +78,7 @@ def test_our_shards_are_webdataset_shards(photos, tmp_path):
 
 
 def test_where_nothing_is_found(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder, list or shard"):
+    with pytest.raises(FileNotFoundError, match="Photos not found"):
         find_photos([tmp_path / "nowhere"])
     with pytest.raises(ValueError, match="no photos"):
         find_photos([tmp_path])
@@ -152,19 +153,18 @@ def pairs(photos, **changes):
     config = tiny_config(photos, "")
     config = replace(config, stages=(replace(config.stages[1], steps=20, **changes),))
     entries = find_photos([photos])
-    return Pairs(entries, Plan(config, len(entries)))
+    return TrainingPairs(entries, Schedule(config, len(entries)))
 
 
 def test_a_batch(photos):
     batch = pairs(photos, degrade=0.0)[3, 0]
     assert batch.low.shape == (4, 3, 16, 16)
-    assert torch.equal(batch.low, batch.seen)
+    assert torch.equal(batch.low, batch.input)
     assert 32 <= batch.size[0] == batch.size[1] <= 48
     top, left, height, width = batch.window
     assert batch.high.shape == (4, 3, height, width) == (4, 3, 32, 32)
     assert top + 32 <= batch.size[0]
     assert left + 32 <= batch.size[1]
-    assert batch.working_size in (12, 16)
     assert batch.distortion.noise.shape == (4, 2, 64, 64)
 
 
@@ -180,7 +180,7 @@ def test_degraded_inputs_keep_their_truth(photos):
     clean, degraded = pairs(photos, degrade=0.0)[5, 0], pairs(photos, degrade=1.0)[5, 0]
     assert torch.equal(clean.high, degraded.high)
     assert torch.equal(clean.low, degraded.low)
-    assert not torch.equal(clean.seen, degraded.seen)
+    assert not torch.equal(clean.input, degraded.input)
 
 
 def test_processes_and_parts_share_a_batch(photos):
@@ -266,3 +266,37 @@ def test_prepare_refuses_numbers_without_sense(photos, tmp_path, capsys, word, v
         prepare.main(["--data", str(photos), "--output", str(tmp_path / "out"), word, value])
     assert f"{word[2:]} must be" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_embedded_profiles_are_applied(tmp_path):
+    """A photo in another colour space is read as the command line reads it."""
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    name = profile.index("sRGB".encode("utf-16-be"))
+    profile[name : name + 8] = "swap".encode("utf-16-be")
+    Image.fromarray(rgb).save(tmp_path / "a.png", icc_profile=bytes(profile))
+    photo = read_photo(find_photos([tmp_path / "a.png"])[0])
+    assert np.abs(photo.astype(int) - rgb[..., [1, 0, 2]]).max() <= 2
+    assert np.array_equal(photo, read_picture(tmp_path / "a.png").rgb)
+
+
+def test_orientation_survives_the_conversion(tmp_path):
+    gray = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (20, 1))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(gray).save(tmp_path / "a.png", exif=exif)
+    photo = read_photo(find_photos([tmp_path / "a.png"])[0])
+    assert photo.shape == (24, 20, 3)
+    assert np.array_equal(photo[..., 0], np.rot90(gray, -1))
+
+
+def test_files_that_are_left_out_are_named(photos, tmp_path, capsys):
+    for name in ("a.HEIC", "b.heic", "c.txt"):
+        (photos / name).write_bytes(b"x")
+    Image.new("RGB", (32, 32), "red").save(photos / "new.avif")
+    assert len(find_photos([photos])) == 13
+    assert "left out 2 files" in (text := capsys.readouterr().out)
+    assert ".heic is not supported" in text
+    assert "txt" not in text

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import socket
 from dataclasses import replace
 
 import pytest
@@ -14,9 +15,12 @@ pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
 from scsnet import checkpoint
+from training.config import Stage
+from training.config.schedule import Schedule
 from training.engine import checkpoints
 from training.engine.checkpoints import RunError
-from training.engine.loop import read_config, train
+from training.engine.loop import make_accelerator, read_config, train
+from training.engine.step import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -28,7 +32,7 @@ def test_a_whole_run(photos, tmp_path, capsys):
         photos, tmp_path / "run", validation=(str(tmp_path / "held-out.txt"),), keep=2
     )
     weights = train(config)
-    assert "left out a validation photo: photos/bad.jpg: no picture" in capsys.readouterr().out
+    assert "left out a validation photo: photos/bad.jpg: not a picture" in capsys.readouterr().out
     net = checkpoint.load(weights)
     assert net.config.working_size == 16
     assert checkpoint.read_info(weights).dtype == "F16"
@@ -55,7 +59,7 @@ def test_a_whole_run(photos, tmp_path, capsys):
     assert "At step 8, on at most 2 photos of held-out.txt: 16 px, magnified by 3." in readme
     capsys.readouterr()
     train(config, resume=True)
-    assert "nothing is left to do: the checkpoint is at step 8" in capsys.readouterr().out
+    assert "all steps are done: the checkpoint is at step 8" in capsys.readouterr().out
     assert (tmp_path / "run" / "README.md").read_text() == readme
 
 
@@ -73,7 +77,7 @@ def test_a_resumed_run_is_bit_for_bit_the_same(photos, tmp_path, stop):
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     whole = checkpoints.load(tmp_path / "whole" / "checkpoints" / "step-00000008.pt")
     cut = checkpoints.load(tmp_path / "cut" / "checkpoints" / "step-00000008.pt")
-    for name in ("generator", "averaged", "discriminator"):
+    for name in ("model", "averaged", "discriminator"):
         for key, tensor in whole[name].items():
             assert torch.equal(tensor, cut[name][key]), f"{name} {key}"
 
@@ -84,9 +88,9 @@ def test_accumulated_parts_give_the_same_step(photos, tmp_path):
     parts = replace(
         config,
         output=str(tmp_path / "b"),
-        stages=(replace(config.stages[0], accumulate=2, rebalance=0.0),),
+        stages=(replace(config.stages[0], accumulate=2, chroma_weight=0.0),),
     )
-    config = replace(config, stages=(replace(config.stages[0], rebalance=0.0),))
+    config = replace(config, stages=(replace(config.stages[0], chroma_weight=0.0),))
     train(config)
     train(parts)
     for a, b in zip(losses(tmp_path / "a").values(), losses(tmp_path / "b").values(), strict=True):
@@ -116,7 +120,7 @@ def test_somebody_elses_readme_stays(photos, tmp_path):
     with pytest.raises(RunError, match="is a file: a run needs a folder"):
         train(tiny_config(photos, tmp_path / "file"))
     (tmp_path / "README.md").write_text("of a project")
-    with pytest.raises(RunError, match=r"holds a README\.md that is not of a run"):
+    with pytest.raises(RunError, match=r"holds a README\.md that does not belong to a run"):
         train(tiny_config(photos, tmp_path))
     assert (tmp_path / "README.md").read_text() == "of a project"
 
@@ -149,7 +153,7 @@ def test_an_unreadable_checkpoint_ends_the_run_and_names_the_older_one(photos, t
 
 def test_a_damaged_checkpoint_is_noticed(tmp_path):
     """torch writes checksums but does not look at them: one bit among the weights would go unseen."""
-    state = {"format": "scsnet-training-1", "weights": torch.arange(5000.0)}
+    state = {"format": "scsnet-training-2", "weights": torch.arange(5000.0)}
     path = checkpoints.save(tmp_path, 1, state, keep=3)
     whole = path.read_bytes()
     assert torch.equal(checkpoints.load(path)["weights"], state["weights"])
@@ -209,3 +213,97 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path
     ):
         train(tiny_config(photos, tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002.pt"]
+
+
+def test_a_refused_resume_leaves_the_run_as_it_is(photos, tmp_path):
+    """Options that a checkpoint cannot take are refused before anything is written."""
+    config = tiny_config(photos, tmp_path / "run", ema=0.9)
+    with pytest.raises(StopError):
+        train(config, on_step=stop_at(5))
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    plain = tuple(replace(stage, adversarial=0.0) for stage in config.stages)
+    for changes, word in (({"ema": 0.0}, "ema"), ({"stages": plain}, "adversarial")):
+        with pytest.raises(RunError, match=word):
+            train(replace(config, **changes), resume=True)
+        missing = tuple(replace(stage, perceptual=1.0) for stage in config.stages)
+        with pytest.raises((OSError, ValueError)):
+            train(replace(config, stages=missing, perceptual_weights="/none.npz"), resume=True)
+        assert (tmp_path / "run" / "config.json").read_bytes() == before
+    train(config, resume=True)
+
+
+def test_two_runs_never_share_a_folder(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "run")
+    folder = tmp_path / "run"
+
+    def start_another(step):
+        if step == 3:
+            before = sorted(path.name for path in folder.rglob("*"))
+            with pytest.raises(RunError, match="in use by process"):
+                train(config, resume=True)
+            assert sorted(path.name for path in folder.rglob("*")) == before
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(config, on_step=start_another)
+    assert not (folder / "run.lock").exists()
+    host = socket.gethostname()
+    # of a process that was killed, of one with our number, cut off
+    for left in (f"{host} {2**22 + 1} 1.0", f"{host} {os.getpid()} 1.0", ""):
+        (folder / "run.lock").write_text(left)
+        train(config, resume=True)
+        assert not (folder / "run.lock").exists()
+    (folder / "run.lock").write_text("another-host 1 1.0")
+    with pytest.raises(RunError, match="in use by process 1 on another-host"):
+        train(config, resume=True)
+
+
+def test_photos_may_lie_in_the_folder_of_the_run(photos, tmp_path, capsys):
+    with pytest.raises(StopError):
+        train(tiny_config(photos, tmp_path), on_step=stop_at(1))
+    assert "12 photos, 8 steps" in capsys.readouterr().out
+
+
+def test_weights_that_differ_by_one_bit_have_another_checksum(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "run")
+    trainer = Trainer(config, Schedule(config, 12), make_accelerator(config))
+    before = trainer.checksum()
+    assert before.dtype == torch.int64  # float64 is missing on Apple GPUs
+    assert torch.equal(trainer.checksum(), before)
+    for network in (trainer.model, trainer.discriminator):
+        parameter = next(network.parameters())
+        with torch.no_grad():
+            parameter.view(torch.int32).flatten()[0] ^= 1
+        assert not torch.equal(trainer.checksum(), before)
+        before = trainer.checksum()
+
+
+def test_pictures_of_the_run_are_no_training_photos(photos, tmp_path, capsys):
+    config = tiny_config(photos, photos / "run", validation=(str(photos),))
+    with pytest.raises(StopError):
+        train(config, on_step=stop_at(6))
+    capsys.readouterr()
+    train(config, resume=True)
+    text = capsys.readouterr().out
+    assert "12 photos, 8 steps" in text
+    assert "pictures of the run itself" in text
+    assert "validation photos are training photos too" in text
+    assert "the checkpoint was trained on" not in text
+
+
+def test_the_best_step_is_exported(photos, tmp_path, capsys):
+    """A learning rate that ruins the network leaves the initial weights the best, and that is said."""
+    start = train(tiny_config(photos, tmp_path / "start"))
+    stage = Stage(
+        steps=4, batch=4, size=16, learning_rate=0.05, warmup=0, supervision=0.0, trains="color"
+    )
+    config = tiny_config(photos, tmp_path / "run", init=str(start), ema=0.0, stages=(stage,))
+    weights = train(replace(config, validation=(str(photos),), validate_every=2))
+    text = capsys.readouterr().out
+    assert "No step was better on the validation photos than the initial weights." in text
+    assert checkpoint.read_info(weights).card["steps"] == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "auto_psnr" in row] == [0, 2, 4]
+    first, after = checkpoint.load(start), checkpoint.load(weights)
+    for a, b in zip(first.parameters(), after.parameters(), strict=True):
+        assert torch.equal(a, b)

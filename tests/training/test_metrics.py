@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.color import lab2rgb
 
 pytest.importorskip("skimage")
 
@@ -69,11 +70,11 @@ def test_colorfulness_by_hand():
 
 def test_figures_of_a_gray_copy(pictures):
     gray = np.repeat(pictures[1][..., :1], 3, axis=2)
-    row = image_metrics.figures(gray, image_metrics.Truth(pictures[1]))
+    row = image_metrics.compare(gray, image_metrics.Target(pictures[1]))
     assert row["chroma"] < 0.5
     assert row["delta_m3"] == pytest.approx(image_metrics.colorfulness(pictures[1]), abs=1)
     with pytest.raises(ValueError, match="one size"):
-        image_metrics.figures(gray[:4], image_metrics.Truth(pictures[1]))
+        image_metrics.compare(gray[:4], image_metrics.Target(pictures[1]))
 
 
 def lab_by_hand(rgb):
@@ -216,3 +217,34 @@ def test_figures_without_their_networks_say_why(tmp_path):
     found = fid_lpips.Extras(str(tmp_path / "nothing.pth"), with_lpips=False)
     assert "nothing.pth" in found.missing["fid"] or "torch_fidelity" in found.missing["fid"]
     assert found.rows() == {}
+
+
+def test_coarse_colours_by_hand():
+    """16 x 16 cells of 2 x 2 pixels: left half green, right half blue in the target."""
+    lab = np.zeros((32, 32, 3))
+    lab[..., 0] = 60
+    lab[:, :16, 1:], lab[:, 16:, 1:] = (-30, 30), (5, -30)
+    target = np.round(lab2rgb(lab) * 255).astype(np.uint8)
+    lab[:, 16:, 1:] = 0, 0  # the prediction has the green, and gray for the blue
+    prediction = np.round(lab2rgb(lab) * 255).astype(np.uint8)
+    row = image_metrics.compare(prediction, image_metrics.Target(target))
+    result = image_metrics.aggregate([row, row])
+    energy_left, energy_right = 30**2 + 30**2, 5**2 + 30**2
+    expected = energy_left / (energy_left + energy_right)
+    assert result["explained"] == pytest.approx(expected, abs=0.01)
+    assert result["explained_a"] == pytest.approx(30**2 / (30**2 + 5**2), abs=0.02)
+    assert result["hits_greens"] == 1
+    assert result["hits_blues"] == 0
+    assert "hits_reds" not in result
+    assert not any(name.startswith("_") for name in result)
+    perfect = image_metrics.compare(target, image_metrics.Target(target))
+    assert image_metrics.aggregate([perfect])["explained"] == 1
+
+
+def test_cells_of_any_size():
+    lab = np.random.default_rng(0).normal(size=(37, 50, 3))
+    cells = image_metrics.average_cells(lab)
+    assert cells.shape == (16, 16, 2)
+    assert cells[3, 5] == pytest.approx(
+        lab[3 * 37 // 16 : 4 * 37 // 16, 5 * 50 // 16 : 6 * 50 // 16, 1:].mean((0, 1))
+    )

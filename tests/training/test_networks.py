@@ -44,7 +44,16 @@ def test_vgg16_comes_from_the_hub(root, tmp_path):
     make_photos(tmp_path / "photos", 4)
     owner, repo, file = VGG16.removeprefix("hf:").split("/")
     options = (
-        *("--data", str(tmp_path / "photos"), "--perceptual", "5", "--texture", "--steps", "2"),
+        *(
+            "--data",
+            str(tmp_path / "photos"),
+            "--perceptual",
+            "5",
+            "--trains",
+            "everything",
+            "--steps",
+            "2",
+        ),
         *("--network.width", "8", "--network.depth", "1", "--size", "16", "--batch", "2"),
         *("--magnification", "2", "2", "--window", "32", "--log-every", "1", "--trackers"),
     )

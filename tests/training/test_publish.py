@@ -13,8 +13,9 @@ pytest.importorskip("accelerate")
 from hub_server import HubServer
 from training_run import make_photos
 
-from training import evaluate, export, publish
+from training import evaluate, publish
 from training.config import TrainConfig
+from training.engine import model_card
 
 FIGURES = {"step": 7} | {
     f"{name}_{kind}": value
@@ -29,7 +30,7 @@ def run(tmp_path, tiny_net):
     folder.mkdir()
     data = {"data": ("/somewhere/private/holiday",), "validation": ("/somewhere/private/town",)}
     config = TrainConfig(**data, output=str(folder))
-    export.export(tiny_net, folder / "weights.safetensors", config, 7, 12, FIGURES)
+    model_card.export(tiny_net, folder / "weights.safetensors", config, 7, 12, FIGURES)
     return folder
 
 
@@ -38,7 +39,7 @@ def test_a_card_without_paths(run):
     assert card["training"]["data"] == ["holiday"]
     assert card["figures"] == FIGURES
     readme = (run / "README.md").read_text()
-    assert readme.startswith("---\nlibrary_name: scsnet")
+    assert readme.startswith("---\nlicense: other\nlibrary_name: scsnet")
     assert "private" not in readme
     assert "At step 7, on at most 48 photos of town: 48 px, magnified by 1." in readme
     assert "| none | 21.50 | 11.25 | 75% |" in readme
@@ -50,7 +51,7 @@ def test_paler_weights(tiny_net, tmp_path):
     luminance = torch.rand(1, 1, 16, 16) * 2 - 1
     with torch.no_grad():
         before = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
-        export.export(
+        model_card.export(
             tiny_net, tmp_path / "w.safetensors", TrainConfig(), 7, 12, FIGURES, chroma=0.5
         )
         after = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
@@ -62,7 +63,7 @@ def test_paler_weights(tiny_net, tmp_path):
     assert checkpoint.read_info(tmp_path / "w.safetensors").card["chroma"] == 0.5
     assert "multiplied by 0.5" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="above 0 and at most 2, got 0"):
-        export.scale_chroma(net, 1, 0)
+        model_card.scale_chroma(net, 1, 0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
@@ -129,11 +130,11 @@ def test_evaluate(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--device", "cuda:7"], "no cuda device here"),
+        (["--device", "cuda:7"], "is not available"),
         (["--device", "gpu"], "device must be one of auto, cuda, mps, cpu, got 'gpu'"),
         (["--limit", "-1"], "limit must be at least 0"),
         (["--modes", "own"], "modes are auto, self, random, got 'own'"),
-        (["--wieghts", "x"], "no option --wieghts, did you mean --weights?"),
+        (["--wieghts", "x"], "did you mean --weights?"),
     ],
 )
 def test_evaluate_names_mistakes(run, photos, capsys, options, message):
@@ -150,7 +151,7 @@ def test_evaluate_of_what_is_no_weights(run, photos, monkeypatch, capsys):
     for weights, message in (
         (run, "is a folder"),
         (photos / "00.png", "00.png"),
-        ("bundeld", "there is no weights file bundeld"),
+        ("bundeld", "Checkpoint not found: bundeld"),
         ("hf:nobody/nothing", "HF_HUB_OFFLINE forbids the network"),
     ):
         with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""What is for automatic colours: classes of colour, more of such batches, the colour branch alone; and what is looked at."""
+"""Stages: what a batch has, what is trained; evaluation on degraded inputs and the gallery."""
 
 from dataclasses import replace
 
@@ -14,103 +14,38 @@ pytest.importorskip("skimage")
 from scsnet import SCSNet, SCSNetConfig, checkpoint
 from training import gallery
 from training.config import TrainConfig
-from training.config.schedule import Plan
+from training.config.schedule import Schedule
 from training.config.stage import Stage
 from training.data.photos import find_photos
-from training.engine import loop
 from training.engine.loop import train as run
 from training.evaluation.protocol import Colorizer, Protocol, scan, score
-from training.models.auxiliary_heads import Classification, start_head
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-def test_every_nth_batch_has_references():
-    plan = Plan(TrainConfig(stages=(Stage(steps=8, reference_every=4),)), 10)
-    automatic = [plan.place(step).automatic for step in range(8)]
-    assert automatic == [False, True, True, True] * 2
-
-
-def test_classes_by_hand():
-    ab = torch.tensor([[0.0, 0.0], [4.9, -5.1], [-110.0, 100.0], [500.0, -500.0]])
-    classes = Classification(4).classes(ab.T.reshape(1, 2, 1, 4))
-    by_hand = [11 * 22 + 11, 11 * 22 + 10, 0 * 22 + 21, 21 * 22 + 0]
-    assert classes.flatten().tolist() == by_hand
-
-
-def test_the_loss_of_classes_is_the_entropy_of_a_guess():
-    heads = Classification(4)
-    for parameter in heads.parameters():
-        torch.nn.init.zeros_(parameter)
-    features = {name: torch.randn(2, 4, 3, 3) for name in ("source", "attended")}
-    loss = heads.loss(features, torch.randn(2, 2, 12, 12) * 30)
-    assert loss.item() == pytest.approx(np.log(22 * 22), rel=1e-5)
-
-
-def test_classes_are_learnt(photos, tmp_path):
-    config = tiny_config(photos, tmp_path / "run")
-    stage = Stage(
-        steps=40, batch=4, size=16, texture=False, automatic_every=1, supervision=0.0,
-        content=0.0, classification=1.0, learning_rate=2e-3, warmup=0,
-    )  # fmt: skip
-    run(replace(config, stages=(stage,)))
-    rows = list(losses(tmp_path / "run").values())
-    start, end = (np.mean([r["classification"] for r in part]) for part in (rows[:4], rows[-4:]))
-    assert end < 0.95 * start
-
-
-def test_the_head_of_coarse_stages_starts_with_what_is_made(tiny_net):
-    lab = torch.rand(12, 3, 32, 32) * 2 - 1
-    head = torch.nn.Conv2d(4 * tiny_net.config.width, 2, 1)
-    start_head(tiny_net, head, lab)
-    luminance = lab[:, :1]
-    made = tiny_net.decode(tiny_net.encode(luminance, None, working_size=32), (32, 32))[:, 1:]
-    wanted = torch.nn.functional.avg_pool2d(made, 4)
-    attended = tiny_net.color_branch.extractor(
-        tiny_net.color_branch.source_encoder(tiny_net.initial(luminance))
-    )
-    error = (head(attended) - wanted).square().mean((0, 2, 3))
-    assert (error < 0.5 * wanted.var((0, 2, 3))).all()
-
-
-def test_stretched_colours_are_asked_of_automatic_pictures(photos, tmp_path, monkeypatch):
-    asked = {}
-
-    def seen(lab, truth, **_):
-        asked.setdefault(stretch, []).append(truth)
-        return (lab - truth).abs().mean()
-
-    monkeypatch.setattr("training.engine.step.losses.content_loss", seen)
-    config = tiny_config(photos, tmp_path / "run")
-    for number, stretch in enumerate(((1.0, 1.0), (2.0, 0.5))):
-        stage = replace(config.stages[0], steps=2, automatic_every=2, stretch=stretch)
-        run(replace(config, stages=(stage,), output=str(tmp_path / str(number))))
-    plain, stretched = asked.values()
-    factors = torch.tensor([1.0, 2.0, 0.5]).view(1, 3, 1, 1)
-    assert torch.equal(stretched[0], plain[0] * factors)  # the first batch is automatic
-    assert torch.equal(stretched[1], plain[1])
-    with pytest.raises(ValueError, match=r"stretch must be two numbers.*got \(0\.0, 1\.0\)"):
-        Stage(stretch=(0.0, 1.0))
-
-
-def test_a_stage_can_start_with_that_head(photos, tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setattr(loop, "start_head", lambda net, head, lab: started.append(lab.shape))
-    stage = Stage(
-        steps=2, batch=4, size=16, coarse=True, head_anew=True, automatic_every=1, supervision=0.0,
-        warmup=0,
-    )  # fmt: skip
-    config = tiny_config(photos, tmp_path / "run")
-    run(replace(config, stages=(replace(stage, head_anew=False), stage)))
-    assert started == [(240, 3, 16, 16)]
+def test_referential_batches_are_spread_evenly():
+    for fraction in (0.0, 0.25, 0.5, 0.67, 1.0):
+        stage = Stage(steps=200, reference_fraction=fraction)
+        schedule = Schedule(TrainConfig(stages=(stage,)), 10)
+        referential = np.array([not schedule.at(step).automatic for step in range(200)])
+        assert referential.sum() == round(200 * fraction)
+        for start in range(0, 200, 20):
+            assert abs(referential[start : start + 20].sum() - 20 * fraction) <= 1
 
 
 @pytest.mark.parametrize(
-    ("what", "parts"), [("color", {"color_branch"}), ("texture", {"texture_encoder", "head"})]
+    ("what", "parts"),
+    [
+        ("color", {"color_branch"}),
+        ("all_but_texture", {"color_branch", "initial", "head"}),
+        ("everything", {"color_branch", "initial", "head", "texture_encoder"}),
+    ],
 )
 def test_only_a_part_learns(photos, tmp_path, what, parts):
     config = tiny_config(photos, tmp_path / "a")
-    stage = replace(config.stages[0], steps=2, learns=what, texture=True, warmup=0)
+    stage = replace(
+        config.stages[0], steps=2, trains=what, reference_fraction=1.0, learning_rate=0.05, warmup=0
+    )
     torch.manual_seed(0)
     before = SCSNet(SCSNetConfig(width=8, depth=1))
     checkpoint.save(tmp_path / "start.safetensors", before)
@@ -125,38 +60,10 @@ def test_only_a_part_learns(photos, tmp_path, what, parts):
     assert {name.split(".")[0] for name in moved} == parts
 
 
-def test_what_automatic_pictures_never_meet_learns_alone(photos, tmp_path):
-    config = tiny_config(photos, tmp_path / "a")
-    stage = replace(config.stages[0], steps=2, learns="reference", automatic_every=0, warmup=0)
-    torch.manual_seed(0)
-    before = SCSNet(SCSNetConfig(width=8, depth=1)).eval()
-    checkpoint.save(tmp_path / "start.safetensors", before, dtype=torch.float16)
-    weights = run(
-        replace(config, stages=(stage,), init=str(tmp_path / "start.safetensors"), ema=0.0)
-    )
-    start, after = (
-        checkpoint.load(file, dtype=torch.float32)
-        for file in (tmp_path / "start.safetensors", weights)
-    )
-    luminance, reference = torch.rand(1, 1, 16, 16), [torch.rand(1, 3, 16, 16)]
-    automatic, referential = [], []
-    with torch.no_grad():
-        for net in (start, after):
-            automatic.append(net.encode(luminance).color)
-            memory = net.encode_reference(reference)
-            referential.append(net.encode(luminance, memory).color)
-    assert torch.equal(*automatic)
-    assert not torch.allclose(*referential)
-    for every in ({"automatic_every": 3}, {"reference_every": 2}):
-        with pytest.raises(ValueError, match="needs references in every batch"):
-            Stage(learns="reference", **every)
-    assert Stage(learns="reference", reference_every=1).learns == "reference"
-
-
 def test_colours_learn_beside_the_texture_that_will_be_there(photos, tmp_path):
     """A psi_E that knows something is used where it does not learn; one that knows nothing costs nothing."""
     config = tiny_config(photos, tmp_path / "a")
-    stage = replace(config.stages[0], steps=1, texture=False, warmup=0)
+    stage = replace(config.stages[0], steps=1, warmup=0)
     torch.manual_seed(0)
     net = SCSNet(SCSNetConfig(width=8, depth=1))
     first = {}
@@ -175,11 +82,12 @@ def test_colours_learn_beside_the_texture_that_will_be_there(photos, tmp_path):
             assert torch.equal(psi[name].half(), value.half()), name
     assert first[True] != first[False]
 
-    stages = tuple(replace(stage, texture=texture) for texture in (False, True, False))
-    plan = Plan(replace(config, stages=stages), 10)
-    assert [plan.place(step).mode.texture for step in range(3)] == [False, True, True]
-    plan = Plan(replace(config, stages=stages, init="bundled"), 10)
-    assert plan.place(0).mode.texture
+    trains = ("all_but_texture", "everything", "all_but_texture")
+    stages = tuple(replace(stage, trains=name) for name in trains)
+    schedule = Schedule(replace(config, stages=stages), 10)
+    assert [schedule.at(step).mode.texture for step in range(3)] == [False, True, True]
+    schedule = Schedule(replace(config, stages=stages, init="bundled"), 10)
+    assert schedule.at(0).mode.texture
 
 
 def test_scans_are_the_input_and_never_the_truth(photos):

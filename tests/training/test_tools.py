@@ -15,7 +15,7 @@ pytest.importorskip("skimage")
 from scsnet import SCSNetConfig, checkpoint
 from training import ablate, curves, export, train
 from training.config import TrainConfig
-from training.config.schedule import Plan
+from training.config.schedule import Schedule
 from training.config.stage import Stage
 from training.engine import checkpoints
 from training.engine.dry_run import kinds_of_steps
@@ -46,14 +46,10 @@ def one_stage(photos, output, **changes):
     return replace(config, stages=(replace(config.stages[1], adversarial=0.0, **changes),))
 
 
-def test_perceptual_loss_and_distillation(photos, tmp_path, vgg_file, mobilenet_file):
-    config = one_stage(photos, tmp_path / "run")
-    stage = replace(config.stages[0], perceptual=5.0, distillation=10.0)
-    files = {"perceptual_weights": vgg_file, "distillation_weights": mobilenet_file}
-    run(replace(config, stages=(stage,), **files))
-    for row in losses(tmp_path / "run").values():
-        assert {"perceptual", "distillation"} <= set(row)
-        assert 0 < row["distillation"] < 2
+def test_perceptual_loss(photos, tmp_path, vgg_file):
+    config = one_stage(photos, tmp_path / "run", perceptual=5.0)
+    run(replace(config, perceptual_weights=vgg_file))
+    assert all(row["perceptual"] > 0 for row in losses(tmp_path / "run").values())
 
 
 def test_fine_tuning_starts_where_the_weights_are(photos, tmp_path):
@@ -79,19 +75,12 @@ def test_weights_of_any_checkpoint(photos, tmp_path, capsys):
     (tmp_path / "README.md").write_text("of somebody else")
     export.main([str(last), str(tmp_path / "again.safetensors")])
     assert (tmp_path / "README.md").read_text() == "of somebody else"
-    assert "None: there was no validation" in (tmp_path / "again.md").read_text()
+    assert "There was no validation" in (tmp_path / "again.md").read_text()
     a, b = checkpoint.load(weights), checkpoint.load(tmp_path / "again.safetensors")
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert b.config == a.config
     export.main([str(last), str(tmp_path / "larger.safetensors"), "--working-size", "96"])
     assert checkpoint.load(tmp_path / "larger.safetensors").config.working_size == 96
-    export.main([str(last), str(tmp_path / "softer.safetensors"), "--attention-scale", "22"])
-    c = checkpoint.load(tmp_path / "softer.safetensors")
-    assert (c.config.attention_scale, c.config.working_size) == (22, a.config.working_size)
-    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
-    with pytest.raises(SystemExit):
-        export.main([str(last), str(tmp_path / "x.safetensors"), "--attention-scale", "-1"])
-    assert "attention_scale must be between" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         export.main([str(last), str(tmp_path / "x.safetensors"), "--working-size", "2"])
     assert "working_size must be between" in capsys.readouterr().err
@@ -119,15 +108,15 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"automatic_every": 3}, {True: 1 / 3, False: 2 / 3}),
-        ({"reference_every": 4}, {True: 3 / 4, False: 1 / 4}),
-        ({"automatic_every": 1}, {True: 1.0}),
+        ({"reference_fraction": 0.5}, {True: 0.5, False: 0.5}),
+        ({"reference_fraction": 0.25}, {True: 3 / 4, False: 1 / 4}),
+        ({"reference_fraction": 0.0}, {True: 1.0}),
     ],
 )
 def test_the_estimate_knows_both_kinds_of_steps(changes, expected):
-    plan = Plan(TrainConfig(stages=(Stage(steps=5), Stage(steps=12, **changes))), 3)
-    kinds = kinds_of_steps(plan, 5, 12)
-    assert {plan.place(step).automatic: share for step, share in kinds} == pytest.approx(expected)
+    schedule = Schedule(TrainConfig(stages=(Stage(steps=5), Stage(steps=12, **changes))), 3)
+    kinds = kinds_of_steps(schedule, 5, 12)
+    assert {schedule.at(step).automatic: share for step, share in kinds} == pytest.approx(expected)
     assert all(5 < step < 17 for step, _ in kinds)
 
 
@@ -141,7 +130,10 @@ def test_ablations(photos, tmp_path, table, vgg_file):
     floor, ceiling = (float(row.split("|")[2]) for row in rows[-2:])
     assert floor < ceiling
     assert (tmp_path / "a" / f"table{table}.md").read_text() == text
-    assert ablate.ablate(table, config, photos=1) == text  # nothing is trained again
+    assert ablate.ablate(table, config, photos=1) == text  # finished rows are kept
+    stage = replace(config.stages[0], steps=3)
+    with pytest.raises(ValueError, match="trained with another stages"):
+        ablate.ablate(table, replace(config, stages=(stage,)), photos=1)
 
 
 def test_what_makes_it_use_its_reference(photos, tmp_path, capsys):
@@ -172,19 +164,17 @@ def test_loss_curves_of_a_run(tmp_path, capsys):
     ]
     rows += [{"step": 50, "auto_psnr": 20.0}, {"step": 99, "auto_psnr": 25.0}]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 10')
+    panels = curves.group_curves(curves.read_log(log))
+    assert {name: list(lines) for name, lines in panels.items()} == {
+        "content loss (Eq. 5)": ["auto_content"],
+        "gradient norm": ["gradient"],
+        "validation: PSNR in dB": ["auto_psnr"],
+    }
+    assert panels["validation: PSNR in dB"]["auto_psnr"] == ([50, 99], [20.0, 25.0])
     curves.main([str(tmp_path)])
-    image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
-    assert image.shape == (2 * curves.HEIGHT, 2 * curves.WIDTH, 3)  # three panels
-    where = np.argwhere((image == curves.COLORS[0]).all(2))
-    falling = where[(where[:, 0] < curves.HEIGHT) & (where[:, 1] < curves.WIDTH)]
-    left, right = falling[falling[:, 1].argmin()], falling[falling[:, 1].argmax()]
-    assert left[0] < right[0]  # the loss starts high and ends low
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size[0] > 400
     log.write_text("")
     with pytest.raises(SystemExit):
         curves.main([str(tmp_path)])
-    assert "has no lines yet" in capsys.readouterr().err
-
-
-def test_ticks_are_round():
-    assert list(curves.ticks(0.0, 1.0)) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert list(curves.ticks(-3.0, 12.0)) == pytest.approx([0, 5, 10])
+    assert "no lines" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Dataclasses as command lines: a field is an option, a wrong option names the near one."""
+"""Command lines from dataclasses: every field is an option, and its docstring the help text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Config = TypeVar("Config")  # a dataclass
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors say what was meant; `-` and `_` are the same in names."""
+    """ArgumentParser that suggests the nearest option; `-` and `_` are equivalent in names."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         self.names: set[str] = {"--help"}
 
     def option(self, group: argparse._ActionsContainer, *names: str, **kwargs: Any) -> None:
-        """`add_argument` that remembers the names."""
+        """Add an argument and remember its names."""
         self.names.update(names)
         if kwargs.get("action") is argparse.BooleanOptionalAction:
             head, _, tail = names[0][2:].rpartition(".")
@@ -35,24 +35,24 @@ class Parser(argparse.ArgumentParser):
         group.add_argument(*names, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Without the long usage."""
+        """Exit with the message, without the usage."""
         self.exit(2, f"{self.prog}: {message}\n{self.prog}: --help lists the options\n")
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-        """Like `parse_args`; unknown options end the program and name near ones."""
+        """Parse the arguments; exit for unknown options, naming the nearest one."""
         words = [self.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
         for word in words:
             name = word.partition("=")[0]
             if name.startswith("--") and name not in self.names:
                 near = difflib.get_close_matches(name, sorted(self.names), n=1, cutoff=0.6)
                 self.error(
-                    f"there is no option {name}" + (f", did you mean {near[0]}?" if near else "")
+                    f"unknown option {name}" + (f", did you mean {near[0]}?" if near else "")
                 )
         return self.parse_args(words)
 
     @staticmethod
     def tidy(word: str) -> str:
-        """An option's name with dashes."""
+        """Replace underscores in the name of an option by dashes."""
         if not word.startswith("--"):
             return word
         name, equals, value = word.partition("=")
@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def documentation(cls: type) -> dict[str, str]:
-    """Field name -> the docstring below it in the source, of a dataclass and those it extends."""
+    """Return the docstring of every field of a dataclass and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
@@ -75,7 +75,7 @@ def documentation(cls: type) -> dict[str, str]:
 
 
 def _values(kind: Any) -> dict[str, Any]:
-    """How argparse reads values of a type."""
+    """Return the arguments of `add_argument` for values of a type."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is UnionType:  # int | None
@@ -90,8 +90,15 @@ def _values(kind: Any) -> dict[str, Any]:
 
 
 def _reader(kind: type) -> Callable[[str], Any]:
-    """Text may be a path: shells leave the ~ in --output=~/runs to the program."""
+    """Return the function that parses a word; text may be a path with ~, as in --output=~/runs."""
     return os.path.expanduser if kind is str else kind
+
+
+def format_value(value: Any) -> str:
+    """Format a default as it would be typed."""
+    if isinstance(value, tuple):
+        return " ".join(map(format_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def add_fields(
@@ -101,13 +108,17 @@ def add_fields(
     prefix: str = "",
     hide: bool = False,
 ) -> None:
-    """One option per field of a dataclass, but for fields that are configs themselves."""
+    """Add an option for every field of a dataclass, except for fields that are dataclasses themselves."""
     docs, kinds = documentation(cls), get_type_hints(cls)
     for field in fields(cls):
         kind = kinds[field.name]
         if is_dataclass(kind) or field.name == "stages":
             continue
-        text = argparse.SUPPRESS if hide else docs.get(field.name, "").replace("%", "%%")
+        text = argparse.SUPPRESS
+        if not hide:
+            default = field.default_factory() if callable(field.default_factory) else field.default
+            text = f"{docs.get(field.name, '')} (default: {format_value(default) or 'none'})"
+            text = text.replace("%", "%%")
         values = _values(kind)
         if "type" in values:
             values["metavar"] = field.name.upper()
@@ -116,12 +127,12 @@ def add_fields(
 
 
 def parse_options(parser: Parser, cls: type[Config], arguments: Sequence[str] | None) -> Config:
-    """A dataclass with the options given and its defaults; ends the program, or raises the class's ValueError."""
+    """Return the dataclass with the options given. Exits for unknown options; raises the class's ValueError."""
     add_fields(parser, parser.add_argument_group("options"), cls)
     return cls(**given(vars(parser.parse(arguments)), cls))
 
 
 def given(values: dict[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
-    """The options given for a dataclass: field name -> value."""
+    """Return the options that were given for a dataclass, by field name."""
     found = {f.name: values.get(prefix + f.name) for f in fields(cls)}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if v is not None}

@@ -1,18 +1,19 @@
 """The command line of a training run: every field of the config is an option.
 
-argparse and not tyro: a field of a stage can be given for all stages at once (`--batch 8`) or for one
-(`--stage2.batch 8`), and the standard library is there in every clone.
+A field of a stage can be given for all stages (`--batch 8`) or for one (`--stage2.batch 8`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from scsnet import SCSNetConfig
-from training.config.cli import Parser, add_fields, given
+from training.config.cli import Parser, add_fields, documentation, format_value, given
 from training.config.stage import Stage
 from training.config.train_config import TrainConfig
 
@@ -20,39 +21,42 @@ _ONE_STAGE = re.compile(r"--stage(\d+)\.([a-z-]+)$")
 
 
 def config_parser(parser: Parser, arguments: Sequence[str], stages: int) -> None:
-    """Add every field of a config of so many stages."""
+    """Add an option for every field of a config with this number of stages."""
     add_fields(parser, parser.add_argument_group("the run"), TrainConfig)
-    text = "each for all stages; --stage2.batch, say, for the second only"
+    text = "for all stages; for one of them as --stage2.batch; defaults differ by preset"
     add_fields(parser, parser.add_argument_group("stages", text), Stage)
     add_fields(parser, parser.add_argument_group("network"), SCSNetConfig, "network.")
-    asked = {
+    numbers = {
         int(m[1]) for w in arguments if (m := _ONE_STAGE.match(Parser.tidy(w).partition("=")[0]))
     }
-    if beyond := sorted(number for number in asked if not 1 <= number <= stages):
-        parser.error(f"there is no stage {beyond[0]}, this run has {stages} (numbered from 1)")
-    for number in sorted(asked):
+    if beyond := sorted(number for number in numbers if not 1 <= number <= stages):
+        parser.error(f"expected a stage from 1 to {stages}, got {beyond[0]}")
+    for number in sorted(numbers):
         add_fields(parser, parser.add_argument_group(), Stage, f"stage{number}.", hide=True)
 
 
 def apply_overrides(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    """The config with the options given; ValueError where they make no sense."""
-    stages = tuple(
-        replace(stage, **(given(values, Stage) | given(values, Stage, f"stage{number}.")))
-        for number, stage in enumerate(config.stages, 1)
-    )
+    """Return the config with the options that were given. Raises ValueError for invalid combinations."""
+    stages = []
+    for number, stage in enumerate(config.stages, 1):
+        changes = given(values, Stage) | given(values, Stage, f"stage{number}.")
+        try:
+            stages.append(replace(stage, **changes))
+        except ValueError as error:
+            raise ValueError(f"stage {number}: {error}") from error
     fields_of_network = given(values, SCSNetConfig, "network.")
     network = replace(config.network, **fields_of_network)
-    changed = replace(config, stages=stages, network=network, **given(values, TrainConfig))
+    changed = replace(config, stages=tuple(stages), network=network, **given(values, TrainConfig))
     if changed.init and fields_of_network:
         raise ValueError(
-            f"--network.{next(iter(fields_of_network)).replace('_', '-')} makes no sense with init "
-            f"{changed.init!r}: that file says what the network is"
+            f"--network.{next(iter(fields_of_network)).replace('_', '-')} cannot be used with --init "
+            f"{changed.init!r}, whose file contains the architecture"
         )
     return changed
 
 
 def describe_config(config: TrainConfig) -> Iterator[str]:
-    """The config line by line; of stages and network only what differs from the defaults."""
+    """Yield the config as lines; of stages and network only what differs from the defaults."""
     for field in fields(config):
         if field.name not in ("stages", "network"):
             yield f"  {field.name:22} {getattr(config, field.name)}"
@@ -65,3 +69,37 @@ def describe_config(config: TrainConfig) -> Iterator[str]:
             if getattr(part, f.name) != getattr(default, f.name)
         ]
         yield f"  {name:22} " + (", ".join(changed) or "as by default")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a config.json. Raises ValueError."""
+    try:
+        return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ValueError(f"Config not found: {path}") from error
+    except (ValueError, TypeError, AttributeError, OSError) as error:  # any JSON may be in it
+        raise ValueError(f"{path} is not a usable config: {error}") from error
+
+
+def format_options() -> str:
+    """Return Markdown tables of all options with their defaults."""
+    sections = (
+        ("The run", TrainConfig, "", "Defaults of `TrainConfig`; presets change some of them."),
+        ("Stages", Stage, "", "For all stages, or for one of them as `--stage2.batch`."),
+        ("Network", SCSNetConfig, "network.", "Architecture of a new network."),
+    )
+    lines = [
+        "# Options of `training/train.py`",
+        "",
+        "Printed by `python training/train.py --options-table`.",
+    ]
+    for title, cls, prefix, text in sections:
+        lines += ["", f"## {title}", "", text, "", "| option | default | |", "|---|---|---|"]
+        docs = documentation(cls)
+        for field in fields(cls):
+            if field.name not in docs or field.name in ("stages", "network"):
+                continue
+            default = format_value(getattr(cls(), field.name)) or "(empty)"
+            name = f"--{prefix}{field.name.replace('_', '-')}"
+            lines.append(f"| `{name}` | {default} | {docs[field.name]} |".replace("|ab|", "abs ab"))
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""When what happens: steps, learning rates, which photo is whose turn. Pure functions of the config.
+"""Stage, learning rate and sampling order of every training step, as pure functions of the configuration.
 
-Nothing random has a state: everything is drawn from the seed, the step and the picture's number. So a
-run that was killed goes on as if it had not been, and two processes see what one would have seen.
+All randomness is derived from the seed, the step and the number of the photo, so that a resumed run repeats what an
+uninterrupted one does, and several processes together see what one process would see.
 """
 
 from __future__ import annotations
@@ -17,101 +17,73 @@ import torch
 from training.config.stage import Stage
 from training.config.train_config import TrainConfig
 
-_ORDER, _STEP, _PICTURE = range(3)  # kinds of randomness
+_ORDER, _STEP, _PHOTO = range(3)  # streams of random numbers
 
 
 class Mode(NamedTuple):
-    """Which parts of the generator a step uses."""
+    """Parts of the network that a step uses."""
 
     automatic: bool
-    """No references."""
-    strange: bool
-    """The references are of other photos."""
+    """Without references."""
     texture: bool
-    """psi_E is used."""
+    """psi_E is evaluated; otherwise F_tex = F_init."""
     supervised: bool
-    """The heads of the deep supervision are used."""
-    distilled: bool
-    """The head of the distillation is used."""
-    classified: bool
-    """The heads that predict classes of colour are used."""
-    coarse: bool
-    """Neither phi_D nor CPM is used."""
+    """The heads of the deep supervision are evaluated."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where in the run a step is."""
+class StepInfo:
+    """Position of a step in the run."""
 
     stage: Stage
     number: int
-    """Of the stage, from 1."""
+    """Number of the stage, from 1."""
     step: int
-    """Within the stage, from 0."""
+    """Step within the stage, from 0."""
     steps: int
-    """Of the stage."""
-    pictures: int
-    """Pictures seen before this step, in all stages."""
-    textured: bool
-    """psi_E knows something: it is in the weights that the run starts from, or learned in an earlier stage."""
+    """Steps of the stage."""
+    photos: int
+    """Photos used before this step, over all stages."""
+    texture_trained: bool
+    """psi_E has been trained: in the initial weights or in an earlier stage."""
 
     @property
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine down to `final_fraction`."""
+        """Linear warm-up, then cosine decay to `final_fraction` of the peak."""
         stage = self.stage
         if self.step < stage.warmup:
             return stage.learning_rate * (self.step + 1) / stage.warmup
-        part = (self.step - stage.warmup) / max(1, self.steps - stage.warmup)
+        progress = (self.step - stage.warmup) / max(1, self.steps - stage.warmup)
         low = stage.final_fraction
-        return stage.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * part)))
+        return stage.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     @property
     def supervision(self) -> float:
-        """Weight of the deep supervision: down to 0 in the first half of the stage."""
+        """Weight of the deep supervision, decaying linearly to 0 in the first half of the stage."""
         return self.stage.supervision * max(0.0, 1 - self.step / (0.5 * self.steps))
 
     @property
+    def automatic(self) -> bool:
+        """Whether the batch of this step has no references; referential steps are spread evenly."""
+        fraction = self.stage.reference_fraction
+        return math.floor((self.step + 1) * fraction) == math.floor(self.step * fraction)
+
+    @property
     def mode(self) -> Mode:
-        """Which parts of the generator are used."""
-        stage = self.stage
+        """Parts of the network that this step uses."""
         return Mode(
             automatic=self.automatic,
-            strange=self.strange,
-            texture=stage.texture or self.textured,
-            supervised=self.supervision > 0 and not self.strange,
-            distilled=stage.distillation > 0,
-            classified=self.automatic and stage.classification > 0,
-            coarse=stage.coarse,
+            texture=self.stage.trains == "everything" or self.texture_trained,
+            supervised=self.supervision > 0,
         )
 
-    @property
-    def automatic(self) -> bool:
-        """Whether the batch of this step has no references."""
-        if self.stage.reference_every:
-            return self.step % self.stage.reference_every != 0
-        every = self.stage.automatic_every
-        return every > 0 and self.step % every == 0
 
-    @property
-    def strange(self) -> bool:
-        """Whether the references of this step's batch are of other photos."""
-        stage = self.stage
-        if self.automatic or not stage.strangers_every:
-            return False
-        if stage.reference_every:
-            number = self.step // stage.reference_every
-        else:  # all steps before this one but the automatic ones
-            every = stage.automatic_every
-            number = self.step - (-(-self.step // every) if every else 0)
-        return number % stage.strangers_every == stage.strangers_every - 1
-
-
-class Plan:
-    """A config and a number of photos."""
+class Schedule:
+    """All steps of a configuration on a number of photos."""
 
     def __init__(self, config: TrainConfig, photos: int) -> None:
         if photos < 1:
-            raise ValueError("there are no photos to train on")
+            raise ValueError("expected at least one training photo, got none")
         self.config, self.photos = config, photos
         self.steps = [
             max(1, round(stage.epochs * photos / stage.batch)) if stage.epochs else stage.steps
@@ -123,33 +95,33 @@ class Plan:
         """Steps of the whole run."""
         return sum(self.steps)
 
-    def place(self, step: int) -> Place:
-        """Where step 0 .. total - 1 is."""
-        pictures = 0
+    def at(self, step: int) -> StepInfo:
+        """Return the position of step 0 .. total - 1."""
+        photos, remaining = 0, step
+        trained = bool(self.config.init)
         for number, (stage, steps) in enumerate(
             zip(self.config.stages, self.steps, strict=True), 1
         ):
-            if step < steps:
-                textured = bool(self.config.init) or any(
-                    earlier.trains_texture for earlier in self.config.stages[: number - 1]
-                )
-                return Place(stage, number, step, steps, pictures + step * stage.batch, textured)
-            pictures += steps * stage.batch
-            step -= steps
-        raise ValueError(f"the run has {self.total} steps, asked for one {step + 1} beyond")
+            if remaining < steps:
+                photos += remaining * stage.batch
+                return StepInfo(stage, number, remaining, steps, photos, trained)
+            photos += steps * stage.batch
+            remaining -= steps
+            trained = trained or stage.trains == "everything"
+        raise ValueError(f"expected a step below {self.total}, got {step}")
 
     def photo(self, number: int) -> int:
-        """Which photo is the picture of this number, counted over the whole run: each once per epoch."""
+        """Return the index of the photo used as number-th of the run: each once per epoch, in random order."""
         epoch, position = divmod(number, self.photos)
-        return int(_order(self.config.seed, epoch, self.photos)[position])
+        return int(_permute(self.config.seed, epoch, self.photos)[position])
 
     def step_rng(self, step: int) -> np.random.Generator:
-        """For what a step's pictures share."""
+        """Generator for what the photos of a step share."""
         return np.random.default_rng([self.config.seed, _STEP, step])
 
-    def picture_rng(self, number: int) -> tuple[np.random.Generator, torch.Generator]:
-        """For what is a picture's own."""
-        sequence = np.random.SeedSequence([self.config.seed, _PICTURE, number])
+    def photo_rng(self, number: int) -> tuple[np.random.Generator, torch.Generator]:
+        """Generators for what is particular to the number-th photo of the run."""
+        sequence = np.random.SeedSequence([self.config.seed, _PHOTO, number])
         generator = torch.Generator().manual_seed(
             int(sequence.generate_state(1, np.uint64)[0] >> 1)
         )
@@ -157,5 +129,5 @@ class Plan:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, photos: int) -> np.ndarray:
+def _permute(seed: int, epoch: int, photos: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(photos)

@@ -1,6 +1,6 @@
-"""What a training run is: plain dataclasses, saved as JSON beside the run. Presets: `training.config.presets`.
+"""Configuration of a training run: a dataclass, saved as JSON in the folder of the run.
 
-Sizes are in pixels of the gray input unless said otherwise. The docstring of a field is its help.
+The docstring of a field is its help text. Complete configurations: `training.config.presets`.
 """
 
 from __future__ import annotations
@@ -14,79 +14,71 @@ from training.config.stage import Stage, check_at_least
 
 Adversarial = Literal["ralsgan", "paper"]
 Precision = Literal["bf16", "float32"]
-FILES = {
-    "distillation_weights": "MobileNet's features",
-    "teacher": "a teacher's weights, made by training/teacher.py",
-}
 VGG16 = "hf:timm/vgg16.tv_in1k/model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Every choice of a run."""
+    """Options of a run."""
 
     data: tuple[str, ...] = ()
     """Photos: folders (searched recursively), lists (.txt, a path per line), shards (.tar)."""
     output: str = ""
     """Folder of the run: config, checkpoints, log, pictures, weights."""
     validation: tuple[str, ...] = ()
-    """Photos for the figures and pictures during the run, as for data. Empty: none."""
+    """Photos for the metrics and pictures during the run, as for data. Empty: no validation."""
     init: str = ""
-    """Weights to start from: a file, "bundled", or "hf:owner/repo". Empty: a fresh network."""
+    """Initial weights: a file, "bundled" or "hf:owner/repo". Empty: random weights."""
     network: SCSNetConfig = field(default_factory=SCSNetConfig)
-    """What the network is; ignored with init, whose file says it."""
+    """Architecture; not used with init, whose file contains it."""
     stages: tuple[Stage, ...] = (Stage(),)
-    """The parts of the run, one after the other."""
+    """Parts of the run, in order."""
     siamese: bool = True
-    """A fresh network starts with phi_E^r as a copy of phi_E^s, keys as copies of queries."""
+    """Without init: initialise phi_E^r as a copy of phi_E^s, and keys as copies of queries."""
     precision: Precision = "bf16"
-    """Of the network's arithmetic; losses and weights are float32 always."""
+    """Precision of the forward pass; losses and weights are always float32."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Of Adam, both networks."""
+    """Betas of Adam, for both networks."""
     weight_decay: float = 0.0
-    """Of Adam, both networks."""
+    """Weight decay of Adam, for both networks."""
     clip: float = 200.0
-    """Largest gradient norm. 0: no limit."""
+    """Gradients are clipped to this norm. 0: no clipping."""
     ema: float = 0.999
-    """Decay of the moving average of the weights, which is what is validated and exported. 0: none."""
+    """Decay of the exponential moving average of the weights, which is validated and exported. 0: no average."""
     adversarial_form: Adversarial = "ralsgan"
-    """Relativistic average least squares, or Eq. 7 as printed, of inverted polarity."""
+    """Adversarial loss: relativistic average least squares (ralsgan), or Eq. 7 as printed (paper)."""
     discriminator_width: int = 64
     """Channels of the first layer of the 70x70 PatchGAN."""
     perceptual_weights: str = VGG16
     """VGG features: .safetensors (torchvision names) or .npz (blockB_convI), a path or on the Hub."""
-    perceptual_float32: bool = True
-    """Compute the perceptual loss in float32; otherwise in the network's precision, which is faster."""
-    distillation_weights: str = ""
-    """MobileNet v1 features (.npz), needed with distillation."""
-    teacher: str = ""
-    """Weights of a teacher (training/teacher.py), needed with teaching."""
     seed: int = 0
-    """Of everything random; equal seeds and configs give equal runs."""
+    """Seed of all random numbers; equal seeds and options give equal runs."""
     workers: int = 0
-    """Processes that read photos, per training process. 0: read between the steps."""
+    """Data loading processes per training process. 0: photos are read between the steps."""
     cache: float = 2.0
-    """Decoded photos kept in memory, GB per reading process."""
+    """Memory for decoded photos, in GB per data loading process."""
     log_every: int = 20
-    """Steps between lines of the log; losses are checked for NaN as often."""
+    """Steps between lines of the log, and between checks of the losses for NaN."""
     save_every: int = 250
     """Steps between checkpoints."""
     keep: int = 3
-    """Checkpoints kept, the newest ones."""
+    """Number of checkpoints that are kept."""
     validate_every: int = 1000
-    """Steps between validations."""
+    """Steps between validations; there is one before the first step and one at the end of each stage."""
     validation_count: int = 48
-    """Photos of a validation."""
+    """Number of photos used for validation, spread evenly over those given."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """Of accelerate: tensorboard, wandb, trackio, mlflow, ..."""
+    """Trackers of accelerate: tensorboard, wandb, trackio, mlflow, ..."""
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages must not be empty")
         for name in ("log_every", "save_every", "keep", "validate_every", "validation_count"):
             check_at_least(self, name, 1)
-        for name in ("weight_decay", "clip", "workers", "cache", "seed"):
+        for name in ("weight_decay", "clip", "workers", "cache"):
             check_at_least(self, name, 0)
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
         check_at_least(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
@@ -98,27 +90,29 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for term, needed in (("distillation", "distillation_weights"), ("teaching", "teacher")):
-            if any(getattr(stage, term) for stage in self.stages) and not getattr(self, needed):
-                raise ValueError(f"{term} needs {needed}, a file: {FILES[needed]}")
         if self.network.head == "pixel_shuffle" and any(
             s.magnification != (4, 4) for s in self.stages
         ):
             raise ValueError('head="pixel_shuffle" magnifies by 4 only: magnification must be 4 4')
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`, also after JSON; ValueError on unknown fields.
+        """Build the config from `to_dict`'s values, also after JSON. Missing fields take their defaults.
 
-        One that is missing has its default: what a version did that did not have it yet.
+        Raises ValueError for unknown fields and values out of range; that of a stage names the stage.
         """
-        stages = tuple(_build(Stage, stage) for stage in values.get("stages", ()))
+        stages = []
+        for number, stage in enumerate(values.get("stages", ()), 1):
+            try:
+                stages.append(_build(Stage, stage))
+            except ValueError as error:
+                raise ValueError(f"stage {number}: {error}") from error
         network = SCSNetConfig.from_dict(values.get("network"))
-        return _build(cls, {**values, "stages": stages, "network": network})
+        return _build(cls, {**values, "stages": tuple(stages), "network": network})
 
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Where photos are: folders, lists and shards; reading one of them, whatever state it is in."""
+"""Find photos in folders, lists and shards, and read them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import io
 import struct
 import tarfile
 import zlib
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from scsnet.pictures.decode import decode_planes
 from training.paths import ERRORS, printable
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
+UNSUPPORTED = {".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"}
+"""Pictures that people have in their folders and that are left out with a warning."""
 BROKEN = (
     OSError,
     SyntaxError,
@@ -28,15 +31,15 @@ BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow was seen to raise for broken files, in their metadata too, and near relatives of it."""
-SMALLEST = 16  # pixels on the short side: below that a photo counts as bad
+"""Exceptions that Pillow raises for damaged files and metadata."""
+SMALLEST = 16  # pixels on the short side; smaller photos are not used
 
 
 class Entry(NamedTuple):
-    """One photo: a file, or a part of a shard."""
+    """A photo: a file, or a part of a shard."""
 
     name: str
-    """For people."""
+    """Name for messages."""
     path: str
     offset: int = 0
     size: int = -1
@@ -44,20 +47,20 @@ class Entry(NamedTuple):
 
 
 class BadPhotoError(ValueError):
-    """A photo that cannot be read or used; says which and why."""
+    """A photo that cannot be read or used. The message names it and the reason."""
 
 
 def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
-    """All photos of folders, lists (.txt) and shards (.tar), in a fixed order.
+    """Return the photos of folders, lists (.txt), shards (.tar) and single files, in a fixed order.
 
-    A folder is searched recursively, for shards too. Errors: FileNotFoundError; ValueError where a
-    source is of no known kind or holds no photo.
+    Folders are searched recursively, for shards too. Raises FileNotFoundError for a missing source and ValueError for one
+    of another kind or without photos.
     """
     entries: list[Entry] = []
     for source in sources:
         path = Path(source).expanduser()
         if not path.exists():
-            raise FileNotFoundError(f"there is no folder, list or shard {path}")
+            raise FileNotFoundError(f"Photos not found: {path}")
         if path.is_dir():
             found = _folder(path)
         elif path.suffix == ".txt":
@@ -67,7 +70,7 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
         elif path.suffix.lower() in SUFFIXES:
             found = [Entry(printable(str(path)), str(path))]
         else:
-            raise ValueError(f"{path} is no folder, list (.txt), shard (.tar) or photo")
+            raise ValueError(f"expected a folder, list (.txt), shard (.tar) or photo, got {path}")
         if not found:
             raise ValueError(f"no photos ({', '.join(sorted(SUFFIXES))}) in {path}")
         entries += found
@@ -76,11 +79,16 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
 
 def _folder(path: Path) -> list[Entry]:
     entries = []
+    unsupported: Counter[str] = Counter()
     for file in sorted(path.rglob("*")):
+        unsupported[file.suffix.lower()] += file.suffix.lower() in UNSUPPORTED
         if file.suffix.lower() in SUFFIXES and file.is_file():
             entries.append(Entry(printable(str(file)), str(file)))
         elif file.suffix == ".tar" and file.is_file():
             entries += _shard(file)
+    for suffix, count in unsupported.items():
+        if count:
+            print(f"left out {count} files of {path}: {suffix} is not supported")
     return entries
 
 
@@ -98,9 +106,9 @@ def _list(path: Path) -> list[Entry]:
 
 
 def _shard(path: Path) -> list[Entry]:
-    """Photos of an uncompressed tar, as WebDataset has them, found by their place in the file.
+    """Return the photos of an uncompressed tar in the layout of WebDataset, by their offsets.
 
-    Any photo can then be read at any time, so a run goes on from the very photo where it stopped.
+    Photos can then be read in any order, which makes resumed runs exact.
     """
     try:
         with tarfile.open(path, "r:") as shard:
@@ -116,7 +124,7 @@ def _shard(path: Path) -> list[Entry]:
 
 
 def read_bytes(entry: Entry) -> bytes:
-    """The file as it is. Errors: BadPhotoError."""
+    """Read the encoded file. Raises BadPhotoError."""
     try:
         with Path(entry.path).open("rb") as file:
             file.seek(entry.offset)
@@ -126,33 +134,49 @@ def read_bytes(entry: Entry) -> bytes:
 
 
 def decode_photo(name: str, content: bytes) -> np.ndarray:
-    """sRGB uint8 (H, W, 3), upright. Errors: BadPhotoError."""
+    """Decode a photo to sRGB uint8 (H, W, 3), upright, its embedded colour profile applied. Raises BadPhotoError."""
     try:
         with Image.open(io.BytesIO(content)) as image:
-            photo = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            if image.mode == "RGB" and not image.info.get("icc_profile"):
+                photo = np.asarray(ImageOps.exif_transpose(image))
+            else:
+                photo = _convert_to_srgb(image)
     except UnidentifiedImageError as error:
-        raise BadPhotoError(f"{name}: no picture of a known format") from error
+        raise BadPhotoError(f"{name}: not a picture of a known format") from error
     except BROKEN as error:
         raise BadPhotoError(f"{name}: {error}") from error
     if min(photo.shape[:2]) < SMALLEST:
-        raise BadPhotoError(f"{name}: {photo.shape[1]} x {photo.shape[0]} pixels are too few")
+        raise BadPhotoError(
+            f"{name}: {photo.shape[1]} x {photo.shape[0]} pixels, expected at least {SMALLEST} on each side"
+        )
     return photo
 
 
+def _convert_to_srgb(image: Image.Image) -> np.ndarray:
+    """Decode any mode and profile as the command line does, to uint8 (H, W, 3)."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    planes, _ = decode_planes(image, [])
+    if planes.dtype != np.uint8:  # deep gray, 0..1
+        planes = (planes * 255).round().clip(0, 255).astype(np.uint8)
+    upright = Image.fromarray(np.broadcast_to(planes, (*planes.shape[:2], 3)).copy())
+    upright.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.asarray(ImageOps.exif_transpose(upright))
+
+
 def read_photo(entry: Entry) -> np.ndarray:
-    """sRGB uint8 (H, W, 3), upright. Errors: BadPhotoError."""
+    """Read a photo as sRGB uint8 (H, W, 3), upright. Raises BadPhotoError."""
     return decode_photo(entry.name, read_bytes(entry))
 
 
 def select_evenly(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """`count` of the photos, evenly spread; all of them with 0."""
+    """Select `count` photos, evenly spread over all; 0 selects all."""
     if count <= 0 or count >= len(entries):
         return list(entries)
     return [entries[i * len(entries) // count] for i in range(count)]
 
 
 def centre_square(photo: np.ndarray, size: int) -> Image.Image:
-    """The middle square of a photo (H, W, 3), bicubic to size x size where it is not."""
+    """Crop the central square of a photo (H, W, 3) and resize it to size x size, bicubic."""
     height, width = photo.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -163,7 +187,7 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
 def read_squares(
     entries: Sequence[Entry], size: int, skipped: list[str]
 ) -> Iterator[tuple[Entry, Image.Image]]:
-    """Photos as centre squares; bad ones are left out and named in `skipped`."""
+    """Yield photos as central squares; unreadable ones are added to `skipped` instead."""
     for entry in entries:
         try:
             photo = read_photo(entry)
@@ -174,20 +198,26 @@ def read_squares(
 
 
 class Cache:
-    """The photos read last, up to so many bytes."""
+    """Least recently used cache of decoded photos, up to `capacity` bytes."""
 
-    def __init__(self, entries: Sequence[Entry], capacity: float) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        capacity: float,
+        read: Callable[[Entry], np.ndarray] = read_photo,
+    ) -> None:
         self.entries = entries
+        self.read = read
         self.capacity = capacity
         self.held = 0
         self.photos: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """sRGB uint8 (H, W, 3). Errors: BadPhotoError."""
+        """Return a photo as sRGB uint8 (H, W, 3). Raises BadPhotoError."""
         if index in self.photos:
             self.photos.move_to_end(index)
             return self.photos[index]
-        photo = read_photo(self.entries[index])
+        photo = self.read(self.entries[index])
         self.photos[index] = photo
         self.held += photo.nbytes
         while self.held > self.capacity and len(self.photos) > 1:

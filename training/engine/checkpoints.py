@@ -87,6 +87,6 @@ def load(path: Path) -> dict[str, Any]:
         older = [p for p in listed(path.parent) if p != path]
         advice = f"; remove it to go on from {older[-1]}" if older else ""
         raise RunError(f"{path} cannot be read: {reason}{advice}") from error
-    if not isinstance(state, dict) or state.get("format") != "scsnet-training-1":
+    if not isinstance(state, dict) or state.get("format") != "scsnet-training-2":
         raise RunError(f"{path} is no checkpoint of this trainer")
     return state

@@ -1,4 +1,4 @@
-"""One process or many: the few places where a loss has to know."""
+"""Collectives over the processes of a run; each is the identity in a run of one process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over processes; so is its gradient."""
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main_process() -> bool:
+    """Return whether this process writes and prints."""
+    return world_size() == 1 or dist.get_rank() == 0
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over processes, whose gradient is the sum of the gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -26,28 +36,41 @@ class _Sum(torch.autograd.Function):
 
 
 def global_mean(values: Tensor) -> Tensor:
-    """The mean over all processes, all with as many values; gradients pass through.
+    """Mean over all processes, each with equally many values; differentiable.
 
-    Its gradient counts every process's use of the mean, so that averaging gradients over processes, as
-    DistributedDataParallel does, gives what one process with all pictures would get.
+    The gradient counts the use of the mean by every process, so that averaging gradients over processes, as
+    DistributedDataParallel does, gives the gradient of one process with all photos.
     """
     local = values.mean()
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if world_size() == 1:
         return local
-    total: Tensor = _Sum.apply(local)  # type: ignore[no-untyped-call]
-    return total / dist.get_world_size()
+    total: Tensor = _AllReduceSum.apply(local)  # type: ignore[no-untyped-call]
+    return total / world_size()
 
 
-def is_main_process() -> bool:
-    """Whether this is the process that writes and prints."""
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-
-
+@torch.no_grad()
 def average_over_processes(values: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, without gradients."""
-    with torch.no_grad():
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            values = values.clone()
-            dist.all_reduce(values)
-            values /= dist.get_world_size()
+    """Mean of a tensor over all processes, without gradients."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= world_size()
     return values
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set in any process."""
+    if world_size() == 1:
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def is_equal_everywhere(value: Tensor) -> bool:
+    """Return whether a scalar tensor has the same value in all processes."""
+    if world_size() == 1:
+        return True
+    bounds = torch.stack([value, -value])
+    dist.all_reduce(bounds, dist.ReduceOp.MAX)
+    return bool(bounds[0] == -bounds[1])

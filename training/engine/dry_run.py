@@ -1,4 +1,4 @@
-"""What a run will need, by looking at the data and trying a few steps of each stage."""
+"""Estimate the time and memory of a run from its data and a few steps of each stage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import psutil
 import torch
 
 from training.config import TrainConfig
-from training.config.schedule import Plan
-from training.data.dataset import Pairs
+from training.config.schedule import Schedule
+from training.data.dataset import TrainingPairs
 from training.data.photos import BadPhotoError, find_photos, read_photo, select_evenly
 from training.engine.loop import make_accelerator
 from training.engine.step import Trainer
@@ -25,16 +25,16 @@ try:
 except ImportError:  # Windows
     resource = None
 
-LOOKED_AT = 50  # photos
+SAMPLE = 50  # photos
 
 
 def describe_data(config: TrainConfig) -> Iterator[str]:
-    """Lines about the photos: how many, how large, which of some are bad. Errors: those of `find`."""
+    """Yield lines about the photos: number, sizes, unreadable ones among a sample. Raises as `find_photos`."""
     for name, sources in (("data", config.data), ("validation", config.validation)):
         if not sources:
             continue
         entries = find_photos(sources)
-        some = select_evenly(entries, LOOKED_AT)
+        some = select_evenly(entries, SAMPLE)
         sides, bad = [], []
         for entry in some:
             try:
@@ -51,8 +51,8 @@ def describe_data(config: TrainConfig) -> Iterator[str]:
                 yield f"  {small / len(sides):.0%} are smaller than the largest output ({needed} px) and will be enlarged"
 
 
-def memory(device: torch.device) -> float:
-    """The most GB since the start: of the GPU where there is one, of this process otherwise."""
+def peak_memory(device: torch.device) -> float:
+    """Return the peak memory since the start in GB: of the GPU if there is one, otherwise of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     if resource is None:
@@ -62,63 +62,63 @@ def memory(device: torch.device) -> float:
 
 
 def measure(config: TrainConfig) -> Iterator[str]:
-    """Lines about time and memory, from a few steps of each stage on the real data."""
+    """Yield lines about time and memory, measured on a few steps of each stage."""
     accelerator = make_accelerator(config, trackers=False)
     entries = find_photos(config.data)
-    plan = Plan(config, len(entries))
-    trainer = Trainer(config, plan, accelerator)
-    pairs = Pairs(entries, plan)
+    schedule = Schedule(config, len(entries))
+    trainer = Trainer(config, schedule, accelerator)
+    pairs = TrainingPairs(entries, schedule)
     total, before = 0.0, 0
-    for number, steps in enumerate(plan.steps, 1):
-        stage = plan.place(before).stage
-        taken(trainer, pairs, before)  # memory is fetched, kernels are chosen
-        kinds = kinds_of_steps(plan, before, steps)
-        each = sum(share * taken(trainer, pairs, step) for step, share in kinds)
+    for number, steps in enumerate(schedule.steps, 1):
+        stage = schedule.at(before).stage
+        time_step(trainer, pairs, before)  # memory is fetched, kernels are chosen
+        kinds = kinds_of_steps(schedule, before, steps)
+        each = sum(share * time_step(trainer, pairs, step) for step, share in kinds)
         total += each * steps
         before += steps
         yield (
             f"stage {number}: {steps} steps of {each:.2f} s ({stage.size} px, batch {stage.batch}), "
-            f"{shown(each * steps)}; at most {memory(accelerator.device):.1f} GB so far"
+            f"{format_seconds(each * steps)}; at most {peak_memory(accelerator.device):.1f} GB so far"
         )
     checkpoint = (
-        sum(p.numel() for p in trainer.generator.parameters())
+        sum(p.numel() for p in trainer.model.parameters())
         * 4
         * (3 + (trainer.averaged is not None))
     )
     yield (
-        f"in all {shown(total)} on {accelerator.device}, without validations; photos kept in memory take up to "
+        f"in all {format_seconds(total)} on {accelerator.device}, without validations; photos kept in memory take up to "
         f"{config.cache:g} GB more; checkpoints of {checkpoint / 1e6:.0f} MB, {config.keep} kept"
     )
 
 
-def kinds_of_steps(plan: Plan, first: int, steps: int) -> list[tuple[int, float]]:
-    """An automatic step and one with references of a stage, each with its share of the stage's steps."""
+def kinds_of_steps(schedule: Schedule, first: int, steps: int) -> list[tuple[int, float]]:
+    """Return an automatic and a referential step of a stage, each with its share of the steps."""
     some = range(first, first + min(steps, 1000))
     kinds: dict[bool, list[int]] = {}
     for step in some:
-        kinds.setdefault(plan.place(step).automatic, []).append(step)
+        kinds.setdefault(schedule.at(step).automatic, []).append(step)
     # The second of a kind: photos of the stage's very first step are in memory by now.
     return [(found[min(1, len(found) - 1)], len(found) / len(some)) for found in kinds.values()]
 
 
-def taken(trainer: Trainer, pairs: Pairs, step: int) -> float:
-    """Seconds of one step, its photos included."""
+def time_step(trainer: Trainer, pairs: TrainingPairs, step: int) -> float:
+    """Return the seconds of one step, including reading its photos."""
     trainer.step = step
     began = time.perf_counter()
-    parts = range(trainer.plan.place(step).stage.accumulate)
+    parts = range(trainer.schedule.at(step).stage.accumulate)
     trainer.advance(iter([pairs[step, part] for part in parts]))
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
-def shown(seconds: float) -> str:
-    """For people."""
+def format_seconds(seconds: float) -> str:
+    """Format a duration."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def without_files(config: TrainConfig) -> TrainConfig:
-    """A config that writes nothing."""
-    return replace(config, output="", trackers=())
+def disable_output(config: TrainConfig) -> TrainConfig:
+    """Return the config of a run that writes no files."""
+    return replace(config, output="")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two steps, never within one."""
+"""SIGINT and SIGTERM end a run between two steps, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Stopping:
-    """While it is entered, the first signal only sets `asked`; a second one interrupts at once."""
+class StopRequest:
+    """Context in which the first signal only sets `requested`; a second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.previous: dict[int, Any] = {}
 
-    def __enter__(self) -> Stopping:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # elsewhere Python allows no handlers
+    def __enter__(self) -> StopRequest:
+        # Python allows signal handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._ask)
+                self.previous[number] = signal.signal(number, self._request)
         return self
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
     def __exit__(
         self,

@@ -1,10 +1,10 @@
-"""Both networks, their optimizers and one step of them: everything that a checkpoint holds."""
+"""The optimizer step: both networks, their losses, optimizers and moving average, and their state for checkpoints."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,158 +17,118 @@ from scsnet import SCSNet
 from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
 from training import losses
 from training.config import TrainConfig
-from training.config.schedule import Place, Plan
+from training.config.schedule import Schedule, StepInfo
 from training.config.stage import Stage
 from training.data.dataset import Batch
 from training.engine.checkpoints import RunError
 from training.engine.distributed import global_mean
-from training.models.auxiliary_heads import pooled
-from training.models.backbones import VGG, MobileNet
+from training.models.backbones import VGG
 from training.models.discriminator import Discriminator
-from training.models.generator import Generator, Prediction, build_network, swap_references
-from training.teaching import Teacher, cells, difference
+from training.models.generator import Prediction, TrainingModel, build_network
 
 Terms = dict[str, Tensor]
-SEMANTIC_SIZE = 128  # pixels that MobileNet looks at
 
 
 class Trainer:
-    """Create it, `load_state` to go on with a run, then `advance` step by step."""
+    """Everything that a checkpoint holds. Create it, `load_state` to resume, then `advance` step by step."""
 
-    def __init__(self, config: TrainConfig, plan: Plan, accelerator: Accelerator) -> None:
-        self.config, self.plan, self.accelerator = config, plan, accelerator
+    def __init__(self, config: TrainConfig, schedule: Schedule, accelerator: Accelerator) -> None:
+        self.config, self.schedule, self.accelerator = config, schedule, accelerator
         self.device: torch.device = accelerator.device
         torch.manual_seed(config.seed)
-        np.random.seed(config.seed % 2**32)  # noqa: NPY002 -- nothing here uses it, trackers may
+        np.random.seed(config.seed % 2**32)  # noqa: NPY002 -- for trackers that may use it
         random.seed(config.seed)
-        used = {
-            name
-            for name in ("perceptual", "adversarial", "distillation", "teaching")
-            if any(getattr(s, name) for s in config.stages)
-        }
+        adversarial = any(stage.adversarial for stage in config.stages)
+        perceptual = any(stage.perceptual for stage in config.stages)
         self.net = build_network(config).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.generator = Generator(self.net, config).to(self.device)
+        self.model = TrainingModel(self.net, config).to(self.device)
         self.discriminator = (
-            Discriminator(config.discriminator_width).to(self.device)
-            if "adversarial" in used
-            else None
+            Discriminator(config.discriminator_width).to(self.device) if adversarial else None
         )
-        self.vgg = VGG(config.perceptual_weights).to(self.device) if "perceptual" in used else None
-        self.mobilenet = (
-            MobileNet(config.distillation_weights).to(self.device)
-            if "distillation" in used
-            else None
-        )
-        self.teacher = Teacher.load(config.teacher).to(self.device) if "teaching" in used else None
+        self.vgg = VGG(config.perceptual_weights).to(self.device) if perceptual else None
         self.averaged = (
             AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
             if config.ema
             else None
         )
-        self.wrapped = accelerator.prepare_model(self.generator)
+        self.wrapped = accelerator.prepare_model(self.model)
         self.wrapped_discriminator = (
             accelerator.prepare_model(self.discriminator) if self.discriminator else None
         )
-        encoders = [p for module in self._encoders for p in module.parameters()]
-        apart = set(encoders)
-        rest = [p for p in self.generator.parameters() if p not in apart]
-        self.optimizers = [self._adam(rest, encoders)]
+        self.optimizers = [self._make_optimizer(self.model)]
         if self.discriminator is not None:
-            self.optimizers.append(self._adam(list(self.discriminator.parameters())))
+            self.optimizers.append(self._make_optimizer(self.discriminator))
         self.step = 0
 
-    def _adam(self, *groups: list[nn.Parameter]) -> torch.optim.Adam:
-        c = self.config
+    def _make_optimizer(self, module: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(
-            [{"params": group} for group in groups],
+            module.parameters(),
             lr=0.0,
-            betas=c.betas,
-            weight_decay=c.weight_decay,
+            betas=self.config.betas,
+            weight_decay=self.config.weight_decay,
             fused=True,
         )
 
     @property
     def result(self) -> SCSNet:
-        """The network to validate and export: the moving average where there is one."""
+        """The network to validate and export: the moving average if there is one."""
         net = self.averaged.module if self.averaged is not None else self.net
         assert isinstance(net, SCSNet)
         return net
 
-    def terms(self, made: Prediction, batch: Batch, place: Place) -> tuple[Terms, Tensor, Tensor]:
-        """Every term of the generator's loss that counts, unweighted; truth and result as planes."""
-        stage, config = place.stage, self.config
-        truth = rgb_to_lab(batch.high)
-        if stage.coarse:
-            truth = pooled(truth, made.planes)
-        lab = denormalize_lab(made.planes, self.net.config)
-        stretch = lab.new_tensor([1.0, *stage.stretch]).view(1, 3, 1, 1)
-        shaping = ("rebalance", "coldness", "softness", "redness") if place.automatic else ()
-        shape = {name: getattr(stage, name) for name in shaping}
-        if place.strange:
-            given = swap_references(rgb_to_lab(batch.low))
-            terms = {"content": losses.stranger_loss(lab, truth, given, stage.coherence)}
-        else:
-            asked = truth * stretch if place.automatic else truth
-            terms = {"content": losses.content_loss(lab, asked, mean=global_mean, **shape)}
-        if place.mode.supervised:
-            terms["supervision"] = made.deep
-        if place.mode.classified:
-            terms["classification"] = made.classes
-        if stage.perceptual and self.vgg is not None and not place.strange:
-            narrow = config.precision == "bf16" and not config.perceptual_float32
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
-                with torch.no_grad():
-                    target = self.vgg(batch.high)
-                terms["perceptual"] = losses.perceptual_loss(self.vgg(lab_to_rgb(lab)), target)
-        if stage.distillation and self.mobilenet is not None:
+    def compute_terms(
+        self, prediction: Prediction, batch: Batch, info: StepInfo
+    ) -> tuple[Terms, Tensor]:
+        """Return every unweighted term of the generator's loss, and the target as normalised planes (B, 3, h, w)."""
+        stage = info.stage
+        target = rgb_to_lab(batch.high)
+        lab = denormalize_lab(prediction.planes, self.net.config)
+        options = (
+            {"chroma_weight": stage.chroma_weight, "huber_delta": stage.huber_delta}
+            if info.automatic
+            else {}
+        )
+        terms = {"content": losses.content_loss(lab, target, mean=global_mean, **options)}
+        if info.mode.supervised:
+            terms["supervision"] = prediction.supervision
+        if stage.perceptual and self.vgg is not None:
             with torch.no_grad():
-                enlarged = nn.functional.interpolate(
-                    batch.low, (SEMANTIC_SIZE, SEMANTIC_SIZE), mode="bilinear"
-                )
-                meaning = self.mobilenet(enlarged)
-            terms["distillation"] = losses.cosine_distance(made.semantics, meaning)
-        if stage.teaching and place.automatic and self.teacher is not None:
-            with self._narrow(), torch.no_grad():
-                expected = self.teacher.expected(
-                    batch.wide, stage.temperature, stage.rebalance, stage.coldness
-                )
-            asked = expected * stretch[:, 1:]
-            terms["teaching"] = difference(cells(lab[:, 1:]), asked, stage.redness)
-        true_planes = normalize_lab(truth, self.net.config)
+                features = self.vgg(batch.high)
+            terms["perceptual"] = losses.perceptual_loss(self.vgg(lab_to_rgb(lab)), features)
+        target_planes = normalize_lab(target, self.net.config)
         if stage.adversarial and self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-            scores = self._judged(self.discriminator, true_planes, made.planes)
+            scores = self._discriminate(self.discriminator, target_planes, prediction.planes)
             self.discriminator.requires_grad_(True)
             terms["adversarial"] = losses.generator_loss(
-                *scores, config.adversarial_form, global_mean
+                *scores, self.config.adversarial_form, global_mean
             )
-        return terms, true_planes, made.planes
+        return terms, target_planes
 
-    def _narrow(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        )
-
-    def _judged(
-        self, discriminator: nn.Module, truth: Tensor, made: Tensor
+    def _discriminate(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One pass of the discriminator over both: its numbers for the truth and for what was made."""
-        with self._narrow():
-            real, fake = discriminator(torch.cat([truth, made])).chunk(2)
-        return real, fake
+        """Return the discriminator's outputs for both from one pass, as the relativistic means need."""
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            scores = discriminator(torch.cat([real, fake]))
+        real_scores, fake_scores = scores.chunk(2)
+        return real_scores, fake_scores
 
-    def backward(self, batch: Batch, place: Place) -> Terms:
-        """Gradients of both networks for one part of a batch are added up; the terms come back."""
-        made = self.wrapped(batch, place.mode)
-        terms, truth, planes = self.terms(made, batch, place)
-        weights = {name: getattr(place.stage, name) for name in terms}
-        weights["supervision"] = place.supervision
-        parts = place.stage.accumulate
+    def backward(self, batch: Batch, info: StepInfo) -> Terms:
+        """Accumulate the gradients of both networks for one part of a batch; return the terms of the losses."""
+        prediction = self.wrapped(batch, info.mode)
+        terms, target = self.compute_terms(prediction, batch, info)
+        weights = {name: getattr(info.stage, name) for name in terms}
+        weights["supervision"] = info.supervision
+        parts = info.stage.accumulate
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         (total / parts).backward()
         if "adversarial" in terms and self.wrapped_discriminator is not None:
-            scores = self._judged(self.wrapped_discriminator, truth, planes.detach())
+            scores = self._discriminate(
+                self.wrapped_discriminator, target, prediction.planes.detach()
+            )
             terms["discriminator"] = losses.discriminator_loss(
                 *scores, self.config.adversarial_form, global_mean
             )
@@ -176,33 +136,29 @@ class Trainer:
         return {name: term.detach() for name, term in terms.items()}
 
     def advance(self, parts: Iterator[Batch]) -> tuple[Terms, tuple[str, ...]]:
-        """One step of the optimizers; the terms, and the bad photos that were met."""
-        place = self.plan.place(self.step)
+        """Run one optimizer step; return the terms of the losses and the photos that could not be read."""
+        info = self.schedule.at(self.step)
         sums: Terms = {}
         skipped: tuple[str, ...] = ()
         for optimizer in self.optimizers:
-            rates = (1.0, place.stage.encoder_rate)  # the discriminator has no second group
-            for group, rate in zip(optimizer.param_groups, rates, strict=False):
-                group["lr"] = place.learning_rate * rate
+            for group in optimizer.param_groups:
+                group["lr"] = info.learning_rate
             optimizer.zero_grad(set_to_none=True)
-        self.net.requires_grad_(False)  # the optimizer passes by what has no gradient
-        for module in self._learners(place.stage):
+        self.net.requires_grad_(False)  # Adam skips parameters without a gradient
+        for module in self._trained_modules(info.stage):
             module.requires_grad_(True)
-        if not place.stage.encoder_rate:
-            for module in self._encoders:
-                module.requires_grad_(False)
-        for part in range(place.stage.accumulate):
+        for part in range(info.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
-            with self._without_exchange() if part + 1 < place.stage.accumulate else nullcontext():
-                terms = self.backward(batch.to(self.device), place)
+            last = part + 1 == info.stage.accumulate
+            with nullcontext() if last else self._without_synchronisation():
+                terms = self.backward(batch.to(self.device), info)
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term / place.stage.accumulate
-        if place.stage.automatic_every != 1:  # all kinds in one number would hide each
-            kind = "auto" if place.automatic else "stranger" if place.strange else "ref"
-            sums[f"{kind}_content"] = sums.pop("content")
+                sums[name] = sums.get(name, 0) + term / info.stage.accumulate
+        # the content loss of automatic and referential batches differs too much for one mean
+        sums[f"{'auto' if info.automatic else 'ref'}_content"] = sums.pop("content")
         limit = self.config.clip or torch.inf
-        sums["gradient"] = nn.utils.clip_grad_norm_(self.generator.parameters(), limit).detach()
+        sums["gradient"] = nn.utils.clip_grad_norm_(self.model.parameters(), limit).detach()
         for optimizer in self.optimizers:
             optimizer.step()
         if self.averaged is not None:
@@ -210,43 +166,40 @@ class Trainer:
         self.step += 1
         return sums, skipped
 
-    def _learners(self, stage: Stage) -> Iterable[nn.Module]:
-        """The parts of the network that change. The colour branch stands on the first convolution."""
+    def _trained_modules(self, stage: Stage) -> Iterable[nn.Module]:
+        """Return the modules that a stage updates."""
         net = self.net
-        if stage.learns == "reference":
-            return net.color_branch.only_reference
-        if stage.learns == "decoder":
-            return (net.color_branch.decoder,)
-        if stage.learns == "color":
+        if stage.trains == "color":
             return (net.color_branch,)
-        kept = {net.color_branch, net.initial} if stage.learns == "texture" else set()
-        if not stage.trains_texture:
-            kept.add(net.texture_encoder)
-        return [module for module in net.children() if module not in kept]
+        frozen = {net.texture_encoder} if stage.trains == "all_but_texture" else set()
+        return [module for module in net.children() if module not in frozen]
 
-    @property
-    def _encoders(self) -> tuple[nn.Module, ...]:
-        """phi_E^s and phi_E^r with the convolutions before them: what `encoder_rate` is for."""
-        branch = self.net.color_branch
-        return (
-            self.net.initial,
-            branch.source_encoder,
-            branch.reference_initial,
-            branch.reference_encoder,
-        )
+    def _without_synchronisation(self) -> ExitStack:
+        """Keep DistributedDataParallel from exchanging the gradients of a part that is not the last."""
+        stack = ExitStack()
+        for module in (self.wrapped, self.wrapped_discriminator):
+            if module is not None:
+                stack.enter_context(self.accelerator.no_sync(module))
+        return stack
 
-    def _without_exchange(self) -> Any:
-        return self.accelerator.no_sync(self.wrapped)
+    def checksum(self) -> Tensor:
+        """Return a scalar int64 that differs between processes whose weights have diverged.
+
+        Summing the bits of the float32 weights is exact: no order of summation changes it, on any device.
+        """
+        networks = [n for n in (self.model, self.discriminator) if n is not None]
+        parameters = [p.detach() for network in networks for p in network.parameters()]
+        return torch.stack([p.view(torch.int32).sum(dtype=torch.int64) for p in parameters]).sum()
 
     def state(self) -> dict[str, Any]:
-        """Everything, for a checkpoint."""
+        """Return everything that a checkpoint holds."""
         return {
-            "format": "scsnet-training-1",
+            "format": "scsnet-training-2",
             "config": self.config.to_dict(),
             "network": self.net.config.to_dict(),
             "step": self.step,
-            "photos": self.plan.photos,
-            "generator": self.generator.state_dict(),
+            "photos": self.schedule.photos,
+            "model": self.model.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "discriminator": None
             if self.discriminator is None
@@ -256,9 +209,13 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`. Errors: RunError where it is of another network."""
+        """Restore `state`. Raises RunError if it belongs to another network or other losses."""
+        for name, module in (("averaged", self.averaged), ("discriminator", self.discriminator)):
+            if (module is None) != (state.get(name) is None):
+                option = "ema" if name == "averaged" else "adversarial"
+                raise RunError(f"{option} cannot be switched on or off in the middle of a run")
         try:
-            self.generator.load_state_dict(state["generator"])
+            self.model.load_state_dict(state["model"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(state["averaged"])
             if self.discriminator is not None:
@@ -268,7 +225,7 @@ class Trainer:
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise RunError(
-                f"the checkpoint is of another network or other losses: {reason}"
+                f"the checkpoint belongs to another network or other losses: {reason}"
             ) from error
         torch.set_rng_state(state["random"]["torch"])
         version, _, gauss = random.getstate()

@@ -1,7 +1,7 @@
-"""Figures of merit (architecture.md, section 6): pictures in, numbers out. No training state.
+"""Metrics of single pictures and their aggregation over photos.
 
-Pictures are sRGB uint8 arrays (H, W, 3) as a file would hold them. LAB, SSIM and CIEDE2000 are
-scikit-image's, so that they do not depend on our own colour code.
+Pictures are sRGB uint8 arrays (H, W, 3). LAB, SSIM and CIEDE2000 are scikit-image's, so that they do not depend on
+`scsnet.color`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
+CELLS = 16  # cells along each side, over which coarse colours are averaged
+HUES = {"reds": (345, 45), "skin": (45, 75), "greens": (95, 165), "blues": (225, 300)}
+"""Range of the hue angle atan2(b, a), in degrees."""
+MIN_CHROMA = 10.0  # CIE units; cells of less chroma have no reliable hue
 
-def decibels(mean_square: float, peak: float) -> float:
-    """Mean squared error -> PSNR; infinite where there is no error."""
+
+def compute_psnr(mean_square: float, peak: float) -> float:
+    """PSNR in dB from a mean squared error; infinite for an error of 0."""
     return math.inf if mean_square == 0 else 10 * math.log10(peak**2 / mean_square)
 
 
-def psnr(result: np.ndarray, truth: np.ndarray) -> float:
-    """Of all three sRGB planes, range 255."""
-    return decibels(float(np.mean((result.astype(np.float64) - truth) ** 2)), 255)
+def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
+    """PSNR in dB over all three sRGB planes, peak 255."""
+    return compute_psnr(float(np.mean((prediction.astype(np.float64) - target) ** 2)), 255)
 
 
-def ssim(result: np.ndarray, truth: np.ndarray) -> float:
-    """Gaussian window of 11 taps, sigma 1.5, population covariance; mean over the sRGB planes."""
+def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
+    """SSIM with a Gaussian window of 11 taps, sigma 1.5, population covariance; mean over the sRGB planes."""
     return float(
         structural_similarity(
-            truth,
-            result,
+            target,
+            prediction,
             data_range=255,
             channel_axis=2,
             gaussian_weights=True,
@@ -40,9 +45,9 @@ def ssim(result: np.ndarray, truth: np.ndarray) -> float:
 
 
 def colorfulness(rgb: np.ndarray, absolute: bool = False) -> float:
-    """Hasler and Suesstrunk's M3 of the paper of 2003; `absolute` is the variant of CT2 and DDColor.
+    """Colourfulness M3 of Hasler and Suesstrunk (2003).
 
-    The variant takes |R - G| and |(R + G)/2 - B| before means and deviations, which the paper does not.
+    `absolute`: the variant of CT2 and DDColor, which takes |R - G| and |(R + G)/2 - B| before means and deviations.
     """
     red, green, blue = rgb.astype(np.float64).transpose(2, 0, 1)
     rg, yb = red - green, 0.5 * (red + green) - blue
@@ -51,40 +56,92 @@ def colorfulness(rgb: np.ndarray, absolute: bool = False) -> float:
     return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
 
 
-class Truth:
-    """A picture that others are compared with; what every comparison needs is computed once."""
+def average_cells(lab: np.ndarray) -> np.ndarray:
+    """Mean ab (16, 16, 2) of the cells of LAB (H, W, 3), at least 16 x 16 pixels."""
+    rows, columns = (np.arange(CELLS) * n // CELLS for n in lab.shape[:2])
+    ab = np.add.reduceat(np.add.reduceat(lab[..., 1:], rows, 0), columns, 1)
+    heights, widths = (
+        np.diff([*starts, n]) for starts, n in zip((rows, columns), lab.shape[:2], strict=True)
+    )
+    return ab / np.outer(heights, widths)[..., None]
+
+
+class Target:
+    """A target picture, with what every comparison needs."""
 
     def __init__(self, picture: np.ndarray) -> None:
         self.picture = picture
-        self.lab = rgb2lab(picture)  # (H, W, 3), L* 0..100
+        self.lab = rgb2lab(picture)  # (H, W, 3), L* in 0..100
         self.m3 = colorfulness(picture)
+        self.cells = average_cells(self.lab)
 
 
-def figures(result: np.ndarray, truth: Truth) -> dict[str, float]:
-    """Every figure of one picture against the truth of the same size."""
-    if result.shape != truth.picture.shape:
+def compare(prediction: np.ndarray, target: Target) -> dict[str, float]:
+    """Return the metrics of a picture against the target of the same size."""
+    if prediction.shape != target.picture.shape:
         raise ValueError(
-            f"expected pictures of one size, got {result.shape} and {truth.picture.shape}"
+            f"expected pictures of one size, got {prediction.shape} and {target.picture.shape}"
         )
-    lab = rgb2lab(result)
-    difference = lab - truth.lab
-    m3 = colorfulness(result)
+    lab = rgb2lab(prediction)
+    error = lab - target.lab
+    m3 = colorfulness(prediction)
     return {
-        "psnr": psnr(result, truth.picture),
-        "ssim": ssim(result, truth.picture),
-        "psnr_l": decibels(float(np.mean(difference[..., 0] ** 2)), 100),
-        "ab_error": float(np.abs(difference[..., 1:]).mean()),
-        "psnr_ab": decibels(float(np.mean(difference[..., 1:] ** 2)), 255),
-        "delta_e": float(deltaE_ciede2000(truth.lab, lab).mean()),
+        "psnr": psnr(prediction, target.picture),
+        "ssim": ssim(prediction, target.picture),
+        "psnr_l": compute_psnr(float(np.mean(error[..., 0] ** 2)), 100),
+        "ab_error": float(np.abs(error[..., 1:]).mean()),
+        "psnr_ab": compute_psnr(float(np.mean(error[..., 1:] ** 2)), 255),
+        "delta_e": float(deltaE_ciede2000(target.lab, lab).mean()),
         "chroma": float(np.hypot(lab[..., 1], lab[..., 2]).mean()),
         "m3": m3,
-        "m3_abs": colorfulness(result, absolute=True),
-        "delta_m3": abs(m3 - truth.m3),
+        "m3_abs": colorfulness(prediction, absolute=True),
+        "delta_m3": abs(m3 - target.m3),
+        **_count_cells(average_cells(lab), target.cells),
     }
 
 
+def _count_cells(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """Return the sums that `aggregate` needs, from the coarse ab (16, 16, 2) of both pictures."""
+    sums: dict[str, float] = {}
+    for i, name in enumerate("ab"):
+        sums[f"_error_{name}"] = float(((prediction - target)[..., i] ** 2).sum())
+        sums[f"_energy_{name}"] = float((target[..., i] ** 2).sum())
+    hue, predicted_hue = (
+        np.degrees(np.arctan2(ab[..., 1], ab[..., 0])) % 360 for ab in (target, prediction)
+    )
+    colored, predicted_colored = (
+        np.hypot(ab[..., 0], ab[..., 1]) >= chroma
+        for ab, chroma in ((target, MIN_CHROMA), (prediction, MIN_CHROMA / 2))
+    )
+    near = np.abs((predicted_hue - hue + 180) % 360 - 180) <= 30
+    for name, (low, high) in HUES.items():
+        cells = colored & ((hue - low) % 360 < (high - low) % 360)
+        sums[f"_cells_{name}"] = float(cells.sum())
+        sums[f"_hits_{name}"] = float((cells & near & predicted_colored).sum())
+    return sums
+
+
+def aggregate(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the means of all metrics over photos, and coarse metrics from sums over all cells.
+
+    "explained", "explained_a", "explained_b": 1 - (squared ab error) / (squared ab error of a gray picture), over 16 x 16
+    cells of every photo. "hits_greens" etc.: fraction of the target's cells of that hue (chroma of at least 10) for which
+    the prediction's hue is within 30 degrees and its chroma at least 5; missing where no photo has such cells.
+    """
+    totals = {name: sum(row[name] for row in rows) for name in rows[0]}
+    result = {name: value / len(rows) for name, value in totals.items() if name[0] != "_"}
+    for label, planes in (("explained", "ab"), ("explained_a", "a"), ("explained_b", "b")):
+        energy = sum(totals[f"_energy_{plane}"] for plane in planes)
+        if energy:
+            result[label] = 1 - sum(totals[f"_error_{plane}"] for plane in planes) / energy
+    for name in HUES:
+        if totals[f"_cells_{name}"]:
+            result[f"hits_{name}"] = totals[f"_hits_{name}"] / totals[f"_cells_{name}"]
+    return result
+
+
 def moves_towards(automatic: np.ndarray, referenced: np.ndarray, reference: np.ndarray) -> bool:
-    """Whether a reference drew a picture's mean ab nearer to its own than it is without it."""
+    """Return whether the mean ab with a reference is nearer to the reference's than without it."""
     target, before, after = (
         rgb2lab(p)[..., 1:].mean((0, 1)) for p in (reference, automatic, referenced)
     )
@@ -92,7 +149,7 @@ def moves_towards(automatic: np.ndarray, referenced: np.ndarray, reference: np.n
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """FID between features (N, D) and (M, D); biased upwards while N is not far above D."""
+    """Frechet distance (FID) between features (N, D) and (M, D); biased upwards unless N is far above D."""
     mean = first.mean(0) - second.mean(0)
     a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     eigenvalues = np.linalg.eigvals(a @ b)
@@ -101,13 +158,8 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """KID: unbiased squared MMD with the kernel (x.y / D + 1)^3, between (N, D) and (M, D)."""
+    """Kernel distance (KID): unbiased squared MMD with kernel (x.y / D + 1)^3 between features (N, D) and (M, D)."""
     n, m, d = len(first), len(second), first.shape[1]
     within = [((x @ x.T / d + 1) ** 3, len(x)) for x in (first, second)]
     same = sum((k.sum() - np.trace(k)) / (count * (count - 1)) for k, count in within)
     return float(same - 2 * ((first @ second.T / d + 1) ** 3).sum() / (n * m))
-
-
-def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each figure over pictures."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -1,4 +1,4 @@
-"""A network against a set of photos: the rows of a table, floors and ceilings among them."""
+"""The protocol of the tables: photos through the network as users run it, and metrics of every result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scsnet import SCSNet
-from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_gray, rgb_to_lab
+from scsnet import SCSNet, encode_picture, render
+from scsnet.color import rgb_to_gray
 from training.data.degradations import degrade
 from training.data.photos import Entry, read_squares
 from training.data.references import distort_elastically
@@ -39,8 +39,6 @@ class Protocol:
     """Which of auto, self (reference: an elastic copy of the truth), random (of another photo)."""
     working_size: int | None = None
     """Of the colour branch; None: what the weights were trained at."""
-    bf16: bool = False
-    """Network in bfloat16 (autocast)."""
     degraded: bool = False
     """Inputs look like scans of old prints (training.data.degradations); the truth stays what it is."""
     seed: int = 1
@@ -67,10 +65,12 @@ class Score:
 
     rows: dict[str, Figures]
     """Name of the row -> means over the photos."""
+    photo_rows: dict[str, dict[str, Figures]]
+    """Name of the row -> name of the photo -> its metrics."""
     moved: float | None
     """Share of random references that drew the picture's mean ab towards their own."""
     seconds: dict[str, float]
-    """Mode -> mean time per picture of encode and decode."""
+    """Mode -> median time per picture, from gray input to result."""
     photos: int
     skipped: list[str] = field(default_factory=list)
 
@@ -85,29 +85,37 @@ def to_uint8(rgb: Tensor) -> np.ndarray:
     return (rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
+def colorize_photos(
+    net: SCSNet,
+    photos: Tensor,
+    references: Sequence[Tensor],
+    size: tuple[int, int],
+    working_size: int | None = None,
+) -> Tensor:
+    """Colorize and enlarge photos as users do: `encode_picture`, then `render`.
+
+    photos (B, 1 or 3, h, w), of which the luminance is used, and references, each (1 or B, 3, h', w'): sRGB in 0..1.
+    Returns sRGB (B, 3, H, W) of `size` = (H, W), on the device and in the precision of the weights.
+    """
+    features = encode_picture(net, photos, references, working_size=working_size)
+    return render(net, features, size)
+
+
 class Colorizer:
-    """A network under a protocol: gray input and reference in, picture out; keeps the time."""
+    """`colorize_photos` under a protocol; keeps the times."""
 
     def __init__(self, net: SCSNet, protocol: Protocol) -> None:
         self.net, self.protocol = net.eval(), protocol
-        self.device = next(net.parameters()).device
         self.seconds: dict[str, list[float]] = {}
 
-    @torch.inference_mode()
     def __call__(self, low: Tensor, reference: Tensor | None, mode: str) -> np.ndarray:
-        """RGB input (1, 3, h, w), of which L is used, and reference RGB -> uint8 (H, W, 3)."""
-        net, protocol = self.net, self.protocol
-        size = (protocol.size, protocol.size)
+        """Gray input (1, 1 or 3, h, w) and reference, sRGB in 0..1 -> uint8 (H, W, 3)."""
+        protocol = self.protocol
         began = time.perf_counter()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=protocol.bf16):
-            luminance = normalize_lab(rgb_to_lab(low.to(self.device))[:, :1], net.config)
-            memory = None
-            if reference is not None:
-                lab = normalize_lab(rgb_to_lab(reference.to(self.device)), net.config)
-                memory = net.encode_reference([lab], protocol.working_size)
-            features = net.encode(luminance, memory, working_size=protocol.working_size)
-            lab = denormalize_lab(net.decode(features, size), net.config)
-        result = to_uint8(lab_to_rgb(lab, clip=True))
+        references = [] if reference is None else [reference]
+        size = (protocol.size, protocol.size)
+        rgb = colorize_photos(self.net, low, references, size, protocol.working_size)
+        result = to_uint8(rgb)
         self.seconds.setdefault(mode, []).append(time.perf_counter() - began)
         return result
 
@@ -130,7 +138,7 @@ def score(
     progress: Callable[[], Any] | None = None,
 ) -> Score:
     """All rows over all photos. `keep` is called with a photo's name and every picture made of it."""
-    figures: dict[str, list[Figures]] = {}
+    figures: dict[str, dict[str, Figures]] = {}
     moved: list[bool] = []
     skipped: list[str] = []
     rng = np.random.default_rng(protocol.seed)
@@ -162,12 +170,12 @@ def score(
         compared = {name: picture for name, picture in pictures.items() if name != "reference"}
         with ThreadPoolExecutor() as pool:
             found = pool.map(
-                image_metrics.figures,
+                image_metrics.compare,
                 compared.values(),
-                repeat(image_metrics.Truth(pictures["truth"])),
+                repeat(image_metrics.Target(pictures["truth"])),
             )
             for name, row in zip(compared, found, strict=True):
-                figures.setdefault(name, []).append(row)
+                figures.setdefault(name, {})[entry.name] = row
         if keep is not None:
             keep(entry.name, pictures)
         if progress is not None:
@@ -175,11 +183,13 @@ def score(
         count += 1
     if not count:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
-    rows = {name: image_metrics.mean(rows) for name, rows in figures.items()}
+    rows = {
+        name: image_metrics.aggregate(list(photos.values())) for name, photos in figures.items()
+    }
     seconds = getattr(colorize, "seconds", {})
     means = {mode: float(np.median(values)) for mode, values in seconds.items()}
     share = float(np.mean(moved)) if moved else None
-    return Score(rows, share, means, count, skipped)
+    return Score(rows, figures, share, means, count, skipped)
 
 
 def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:

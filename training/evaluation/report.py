@@ -1,4 +1,4 @@
-"""A score as Markdown, JSON and a page of pictures side by side, the paper's numbers beside ours."""
+"""Format a score as Markdown, as JSON and as a page of pictures, beside the paper's numbers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from scsnet.atomic_write import open_atomic
+from training.evaluation.image_metrics import HUES
 from training.evaluation.protocol import Protocol, Score, picture_name
 from training.paths import save_text
 
@@ -31,6 +32,12 @@ COLUMNS = {
     "fid": ("FID", 2),
     "kid": ("KID", 4),
 }
+COLOR_COLUMNS = {
+    "explained": "explained",
+    "explained_a": "of a",
+    "explained_b": "of b",
+    **{f"hits_{name}": name for name in HUES},
+}
 NAMES = {
     "auto": "SCSNet, automatic",
     "self": "SCSNet, self-reference",
@@ -48,7 +55,7 @@ SSIM is not the standard one (27.7 dB would be about 0.74), so its two columns c
 
 
 def table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -> str:
-    """Markdown; a figure that is not there is `n/a`."""
+    """Format all metrics as a Markdown table; a missing one is `n/a`."""
     header = [title for title, _ in COLUMNS.values()]
     lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
     for name, row in rows.items():
@@ -66,10 +73,29 @@ def table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -
     return "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"
 
 
+def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Format the coarse colours of the network's rows as Markdown, and their differences from gray + bicubic."""
+    gray = rows["gray + bicubic"]
+    target = rows["truth"]["chroma"]
+    header = ["PSNR - gray's", "CIEDE2000 - gray's", "chroma / truth's", *COLOR_COLUMNS.values()]
+    lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
+    for name in NAMES:
+        if (row := rows.get(name)) is None:
+            continue
+        cells = [
+            f"{row['psnr'] - gray['psnr']:+.2f}",
+            f"{row['delta_e'] - gray['delta_e']:+.2f}",
+            f"{row['chroma'] / target:.0%}" if target else "n/a",
+        ]
+        cells += [f"{row[key]:.0%}" if key in row else "n/a" for key in COLOR_COLUMNS]
+        lines.append(f"| {NAMES[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def format_markdown(
     score: Score, protocol: Protocol, facts: Mapping[str, Any], missing: Mapping[str, str]
 ) -> str:
-    """The whole report."""
+    """Format the whole report as Markdown."""
     low, size = protocol.low, protocol.size
     lines = [
         f"# {facts['weights']}",
@@ -79,6 +105,9 @@ def format_markdown(
         "Figures are means over pictures as 8-bit sRGB.",
         "",
         table(score.rows, missing),
+        "Coarse colours, over 16 x 16 cells of every photo (training.evaluation.image_metrics.aggregate):",
+        "",
+        color_table(score.rows),
     ]
     if score.moved is not None:
         lines += [
@@ -101,7 +130,7 @@ def format_markdown(
 
 
 def render_page(title: str, body: str, sections: Sequence[str]) -> str:
-    """A page of HTML: a text as it is, then sections of pictures."""
+    """Return an HTML page: preformatted text, then sections of pictures."""
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;background:#fff;color:#222}"
         "div{display:flex;gap:.5rem;flex-wrap:wrap}figure{margin:0}img{width:256px;height:256px;object-fit:contain;"
@@ -115,7 +144,7 @@ def render_page(title: str, body: str, sections: Sequence[str]) -> str:
 
 
 def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
-    """Write a picture (H, W, 3) uint8 as JPEG; its part of a page that lies beside the picture's folder."""
+    """Write a picture (H, W, 3) uint8 as JPEG; return its element for a page beside the folder of the picture."""
     with open_atomic(path) as file:
         Image.fromarray(picture).save(file, "JPEG", quality=92, subsampling=0)
     source, name = html.escape(f"{path.parent.name}/{path.name}"), html.escape(label)
@@ -123,7 +152,7 @@ def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
 
 
 class Page:
-    """Pictures side by side, written as they come; `close` writes the page."""
+    """Page of pictures side by side; the pictures are written as they come, the page by `close`."""
 
     ORDER = ("gray + bicubic", "auto", "reference", "random", "self", "truth")
 
@@ -132,7 +161,7 @@ class Page:
         self.rows: list[str] = []
 
     def __call__(self, name: str, pictures: dict[str, np.ndarray]) -> None:
-        """Keep one photo's pictures, while there are fewer than `limit`."""
+        """Add the pictures of a photo, unless the page has `limit` photos."""
         if len(self.rows) >= self.limit:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,10 +183,28 @@ class Page:
 def format_json(
     score: Score, protocol: Protocol, facts: Mapping[str, Any], missing: Mapping[str, str]
 ) -> str:
-    """Everything, for programs; a figure without an error is null."""
-    rows = {
-        n: {k: v if np.isfinite(v) else None for k, v in row.items()}
-        for n, row in score.rows.items()
+    """Format all metrics, of every photo too, as JSON; infinite ones are null."""
+
+    def finite(rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+        return {
+            name: {k: v if np.isfinite(v) else None for k, v in row.items() if k[0] != "_"}
+            for name, row in rows.items()
+        }
+
+    photos = {name: finite(rows) for name, rows in score.photo_rows.items()}
+    deviations = {
+        name: {
+            key: float(np.std(values)) if np.isfinite(values).all() else np.inf
+            for key in next(iter(rows.values()))
+            for values in [[row[key] for row in rows.values()]]
+        }
+        for name, rows in score.photo_rows.items()
     }
-    values = asdict(score) | {"rows": rows, "protocol": asdict(protocol), "missing": dict(missing)}
+    values = asdict(score) | {
+        "rows": finite(score.rows),
+        "photo_rows": photos,
+        "deviations": finite(deviations),
+        "protocol": asdict(protocol),
+        "missing": dict(missing),
+    }
     return json.dumps(values | dict(facts), indent=2, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""Figures and a picture of the validation photos during a run. Fast, not the last word: see evaluate.py."""
+"""Metrics and a contact sheet of the validation photos during a run; `training/evaluate.py` has the full protocol."""
 
 from __future__ import annotations
 
@@ -7,103 +7,88 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from scsnet import SCSNet
 from scsnet.atomic_write import open_atomic
-from scsnet.color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab
-from training.config.schedule import Place
+from scsnet.color import rgb_to_gray, rgb_to_lab
+from training.config.stage import Stage
 from training.data.dataset import BICUBIC, stack_photos
 from training.data.photos import Entry, read_squares, select_evenly
 from training.data.references import distort_elastically
+from training.evaluation.protocol import colorize_photos
 
-SHOWN = 8  # photos in the picture
-AT_ONCE = 8
+SHOWN = 8  # photos in the contact sheet
+CHUNK = 8  # photos colorized at a time
 
 
 class Validation:
-    """Photos read once, then `figures` as often as you like."""
+    """A fixed set of photos, read once."""
 
-    def __init__(self, entries: Sequence[Entry], count: int, bf16: bool) -> None:
-        self.bf16 = bf16
+    def __init__(self, entries: Sequence[Entry], count: int) -> None:
         self.skipped: list[str] = []
         chosen = select_evenly(entries, count)
         self.squares = [square for _, square in read_squares(chosen, 512, self.skipped)]
         if not self.squares:
             raise ValueError(f"none of the validation photos can be read: {self.skipped[0]}")
 
-    @torch.no_grad()
-    def figures(self, net: SCSNet, place: Place, picture: Path) -> dict[str, float]:
-        """Figures at the size and the largest magnification of the stage; writes the picture.
+    def compute(self, net: SCSNet, stage: Stage, picture: Path) -> dict[str, float]:
+        """Return metrics at the input size and the largest magnification of a stage, and write the contact sheet.
 
-        Own reference (elastic), another photo's ("swap") and none ("auto"): PSNR of sRGB, mean |ab|
-        error, chroma as a share of the truth's; the same of the gray picture. How often another photo's draws the
-        mean colour towards its own.
+        For no reference ("auto"), an elastically distorted copy ("own") and another photo ("swap"), and for the gray
+        photo: PSNR of sRGB in dB, mean |ab| error in CIE units, mean chroma relative to the target's. "swap_moves" is
+        the fraction of photos whose mean ab moves towards that of the other photo.
         """
         was_training = net.training
         net.eval()
-        size, target = place.stage.size, place.stage.largest_output
-        truth = stack_photos(
-            [np.asarray(s.resize((target, target), BICUBIC)) for s in self.squares]
-        )
-        low = stack_photos(
-            [
-                np.asarray(s.resize((target, target), BICUBIC).resize((size, size), BICUBIC))
-                for s in self.squares
-            ]
-        )
+        size, output = stage.size, stage.largest_output
+        full = [square.resize((output, output), BICUBIC) for square in self.squares]
+        target = stack_photos([np.asarray(square) for square in full])
+        low = stack_photos([np.asarray(square.resize((size, size), BICUBIC)) for square in full])
         references = distort_elastically(low, torch.Generator().manual_seed(1)).clamp(0, 1)
-        lab = rgb_to_lab(truth)
-        gray = torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], dim=1)
-        made = {
-            "gray": gray,
-            "auto": self._made(net, low, None, target, place),
-            "own": self._made(net, low, references, target, place),
-            "swap": self._made(net, low, references.roll(1, 0), target, place),
+        predictions = {
+            "gray": rgb_to_gray(target).expand_as(target),
+            "auto": self._colorize(net, low, None, output),
+            "own": self._colorize(net, low, references, output),
+            "swap": self._colorize(net, low, references.roll(1, 0), output),
         }
-        figures = {}
-        for name, result in made.items():
-            rgb = (lab_to_rgb(result, clip=True) * 255).round() / 255
-            error = (rgb - truth).square().mean((1, 2, 3)).clamp_min(1e-10)
-            figures[f"{name}_psnr"] = float((-10 * error.log10()).mean())
-            figures[f"{name}_ab"] = float((result - lab)[:, 1:].abs().mean())
-            figures[f"{name}_chroma"] = float(
-                result[:, 1:].norm(dim=1).mean() / lab[:, 1:].norm(dim=1).mean().clamp_min(1e-6)
-            )
-        target_ab = rgb_to_lab(references)[:, 1:].mean((2, 3)).roll(1, 0)
-        away = {n: (made[n][:, 1:].mean((2, 3)) - target_ab).norm(dim=1) for n in ("auto", "swap")}
-        figures["swap_moves"] = float((away["swap"] < away["auto"]).float().mean())
-        sheet = [lab_to_rgb(made[n], clip=True) for n in ("gray", "auto")]
-        sheet += [torch.nn.functional.interpolate(references, (target, target), mode="nearest")]
-        sheet += [lab_to_rgb(made["own"], clip=True), truth]
-        write_sheet([rows[:SHOWN] for rows in sheet], picture)
+        target_ab = rgb_to_lab(target)[:, 1:]
+        metrics: dict[str, float] = {}
+        mean_ab: dict[str, Tensor] = {}
+        for name, prediction in predictions.items():
+            ab = rgb_to_lab(prediction)[:, 1:]
+            mean_ab[name] = ab.mean((2, 3))
+            error = (prediction - target).square().mean((1, 2, 3)).clamp_min(1e-10)
+            chroma = target_ab.norm(dim=1).mean().clamp_min(1e-6)
+            metrics[f"{name}_psnr"] = float((-10 * error.log10()).mean())
+            metrics[f"{name}_ab"] = float((ab - target_ab).abs().mean())
+            metrics[f"{name}_chroma"] = float(ab.norm(dim=1).mean() / chroma)
+        reference_ab = rgb_to_lab(references)[:, 1:].mean((2, 3)).roll(1, 0)
+        distance = {n: (mean_ab[n] - reference_ab).norm(dim=1) for n in ("auto", "swap")}
+        metrics["swap_moves"] = float((distance["swap"] < distance["auto"]).float().mean())
+        rows = [predictions["gray"], predictions["auto"]]
+        rows += [F.interpolate(references, (output, output), mode="nearest")]
+        rows += [predictions["own"], target]
+        write_contact_sheet([row[:SHOWN] for row in rows], picture)
         net.train(was_training)
-        return {name: round(value, 4) for name, value in figures.items()}
+        return {name: round(value, 4) for name, value in metrics.items()}
 
-    def _made(
-        self, net: SCSNet, low: Tensor, references: Tensor | None, target: int, place: Place
-    ) -> Tensor:
-        """RGB (N, 3, h, w) -> LAB (N, 3, target, target) on the CPU."""
-        device, size = next(net.parameters()).device, place.stage.size
+    @staticmethod
+    def _colorize(net: SCSNet, low: Tensor, references: Tensor | None, output: int) -> Tensor:
+        """Photos (N, 3, h, w) and their references -> 8-bit sRGB (N, 3, output, output) in 0..1 on the CPU."""
         parts = []
-        for start in range(0, len(low), AT_ONCE):
-            batch = slice(start, start + AT_ONCE)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                luminance = normalize_lab(rgb_to_lab(low[batch].to(device))[:, :1], net.config)
-                memory = None
-                if references is not None:
-                    lab = normalize_lab(rgb_to_lab(references[batch].to(device)), net.config)
-                    memory = net.encode_reference([lab], size)
-                features = net.encode(luminance, memory, working_size=size)
-                parts.append(
-                    denormalize_lab(net.decode(features, (target, target)), net.config).cpu()
-                )
+        for start in range(0, len(low), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            given = [] if references is None else [references[chunk]]
+            rgb = colorize_photos(net, low[chunk], given, (output, output))
+            parts.append((rgb * 255).round().cpu() / 255)
         return torch.cat(parts)
 
 
-def write_sheet(rows: Sequence[Tensor], path: Path) -> None:
-    """Rows of pictures (N, 3, H, W) in 0..1 -> one PNG: a photo per column."""
+def write_contact_sheet(rows: Sequence[Tensor], path: Path) -> None:
+    """Write rows of pictures (N, 3, H, W) in 0..1 to one PNG, a photo per column."""
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     image = Image.fromarray((grid.clamp(0, 1).permute(1, 2, 0) * 255).round().byte().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,4 @@
-"""Frozen ImageNet features for losses: VGG (perceptual) and MobileNet v1 (distillation).
-
-Weights are read from plain tensors (.safetensors or .npz); no model library is needed.
-"""
+"""VGG features for the perceptual loss (Eq. 6), from plain tensors in a .safetensors or .npz file."""
 
 from __future__ import annotations
 
@@ -21,8 +18,8 @@ _CAFFE = re.compile(r"block(\d)_conv(\d)\.weight$")  # RGB 0..255 minus a mean, 
 _TORCH = re.compile(r"features\.(\d+)\.weight$")  # RGB 0..1, ImageNet mean and deviation
 
 
-def tensors(source: str) -> dict[str, Tensor]:
-    """Every tensor of a .npz or .safetensors file, a path or "hf:owner/repo/file".
+def load_tensors(source: str) -> dict[str, Tensor]:
+    """Load every tensor of a .npz or .safetensors file, a path or "hf:owner/repo/file".
 
     Errors: those of `scsnet.checkpoint.resolve`; ValueError for a file of another kind or a broken one.
     """
@@ -66,28 +63,28 @@ def _blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
 
 
 class VGG(nn.Module):
-    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6).
-
-    Of the last block it keeps the first convolution, or all with `whole`.
-    """
+    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6)."""
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, source: str, whole: bool = False) -> None:
+    def __init__(self, source: str) -> None:
         super().__init__()
-        weights = tensors(source)
+        weights = load_tensors(source)
         blocks, self.caffe = _blocks(weights)
         if not blocks or weights[f"{blocks[0][0]}.weight"].shape != (64, 3, 3, 3):
             raise ValueError(
                 f"{source} holds no VGG features: expected features.N.weight or blockB_convI.weight, "
                 f"got {', '.join(sorted(weights)[:3])} ..."
             )
+        if len(blocks) < 5:
+            print(
+                f"warning: {source} has {len(blocks)} of the 5 blocks of VGG: the perceptual loss uses these only"
+            )
         last = len(blocks) - 1
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                _convolution(weights, name)
-                for name in (names[:1] if n == last and not whole else names)
+                _convolution(weights, name) for name in (names[:1] if n == last else names)
             )
             for n, names in enumerate(blocks)
         )
@@ -97,8 +94,8 @@ class VGG(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
-    def prepared(self, rgb: Tensor) -> Tensor:
-        """sRGB (B, 3, H, W), about 0..1 -> what the first convolution expects."""
+    def normalize(self, rgb: Tensor) -> Tensor:
+        """sRGB (B, 3, H, W), about 0..1 -> input of the first convolution."""
         return ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
@@ -107,7 +104,7 @@ class VGG(nn.Module):
         Features of the caffe convention are divided by 57.6, the deviation of its inputs, so that both
         conventions give a loss of about the same size.
         """
-        x = self.prepared(rgb)
+        x = self.normalize(rgb)
         features = []
         for n, block in enumerate(self.blocks):
             assert isinstance(block, nn.ModuleList)
@@ -117,40 +114,3 @@ class VGG(nn.Module):
                 if i == 0:
                     features.append(x / 57.6 if self.caffe else x)
         return features
-
-
-class MobileNet(nn.Module):
-    """MobileNet v1 up to pw11: what a thing is, from its colours and shape. Batch norm is folded in."""
-
-    STRIDED = (2, 4, 6)
-    CHANNELS = 512
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        weights = tensors(source)
-        names = ["conv1", *(f"{kind}{n}" for n in range(1, 12) for kind in ("dw", "pw"))]
-        if missing := [name for name in names if f"{name}.weight" not in weights]:
-            raise ValueError(
-                f"{source} holds no MobileNet v1 features: {missing[0]}.weight is missing"
-            )
-        self.convs = nn.ModuleDict()
-        for name in names:
-            weight = weights[f"{name}.weight"]
-            stride = 2 if name == "conv1" or name in {f"dw{n}" for n in self.STRIDED} else 1
-            groups = weight.shape[0] if name.startswith("dw") else 1
-            conv = nn.Conv2d(
-                weight.shape[1] * groups, weight.shape[0], weight.shape[2], stride, groups=groups
-            )
-            conv.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
-            self.convs[name] = conv
-        self.requires_grad_(False).eval()
-
-    def forward(self, rgb: Tensor) -> Tensor:
-        """sRGB (B, 3, H, W) in 0..1 -> pw11 (B, 512, H / 16, W / 16)."""
-        x = rgb * 2 - 1
-        for conv in self.convs.values():
-            assert isinstance(conv, nn.Conv2d)
-            if conv.kernel_size[0] == 3:
-                x = F.pad(x, (0, 1, 0, 1) if conv.stride[0] == 2 else (1, 1, 1, 1))
-            x = F.relu6(conv(x))
-        return x

@@ -1,4 +1,4 @@
-"""What is trained of the generator: SCSNet and the 1x1 heads that only training needs."""
+"""SCSNet as it is trained: with the heads of the deep supervision, on batches of training pairs."""
 
 from __future__ import annotations
 
@@ -10,108 +10,82 @@ from torch import Tensor, nn
 
 from scsnet import Features, SCSNet, checkpoint
 from scsnet.color import normalize_lab, rgb_to_lab
-from scsnet.tiling import resize_to_working_size
+from scsnet.features import ReferenceFeatures
 from training.config import TrainConfig
 from training.config.schedule import Mode
 from training.data.dataset import Batch
 from training.data.references import warp
-from training.models.auxiliary_heads import (
-    Classification,
-    Supervision,
-    colored,
-    pooled,
-    siamese_start,
-)
-from training.models.backbones import MobileNet
+from training.models.auxiliary_heads import SupervisionHeads, initialize_siamese
 
 
 class Prediction(NamedTuple):
-    """What the forward pass gives to the losses."""
+    """Output of the forward pass."""
 
     planes: Tensor
-    """Normalised LAB of the window (B, 3, h, w), float32; of a coarse stage the true L, at quarter size."""
-    deep: Tensor
-    """Loss of the deep supervision."""
-    semantics: Tensor
-    """What F_s says about the picture (B, 512, h, w); empty without distillation."""
-    classes: Tensor
-    """Loss of the heads that predict classes of colour."""
+    """Normalised LAB of the window (B, 3, h, w), float32."""
+    supervision: Tensor
+    """Loss of the deep supervision; 0 where the heads are not used."""
 
 
-class Generator(nn.Module):
-    """SCSNet with its heads; the forward pass goes step by step to reach the features inside."""
+class TrainingModel(nn.Module):
+    """SCSNet and the heads of its deep supervision."""
 
     def __init__(self, net: SCSNet, config: TrainConfig) -> None:
         super().__init__()
         self.net = net
-        channels = 4 * net.config.width
-        self.supervision = Supervision(channels)
-        distills = any(stage.distillation for stage in config.stages)
-        self.semantics = nn.Conv2d(channels, MobileNet.CHANNELS, 1) if distills else None
-        classifies = any(stage.classification for stage in config.stages)
-        self.classification = Classification(channels) if classifies else None
+        self.supervision = SupervisionHeads(4 * net.config.width)
         self.bf16 = config.precision == "bf16"
 
     def forward(self, batch: Batch, mode: Mode) -> Prediction:
-        """One batch, automatic or with its elastic references, or with those of its neighbours.
+        """Predict the window of a batch, automatically or with its elastically distorted references.
 
-        Only what the losses use is computed: DistributedDataParallel waits for the gradient of
-        whatever it finds in the output.
+        Only what the losses use is computed: DistributedDataParallel waits for the gradient of every parameter that the
+        output depends on.
         """
-        net = self.net
-        luminance = normalize_lab(rgb_to_lab(batch.seen)[:, :1], net.config)
-        small_lab = resize_to_working_size(rgb_to_lab(batch.low), batch.working_size)
-        small = normalize_lab(small_lab, net.config)
-        reference = None if mode.automatic else warp(small, batch.distortion)
-        if mode.strange and reference is not None:
-            reference = swap_references(reference)
-        heads = self.supervision if mode.supervised else None
+        net, branch = self.net, self.net.color_branch
+        luminance = normalize_lab(rgb_to_lab(batch.input)[:, :1], net.config)
+        clean = normalize_lab(rgb_to_lab(batch.low), net.config)
+        loss = luminance.new_zeros(())
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
-            source = net.color_branch.source_encoder(
-                net.initial(resize_to_working_size(luminance, batch.working_size))
-            )
-            made = colored(net, heads, source, reference, small[:, 1:])
-            if mode.coarse:
-                planes = self._coarse(made.attended, small)
-            else:
-                initial = net.initial(luminance)
-                textured = net.texture_encoder(initial) if mode.texture else initial
-                color = net.color_branch.decoder(made.attended)
-                features = Features(luminance, color, source, textured, made.kept)
-                planes = net.decode(features, batch.size, batch.window)
-            semantics = source.new_zeros(0)
-            if mode.distilled and self.semantics is not None:
-                semantics = self.semantics(source)
-            classes = made.deep.new_zeros(())
-            if mode.classified and self.classification is not None:
-                found = {"source": source, "attended": made.attended}
-                classes = self.classification.loss(found, small_lab[:, 1:])
-        return Prediction(planes.float(), made.deep, semantics, classes)
-
-    def _coarse(self, attended: Tensor, small: Tensor) -> Tensor:
-        """What the head after SAttn says of ab, with the L of `small` -> (B, 3, h / 4, w / 4)."""
-        ab = self.supervision.heads["attended"](attended)
-        return torch.cat([pooled(small[:, :1], ab), ab.float()], dim=1)
-
-
-def swap_references(pictures: Tensor) -> Tensor:
-    """Each picture of a batch (B, ...) gets that of its neighbour."""
-    return pictures.roll(1, 0)
+            initial = net.initial(luminance)
+            source = branch.source_encoder(initial)
+            keys_values = None
+            if not mode.automatic:
+                reference = warp(clean, batch.distortion)
+                encoded = branch.encode_reference(reference)
+                if mode.supervised:
+                    loss = loss + self.supervision.loss("reference", encoded, reference[:, 1:])
+                keys_values = branch.cross_attention.compute_keys_values([encoded])
+            aggregated = branch.aggregate(source, keys_values)
+            extracted = branch.extractor.convolve(aggregated)
+            attended = branch.extractor.attend(extracted)
+            if mode.supervised:
+                points = {
+                    "aggregated": aggregated,
+                    "extracted": extracted,
+                    "attended": attended,
+                }
+                for name, value in points.items():
+                    loss = loss + self.supervision.loss(name, value, clean[:, 1:])
+            texture = net.texture_encoder(initial) if mode.texture else initial
+            kept = None if keys_values is None else ReferenceFeatures(keys_values)
+            features = Features(luminance, branch.decoder(attended), source, texture, kept)
+            planes = net.decode(features, batch.size, batch.window)
+        return Prediction(planes.float(), loss)
 
 
 def build_network(config: TrainConfig) -> SCSNet:
-    """The network that a run starts from: of a weights file, or untrained.
+    """Return the network that a run starts from: the weights of `config.init`, or a new one.
 
-    It remembers the largest working size of the last stage, or that of the file where it is larger.
+    Its working size is the input size of the last stage, or that of the weights if it is larger.
     """
-    stage = config.stages[-1]
-    trained_at = max(stage.working_sizes or (stage.size,))
+    working_size = config.stages[-1].size
     if config.init:
         net = checkpoint.load(config.init, dtype=torch.float32)
-        trained_at = max(trained_at, net.config.working_size)
+        working_size = max(working_size, net.config.working_size)
     else:
         net = SCSNet(config.network)
         if config.siamese:
-            siamese_start(net)
-    net.config = replace(net.config, working_size=trained_at)
+            initialize_siamese(net)
+    net.config = replace(net.config, working_size=working_size)
     return net.train().requires_grad_(True)

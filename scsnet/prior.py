@@ -1,0 +1,211 @@
+"""The semantic prior: what a gray picture shows, and which colours are plausible there.
+
+EfficientNet-Lite (Tan and Le 2019), batch norm folded into its convolutions, sees the picture at about 256 x 256
+pixels. A head on it predicts a distribution over a palette of colours at stride 16 (Zhang et al. 2016). Not part of
+the paper: the network has it where the config says prior="efficientnet_lite2".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .color import linear_to_srgb
+
+COLORS = 154  # of the palette
+HIDDEN = 448  # channels of the head
+CELL = 32  # pixels: the sides of the prior's picture are multiples of it
+CELLS = 64  # at most so many of them in a picture: 256 x 256 pixels
+_MEAN, _DEVIATION = 127 / 255, 128 / 255  # of the published weights' input
+
+
+class BlockStage(NamedTuple):
+    """Inverted residual blocks of one width; the first of them has the stride."""
+
+    width: int
+    kernel: int
+    blocks: int
+    stride: int
+    expansion: int = 6
+
+
+class Architecture(NamedTuple):
+    """Sizes of an EfficientNet-Lite without its classifier."""
+
+    stem: int
+    stages: tuple[BlockStage, ...]
+    top: int
+
+
+EFFICIENTNET_LITE2 = Architecture(
+    stem=32,
+    stages=(
+        BlockStage(16, 3, 1, 1, 1),
+        BlockStage(24, 3, 3, 2),
+        BlockStage(48, 5, 3, 2),
+        BlockStage(88, 3, 4, 2),
+        BlockStage(120, 5, 4, 1),
+        BlockStage(208, 5, 5, 2),
+        BlockStage(352, 3, 1, 1),
+    ),
+    top=1280,
+)
+
+
+class SameConv(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding: an odd pixel of padding is on the right or at the bottom."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> None:
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, ceil(H / stride), ceil(W / stride))."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride > 1:
+            sides = []
+            for n in (x.shape[3], x.shape[2]):
+                missing = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+                sides += [missing // 2, missing - missing // 2]
+            x = F.pad(x, sides)
+        return super().forward(x)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project; a skip connection where the shapes allow it."""
+
+    def __init__(self, inputs: int, stage: BlockStage, stride: int) -> None:
+        super().__init__()
+        inner = inputs * stage.expansion
+        self.expand = SameConv(inputs, inner) if stage.expansion > 1 else None
+        self.depthwise = SameConv(inner, inner, stage.kernel, stride, groups=inner)
+        self.project = SameConv(inner, stage.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, H / stride, W / stride)."""
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        return x + y if x.shape == y.shape else y
+
+
+class EfficientNetLite(nn.Module):
+    """Features at strides 16 and 32."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.stem = SameConv(3, architecture.stem, 3, 2)
+        blocks: list[InvertedResidual] = []
+        starts: list[int] = []
+        width = architecture.stem
+        for stage in architecture.stages:
+            starts.append(len(blocks))
+            for n in range(stage.blocks):
+                blocks.append(InvertedResidual(width, stage, stage.stride if n == 0 else 1))
+                width = stage.width
+        self.blocks = nn.ModuleList(blocks)
+        self.top = SameConv(width, architecture.top)
+        self.middle = starts[3]  # the first block that ends at stride 16
+        self.last_fine = starts[5] - 1  # the last block at stride 16
+        self.channels = (architecture.stages[4].width, architecture.top)
+
+    def encode_lower(self, gray: Tensor) -> Tensor:
+        """Gray (B, 1, H, W), sRGB in 0..1 -> features at stride 8, the lower half of the network."""
+        x = ((gray - _MEAN) / _DEVIATION).expand(-1, 3, -1, -1)
+        x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)), inplace=True)
+        for block in self.blocks[: self.middle]:
+            x = block(x)
+        return x
+
+    def encode_upper(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features at stride 8 -> (B, c, H/16, W/16) and (B, C, H/32, W/32)."""
+        fine = x
+        for n in range(self.middle, len(self.blocks)):
+            x = self.blocks[n](x)
+            if n == self.last_fine:
+                fine = x
+        return fine, F.relu6(self.top(x))
+
+    def upper_half(self) -> list[nn.Parameter]:
+        """Parameters of `encode_upper`: what a thing is, rather than where its edges are."""
+        return [p for part in (*self.blocks[self.middle :], self.top) for p in part.parameters()]
+
+
+class PaletteHead(nn.Module):
+    """Features at two strides and their position -> logits over the palette."""
+
+    def __init__(self, fine: int, top: int) -> None:
+        super().__init__()
+        self.here = nn.Conv2d(fine + 2, HIDDEN, 1)
+        self.meaning = nn.Conv2d(top, HIDDEN, 1, bias=False)
+        self.everywhere = nn.Linear(top, HIDDEN)
+        self.around = nn.ModuleList(
+            nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1, groups=HIDDEN) for _ in range(2)
+        )
+        self.mixed = nn.ModuleList(nn.Conv2d(HIDDEN, HIDDEN, 1) for _ in range(2))
+        self.classes = nn.Conv2d(HIDDEN, COLORS, 1)
+        self.dropout = 0.0
+        """Share of the features that is dropped in training mode; its trainer sets it."""
+
+    def forward(self, fine: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, c, h, w) and (B, C, h/2, w/2) -> logits (B, COLORS, h, w), hidden features z (B, HIDDEN, h, w)."""
+        batch, _, h, w = fine.shape
+        y, x = (torch.linspace(-1, 1, n, device=fine.device, dtype=fine.dtype) for n in (h, w))
+        place = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(batch, -1, -1, -1)
+        fine, top = (F.dropout2d(features, self.dropout, self.training) for features in (fine, top))
+        z = self.here(torch.cat([fine, place], 1))
+        z = z + F.interpolate(self.meaning(top), (h, w), mode="bilinear")
+        z = F.gelu(z + self.everywhere(top.mean((2, 3)))[..., None, None])
+        for around, mixed in zip(self.around, self.mixed, strict=True):
+            z = z + F.gelu(F.dropout(mixed(around(z)), self.dropout, self.training))
+        return self.classes(z), z
+
+
+class SemanticPrior(nn.Module):
+    """EfficientNet-Lite and its head. `palette` (COLORS, 2): ab of the classes, CIE units."""
+
+    palette: Tensor
+
+    def __init__(self, architecture: Architecture = EFFICIENTNET_LITE2) -> None:
+        super().__init__()
+        self.features = EfficientNetLite(architecture)
+        self.head = PaletteHead(*self.features.channels)
+        self.register_buffer("palette", torch.zeros(COLORS, 2))
+
+    def forward(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        """Gray (B, 1, H, W), sRGB in 0..1, sides multiples of 32 -> logits (B, COLORS, H/16, W/16), z (B, HIDDEN, H/16, W/16)."""
+        return self.head(*self.features.encode_upper(self.features.encode_lower(gray)))
+
+    def compute_mean_color(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """Annealed mean of the plausible colours: logits (B, COLORS, h, w) -> ab (B, 2, h, w), CIE units, float32.
+
+        A temperature below 1 prefers the likelier colours; at 1 it is what minimises squared errors.
+        """
+        probability = (logits.float() / temperature).softmax(1)
+        return torch.einsum("bqhw,qc->bchw", probability, self.palette.float())
+
+
+def lightness_to_gray(lightness: Tensor) -> Tensor:
+    """L* (B, 1, H, W) in 0..100 -> the gray of that lightness, sRGB in 0..1."""
+    f = (lightness.clamp(0, 100) + 16) / 116
+    return linear_to_srgb(torch.where(f > 6 / 29, f**3, (f - 16 / 116) / 7.787)).clamp(0, 1)
+
+
+def compute_prior_shape(height: int, width: int) -> tuple[int, int]:
+    """Size at which the prior sees a picture: near its aspect and 256² pixels, at most that; multiples of 32."""
+
+    def cost(cells: tuple[int, int]) -> float:
+        rows, columns = cells
+        return abs(log(rows * width / (columns * height))) + log(CELLS / (rows * columns)) / 2
+
+    grids: Sequence[tuple[int, int]] = [
+        (rows, columns) for rows in range(1, CELLS + 1) for columns in range(1, CELLS // rows + 1)
+    ]
+    rows, columns = min(grids, key=cost)
+    return rows * CELL, columns * CELL

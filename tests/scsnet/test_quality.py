@@ -1,0 +1,73 @@
+"""The shipped weights on real photos: that they colour, and how well. Bands are wide enough for better weights."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scsnet import checkpoint, encode_picture, render
+from scsnet.color import rgb_to_gray
+
+color = pytest.importorskip("skimage.color")
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return checkpoint.load("bundled", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Name -> sRGB (1, 3, 96, 96 or 64 x 64)."""
+    folder = checkpoint.BUNDLED.parents[2] / "samples"
+
+    def read(name, side):
+        image = Image.open(folder / name).convert("RGB").resize((side, side), Image.BICUBIC)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+
+    return {"Colorado": read("Colorado1941.png", 96), "Alps": read("Alps.jpg", 96)}
+
+
+def colorize(net, photo, references=(), size=(96, 96)):
+    """LAB (H, W, 3) by scikit-image of the result for a photo without its colours."""
+    rgb = render(net, encode_picture(net, rgb_to_gray(photo), references), size)
+    return color.rgb2lab(rgb[0].permute(1, 2, 0).float().numpy())
+
+
+def check_quality(net, samples):
+    """Raise AssertionError for weights that do not colour as well as expected."""
+    target = color.rgb2lab(samples["Alps"][0].permute(1, 2, 0).numpy())
+    gray_error = np.abs(target[..., 1:]).mean()
+    automatic = colorize(net, samples["Alps"])
+    own = colorize(net, samples["Alps"], [samples["Alps"].flip(3)])
+    assert np.abs((automatic - target)[..., 1:]).mean() < 0.85 * gray_error
+    assert np.abs((own - target)[..., 1:]).mean() < 0.4 * gray_error
+    assert np.abs((own - target)[..., 0]).mean() < 1.5
+    forest, sky = automatic[70:, :, 1:].mean((0, 1)), automatic[:20, :, 1:].mean((0, 1))
+    assert forest[1] > 5  # the meadow is yellow or green, not gray or blue
+    assert sky[1] < forest[1]
+    old = colorize(net, samples["Colorado"], [samples["Alps"]])
+    assert 4 < np.hypot(old[..., 1], old[..., 2]).mean() < 40
+
+
+def test_the_bundled_weights_colour(bundled, samples):
+    check_quality(bundled, samples)
+
+
+def test_weights_without_colour_are_noticed(samples):
+    damaged = checkpoint.load("bundled", dtype=torch.float32)
+    last = damaged.head.linears[-1]
+    with torch.no_grad():
+        for parameter in (last.weight, last.bias):
+            parameter[1:] = 0
+    with pytest.raises(AssertionError):
+        check_quality(damaged, samples)
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_bfloat16_is_visually_equal(bundled, samples, with_reference):
+    references = [samples["Alps"]] if with_reference else []
+    exact = colorize(bundled, samples["Colorado"], references, (250, 250))
+    net = checkpoint.load("bundled", dtype=torch.bfloat16)
+    fast = colorize(net, samples["Colorado"], references, (250, 250))
+    assert 0 < color.deltaE_ciede2000(exact, fast).mean() < 1

@@ -1,0 +1,217 @@
+"""The semantic prior's trainer: which colours go with which gray pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from scsnet import prior
+from scsnet.color import rgb_to_lab
+from scsnet.prior import Architecture, BlockStage, EfficientNetLite, SemanticPrior
+from training import train_prior
+from training.data.degradations import add_margins
+from training.data.photos import find_photos
+from training.models.efficientnet import load_efficientnet
+from training.train_prior import Options, PriorPhotos, compute_explained, compute_targets
+
+GREEN, RED = (120, 230, 120), (120, 20, 20)
+TINY = Architecture(
+    stem=4,
+    stages=(
+        BlockStage(4, 3, 1, 1, 1),
+        BlockStage(5, 3, 1, 2, 2),
+        BlockStage(6, 5, 2, 2, 2),
+        BlockStage(7, 3, 1, 2, 2),
+        BlockStage(8, 5, 1, 1, 2),
+        BlockStage(9, 5, 1, 2, 2),
+        BlockStage(10, 3, 1, 1, 2),
+    ),
+    top=16,
+)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    monkeypatch.setattr(prior, "EFFICIENTNET_LITE2", TINY)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Bright photos are green, dark ones red; soft noise on both."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        noise = rng.normal(0, 6, (64, 64, 1))
+        pixels = np.clip(np.array(GREEN if i % 2 else RED) + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02}.png")
+    (folder / "broken.avif").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Random weights with the published names and batch norm."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+
+    def add(name, norm, outputs, inputs, size=1):
+        weight = torch.rand(outputs, inputs, size, size, generator=generator)
+        weights[f"{name}.weight"] = weight / weight.sum((1, 2, 3), keepdim=True)
+        for kind, low in (("weight", 0.8), ("running_var", 0.8), ("bias", 0), ("running_mean", 0)):
+            weights[f"{norm}.{kind}"] = low + 0.4 * torch.rand(outputs, generator=generator)
+
+    add("_conv_stem", "_bn0", TINY.stem, 3, 3)
+    before, n = TINY.stem, 0
+    for stage in TINY.stages:
+        for _ in range(stage.blocks):
+            block, inner = f"_blocks.{n}", before * stage.expansion
+            if stage.expansion > 1:
+                add(f"{block}._expand_conv", f"{block}._bn0", inner, before)
+            add(f"{block}._depthwise_conv", f"{block}._bn1", inner, 1, stage.kernel)
+            add(f"{block}._project_conv", f"{block}._bn2", stage.width, inner)
+            before, n = stage.width, n + 1
+    add("_conv_head", "_bn1", TINY.top, before)
+    file = tmp_path_factory.mktemp("weights") / "efficientnet.pth"
+    torch.save(weights, file)
+    return str(file)
+
+
+def run(photos, published, output, *more):
+    words = f"--data {photos} --efficientnet {published} --output {output} --workers 0 --batch 8 --size 64"
+    train_prior.main([*words.split(), *more])
+    return load_file(output)
+
+
+def test_it_learns_what_goes_with_what(photos, published, tmp_path):
+    output = tmp_path / "prior.safetensors"
+    words = "--steps 60 --learning-rate 1e-2 --degrade 0 --margins 0.2 --validate-every 60"
+    weights = run(photos, published, output, *words.split(), "--validation", str(photos))
+    net = SemanticPrior(TINY).eval()
+    net.load_state_dict(weights)
+    for color, sign in ((GREEN, -1), (RED, 1)):
+        gray = train_prior.convert_to_gray(np.full((64, 64, 3), color, np.uint8))
+        logits, _ = net(torch.from_numpy(gray).view(1, 1, 64, 64) / 255)
+        assert sign * net.compute_mean_color(logits)[:, 0].mean() > 10
+    rows = [json.loads(row) for row in (tmp_path / "prior.log.jsonl").read_text().splitlines()]
+    assert rows[-1][f"{photos.stem}_ab"] > 50
+
+
+def test_a_resumed_run_ends_as_one_that_ran_through(photos, published, tmp_path, monkeypatch):
+    whole = run(photos, published, tmp_path / "whole.safetensors", "--steps", "6")
+    learn = train_prior.Trainer.learn
+
+    def stop(self, batch):
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return learn(self, batch)
+
+    output, words = tmp_path / "parts.safetensors", ("--steps", "6", "--save-every", "3")
+    with monkeypatch.context() as patch:
+        patch.setattr(train_prior.Trainer, "learn", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, published, output, *words)
+    parts = run(photos, published, output, *words, "--resume")
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
+def test_efficientnet_is_the_published_one(published):
+    """Against batch norm as such, and padding as TensorFlow's SAME is written down."""
+    weights = torch.load(published, weights_only=True)
+    net = EfficientNetLite(TINY).eval()
+    net.load_state_dict(load_efficientnet(published))
+
+    def step(x, conv, norm, stride=1, act=True):
+        weight = weights[f"{conv}.weight"]
+        size, groups = weight.shape[2], x.shape[1] if "depthwise" in conv else 1
+        total = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[2:]]
+        (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in total)
+        x = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, stride=stride, groups=groups)
+        kinds = ("running_mean", "running_var", "weight", "bias")
+        x = F.batch_norm(x, *(weights[f"{norm}.{k}"] for k in kinds), eps=1e-3)
+        return x.clamp(0, 6) if act else x
+
+    gray = torch.rand(1, 1, 61, 90)
+    x = step((gray.expand(-1, 3, -1, -1) * 255 - 127) / 128, "_conv_stem", "_bn0", 2)
+    for n, stride in enumerate((1, 2, 2, 1, 2, 1, 2, 1)):
+        y, block = x, f"_blocks.{n}"
+        if n:
+            y = step(y, f"{block}._expand_conv", f"{block}._bn0")
+        y = step(y, f"{block}._depthwise_conv", f"{block}._bn1", stride)
+        y = step(y, f"{block}._project_conv", f"{block}._bn2", act=False)
+        x = x + y if n in (0, 3) else y  # only these keep width and size
+        if n == 5:
+            fine = x
+    expected = fine, step(x, "_conv_head", "_bn1")
+    for features, target in zip(net.encode_upper(net.encode_lower(gray)), expected, strict=True):
+        assert features.shape == target.shape
+        assert torch.allclose(features, target, atol=1e-4)
+
+
+def test_targets_are_the_nearest_colours_inside_margins():
+    palette = torch.tensor([[0.0, 0.0], [30.0, 0.0]] + [[-110.0, -110.0]] * (prior.COLORS - 2))
+    ab, inside = torch.zeros(1, 2, 4, 8), torch.ones(1, 4, 8, dtype=torch.bool)
+    ab[:, 0, :2] = 27.0  # half of both cells
+    inside[:, :, 4:] = False  # all of the second one
+    targets = compute_targets(ab, inside, palette)
+    assert targets.shape == (1, prior.COLORS, 1, 2)
+    assert targets[0, :2, 0].tolist() == [[8, 0], [8, 0]]
+    assert targets.sum() == 16
+
+
+def test_margins_leave_the_photo_inside_as_it_is():
+    photo = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    shares = []
+    for seed in range(50):
+        picture, inside = add_margins(photo, np.random.default_rng(seed))
+        assert (picture.shape, picture.dtype) == (photo.shape, np.uint8)
+        assert np.array_equal(picture[inside], photo[inside])
+        assert inside[30:-30, 30:-30].all()
+        shares.append(1 - inside.mean())
+    assert min(shares) < 0.05
+    assert max(shares) > 0.3
+
+
+def test_a_batch_is_gray_of_the_same_lightness_and_by_the_seed_alone(photos):
+    options = Options(
+        data=(str(photos),), efficientnet="x", output="x.safetensors", size=64, batch=4,
+        degrade=0.0, margins=1.0, workers=0,
+    )  # fmt: skip
+    entries = find_photos(options.data)
+    first, second = (PriorPhotos(entries, options)[5] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
+    assert first.gray.shape == (4, 1, 64, 64)
+    assert first.ab.shape == (4, 2, 16, 16)
+    assert not first.inside.all()
+    rgb = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    planes = torch.from_numpy(rgb).permute(2, 0, 1) / 255
+    gray = torch.from_numpy(train_prior.convert_to_gray(rgb)).expand(3, -1, -1) / 255
+    assert torch.allclose(rgb_to_lab(gray)[0], rgb_to_lab(planes)[0], atol=0.3)
+
+
+def test_the_share_explained_is_against_gray():
+    target = torch.tensor([[[[3.0]], [[4.0]]]])
+    assert compute_explained(torch.zeros_like(target), target)["ab"] == pytest.approx(0)
+    figures = compute_explained(torch.tensor([[[[3.0]], [[0.0]]]]), target)
+    assert figures == pytest.approx({"ab": 36, "a": 100, "b": 0}, abs=1e-4)
+
+
+def test_errors_name_what_is_wrong(photos, published, tmp_path, capsys):
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(1)}, other)
+    (broken := tmp_path / "broken.pth").write_bytes(b"no weights")
+    for words, key in (
+        (f"--output t.safetensors --efficientnet {published}", "--data"),
+        (f"--output t.safetensors --data {photos}", "--efficientnet"),
+        (f"--output t.npz --data {photos} --efficientnet {published}", "t.npz"),
+        (f"--output t.safetensors --data {photos} --efficientnet {other}", "no EfficientNet"),
+        (f"--output t.safetensors --data {photos} --efficientnet {broken}", "not a readable"),
+        (f"--output {tmp_path}/t.safetensors --data {photos} --efficientnet {published} --resume", "not found"),
+        (f"--output t.safetensors --data {photos} --efficientnet {published} --size 100", "of 32"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            train_prior.main(words.split())
+        assert key in capsys.readouterr().err

