@@ -1,6 +1,6 @@
 // Finds the picture that a node works on by walking the graph towards its inputs.
 
-const SUBGRAPH_INPUT = -10; // origin id of links that come from the border of a subgraph
+const SUBGRAPH_INPUT = -10; // origin id of links from the border of a subgraph; a string in newer frontends
 
 /** The graphs that nodes may be in: the workflow's own and those of its subgraphs. */
 function graphsOf(graph) {
@@ -17,7 +17,7 @@ function linkOf(graph, id) {
 function sourceOf(graph, id, hops = 100) {
   const link = linkOf(graph, id);
   if (!link || hops <= 0) return null;
-  if (link.origin_id === SUBGRAPH_INPUT) {
+  if (Number(link.origin_id) === SUBGRAPH_INPUT) {
     // Out of the subgraph, through the first node that stands for it.
     const outer = graphsOf(graph).flatMap((other) => other.nodes ?? other._nodes ?? []);
     const holder = outer.find(({ subgraph }) => subgraph === graph);
