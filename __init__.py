@@ -10,20 +10,21 @@ WEB_DIRECTORY = "./web"
 OLDEST_HOST = (0, 3, 64)
 
 
-def _host() -> tuple[int, ...]:
-    """Version of the ComfyUI that is importing this; (0,) where it is too old for the node API used here."""
+def _read_host_version() -> tuple[int, ...]:
+    """Return major, minor and patch of the importing ComfyUI; () for one without the node API that nodes/ uses.
+
+    Suffixes do not count: 0.3.65rc1, 0.3.64-rc1 and 0.3.70+cu128 are 0.3.65, 0.3.64 and 0.3.70.
+    """
     try:
         from comfy_api.latest import ComfyExtension, io  # noqa: F401, TID251
         from comfyui_version import __version__
     except ImportError:
-        return (0,)
-    numbers = re.match(
-        r"(\d+)\.(\d+)(?:\.(\d+))?", __version__
-    )  # ignores endings: rc1, -beta, +cu128
-    return tuple(int(part or 0) for part in numbers.groups()) if numbers else (0,)
+        return ()
+    match = re.match(r"v?(\d+)(?:\.(\d+))?(?:\.(\d+))?", __version__)
+    return tuple(int(part or 0) for part in match.groups()) if match else ()
 
 
-if _host() >= OLDEST_HOST:
+if _read_host_version() >= OLDEST_HOST:
     from .nodes import comfy_entrypoint
 
     __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -12,10 +12,10 @@ from .upscale import SCSContinuousUpscale
 
 
 class SCSNetExtension(ComfyExtension):
-    """All of the pack's nodes; their ids never change."""
+    """All nodes of the pack. Saved workflows name them by their ids, which therefore never change."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Called once, when ComfyUI starts."""
+        """Return the nodes; ComfyUI calls this once, at its start."""
         return [
             LoadSCSNet,
             SCSColorizeAuto,
@@ -26,6 +26,6 @@ class SCSNetExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """What ComfyUI calls."""
+    """Register the model folder and return the extension; called by ComfyUI."""
     host.register_folder()
     return SCSNetExtension()

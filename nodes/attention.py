@@ -1,4 +1,4 @@
-"""AttentionMapViz: SCS_ATTENTION and points of the picture -> figures, heat, mask."""
+"""AttentionMapViz: SCS_ATTENTION and points of the photo -> figures, heat maps, masks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .attention_maps import (
     ATTENTION,
     BOTH,
     VALVES,
-    asked_levels,
-    combined,
-    figure,
-    picture_maps,
+    combine_maps,
+    compute_maps,
+    draw_figure,
+    parse_level,
 )
-from .compat import schema
-from .types import Attention, SCSAttention, checked
+from .compat import make_schema
+from .types import Attention, SCSAttention, require_type
 
 COLORS = ["inferno", "viridis"]
-# Bytes for the rows of the asked points and one level's valves; little beside the host's own reserve.
+# Bytes for the attention of the points and one level's valves; little beside the host's own reserve.
 MEMORY = 2**28
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+))"
 _PAIR = re.compile(rf"{_NUMBER}\s*,\s*{_NUMBER}")
 
 
 def parse_points(text: str) -> list[tuple[float, float]]:
-    """ "x, y; x, y", fractions of the width and height -> points. Errors: ValueError that shows how it should look."""
+    """Parse "x, y; x, y", in fractions of the width and height. Raises ValueError with an example of the format."""
     points = []
     for part in re.split(r"[;\n]", text):
         if not part.strip():
@@ -57,12 +57,12 @@ def parse_points(text: str) -> list[tuple[float, float]]:
 
 
 class AttentionMapViz(io.ComfyNode):
-    """Where the network looked in the references, and how much it took from there."""
+    """Shows the attention of points of the photo, and the valves."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """See docs/AttentionMapViz.md."""
-        return schema(
+        """Describe the node; its help page is docs/AttentionMapViz.md."""
+        return make_schema(
             node_id="AttentionMapViz",
             display_name="SCS Attention Map",
             category="SCSNet",
@@ -91,8 +91,8 @@ class AttentionMapViz(io.ComfyNode):
                     tooltip="How strongly the heat covers the reference in the figure.",
                 ),
             ],
-            # It shows the photo on itself. Of nodes between others ComfyUI tells the browser nothing when all that they
-            # made is still in the cache, as after reloading the page.
+            # The node shows the photo. For results from its cache ComfyUI sends the ui part of output nodes only, as
+            # after the page was reloaded.
             is_output_node=True,
             advanced=["color_map", "overlay"],
             outputs=[
@@ -107,21 +107,21 @@ class AttentionMapViz(io.ComfyNode):
         cls, attention: object, points: str, level: str = ALL_LEVELS, what: str = ATTENTION, color_map: str = COLORS[0],
         overlay: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        """Errors: ValueError for wrong wiring, points that cannot be read or lie outside, levels that are not there."""
-        bundle = checked(attention, Attention, "attention")
+        """Raises ValueError for wrong links, points and levels."""
+        bundle = require_type(attention, Attention, "attention")
         if what not in (ATTENTION, VALVES, BOTH) or color_map not in COLORS:
             raise ValueError(
                 f"what must be {ATTENTION}, {VALVES} or {BOTH}, color_map one of {COLORS}, got {what!r}, {color_map!r}"
             )
-        figures, heats = draw(bundle, parse_points(points), level, what, color_map, overlay)
+        figures, heats = draw_batch(bundle, parse_points(points), level, what, color_map, overlay)
         source = bundle.sources[:1].movedim(1, 3).float().cpu()
         preview = ui.PreviewImage(source, cls=None).as_dict()["images"]
         return io.NodeOutput(
-            figures, colored(heats, color_map), heats, ui={"scsnet_source": preview}
+            figures, color_heat(heats, color_map), heats, ui={"scsnet_source": preview}
         )
 
 
-def draw(
+def draw_batch(
     bundle: Attention,
     points: list[tuple[float, float]],
     level: str,
@@ -129,36 +129,36 @@ def draw(
     colors: str,
     opacity: float,
 ) -> tuple[Tensor, Tensor]:
-    """Figures IMAGE (B, H, W, 3) and heat MASK (B x references, h, w)."""
+    """Draw all pictures -> figures, IMAGE (B, H, W, 3), and heat, MASK (B x references, h, w)."""
     figures = heats = torch.empty(0)
     count, device, b = bundle.sources.shape[0], host.compute_device(), 0
     progress = host.Progress(count)
-    with host.on_device(bundle.model, MEMORY) as net:
-        levels = asked_levels(net, level)
-        near = move_features(bundle.memories[0], device)
+    with host.use_network(bundle.model, MEMORY) as net:
+        levels = parse_level(net, level)
+        memories = move_features(bundle.memories[0], device)
         for number, queries in enumerate(bundle.queries):
             if number and len(bundle.memories) > 1:
-                near = move_features(bundle.memories[number], device)
-            for maps in picture_maps(
-                net, queries.to(device), near, bundle.shape, bundle.reference_shape, points, levels, what
+                memories = move_features(bundle.memories[number], device)
+            for maps in compute_maps(
+                net, queries.to(device), memories, bundle.shape, bundle.reference_shape, points, levels, what
             ):  # fmt: skip
                 source = bundle.sources[b]
                 references = [r[b if r.shape[0] > 1 else 0] for r in bundle.references]
-                drawn = figure(source, references, points, maps, levels, colors, opacity)
-                glows = combined(maps, source, references)
-                if b == 0:  # those of the other pictures are as large
-                    figures = _room(count, drawn)
-                    heats = _room(count * len(glows), glows[0])
-                figures[b] = drawn
-                for r, glow in enumerate(glows):
-                    heats[b * len(glows) + r] = glow
+                figure = draw_figure(source, references, points, maps, levels, colors, opacity)
+                heat = combine_maps(maps, source, references)
+                if b == 0:  # those of the other pictures have the same sizes
+                    figures = _allocate(count, figure)
+                    heats = _allocate(count * len(heat), heat[0])
+                figures[b] = figure
+                for r, values in enumerate(heat):
+                    heats[b * len(heat) + r] = values
                 b += 1
                 progress.between(b - 1, b)(1, 1)
     return figures, heats
 
 
-def _room(count: int, first: Tensor) -> Tensor:
-    """For `count` pictures like the first. Errors: ValueError where there is not enough memory."""
+def _allocate(count: int, first: Tensor) -> Tensor:
+    """Allocate `count` results of the first one's shape. Raises ValueError where memory does not suffice."""
     size = (first.shape[0], first.shape[1])
     host.check_room(
         memory_estimates.image_bytes(count, size, False), f"A figure for each of {count} pictures"
@@ -166,10 +166,10 @@ def _room(count: int, first: Tensor) -> Tensor:
     return torch.empty((count, *first.shape), device=host.image_device(), dtype=host.image_dtype())
 
 
-def colored(heats: Tensor, colors: str) -> Tensor:
-    """MASK (B, h, w) -> IMAGE (B, h, w, 3) in the colours of a map."""
+def color_heat(heats: Tensor, colors: str) -> Tensor:
+    """MASK (B, h, w) -> IMAGE (B, h, w, 3) in the colours of a color map."""
     result = torch.empty((*heats.shape, 3), device=heats.device, dtype=heats.dtype)
     for number, heat in enumerate(heats):
-        host.ask()
+        host.raise_if_interrupted()
         result[number] = torch.from_numpy(apply_color_map(heat.float().cpu().numpy(), colors)) / 255
     return result

@@ -1,4 +1,4 @@
-"""Attention and valves of a picture, as figures and as heat. What the network is asked, and how it is shown."""
+"""Attention and valves of pictures: computed from features, drawn as figures, combined into heat maps."""
 
 from __future__ import annotations
 
@@ -20,44 +20,48 @@ ALL_LEVELS = "all"
 
 
 class Maps(NamedTuple):
-    """Of one picture."""
+    """Maps of one picture."""
 
     attention: list[list[list[Heat]]]
-    """[level][point][reference]; empty where it was not asked for."""
+    """[level][point][reference]; empty unless requested."""
     valves: list[tuple[Heat, Heat]]
-    """[level]; empty where it was not asked for."""
+    """V1 and V2 per level; empty unless requested."""
 
 
-def asked_levels(net: SCSNet, level: str) -> list[int]:
-    """Pyramid levels counted from 0. Errors: ValueError for one that this network lacks."""
-    have = [
+def parse_level(net: SCSNet, level: str) -> list[int]:
+    """Return pyramid levels counted from 0, for a name such as "D2" or for "all".
+
+    Raises ValueError for a level that the network lacks.
+    """
+    names = [
         f"D{factor}"
         for factor in LEVELS[: len(getattr(net.color_branch.cross_attention, "levels", ()))]
     ]
-    if not have:
-        raise ValueError('this network has attention="none": there are no attention maps')
+    if not names:
+        raise ValueError('the network was trained with attention="none": it has no attention maps')
     if level == ALL_LEVELS:
-        return list(range(len(have)))
-    if level not in have:
-        raise ValueError(f"level: this network has {', '.join(have)}, got {level!r}")
-    return [have.index(level)]
+        return list(range(len(names)))
+    if level not in names:
+        raise ValueError(f"level: this network has {', '.join(names)}, got {level!r}")
+    return [names.index(level)]
 
 
-def picture_maps(
+def compute_maps(
     net: SCSNet, source: Tensor, memories: Sequence[Memory], shape: tuple[int, int], reference_shape: tuple[int, int],
     points: list[tuple[float, float]], levels: list[int], what: str,
 ) -> list[Maps]:  # fmt: skip
-    """Attention and valves of every picture of a chunk.
+    """Compute attention and valves of each picture of a chunk.
 
-    source: F_s (b, 4 width, h/4, w/4) of pictures seen at `shape`; memories: of references seen at `reference_shape`.
+    source: F_s (b, 4 width, h/4, w/4) of pictures of `shape` at the working size.
+    memories: keys and values of references of `reference_shape` at the working size, per level.
     """
     branch = net.color_branch
     result = [Maps([], []) for _ in range(source.shape[0])]
     for level in levels:
         cell = STRIDE * LEVELS[level]
         if what != VALVES:
-            found = branch.attention(source, memories, points, shape, level)
-            rows = [r.cpu().numpy() for r in found]  # per reference (b, P, h, w)
+            weights = branch.attention(source, memories, points, shape, level)
+            rows = [r.cpu().numpy() for r in weights]  # per reference (b, P, h, w)
             for b, maps in enumerate(result):
                 maps.attention.append(
                     [
@@ -74,16 +78,16 @@ def picture_maps(
 
 
 def _heat(values: np.ndarray, shape: tuple[int, int], cell: int) -> Heat:
-    """A map of cells of `cell` pixels over a picture of `shape`, which was padded to whole cells."""
+    """Make a map, of cells of `cell` pixels, over a picture of `shape` that was padded to whole cells."""
     return Heat(values, (shape[0] / (values.shape[0] * cell), shape[1] / (values.shape[1] * cell)))
 
 
-def figure(
+def draw_figure(
     source: Tensor, references: list[Tensor], points: list[tuple[float, float]], maps: Maps, levels: list[int],
     colors: str, opacity: float,
 ) -> Tensor:  # fmt: skip
-    """Fig. 8 for one picture (3, h, w) and its references -> IMAGE (H, W, 3)."""
-    picture = _array(source)
+    """Draw Fig. 8 for one picture (3, h, w) and its references -> IMAGE (H, W, 3)."""
+    picture = _to_array(source)
     factors = [LEVELS[level] for level in levels]
     parts = []
     if maps.attention:
@@ -91,34 +95,41 @@ def figure(
             (round(x * picture.shape[1] - 0.5, 1), round(y * picture.shape[0] - 0.5, 1))
             for x, y in points
         ]
-        near = [_array(r) for r in references]
+        arrays = [_to_array(r) for r in references]
         parts.append(
             draw_attention(
-                picture, near, places, maps.attention, factors, colors, opacity, host.ask
+                picture,
+                arrays,
+                places,
+                maps.attention,
+                factors,
+                colors,
+                opacity,
+                host.raise_if_interrupted,
             )
         )
     if maps.valves:
-        parts.append(draw_valves(picture, maps.valves, factors, colors, host.ask))
+        parts.append(draw_valves(picture, maps.valves, factors, colors, host.raise_if_interrupted))
     return torch.from_numpy(stack_figures(parts)).float() / 255
 
 
-def _array(planes: Tensor) -> np.ndarray:
+def _to_array(planes: Tensor) -> np.ndarray:
     return planes.float().movedim(0, -1).cpu().numpy()  # (3, h, w) -> (h, w, 3)
 
 
-def combined(maps: Maps, source: Tensor, references: list[Tensor]) -> list[Tensor]:
-    """One map (h, w) in 0..1 per reference: the strongest point at each place, mean over the levels.
+def combine_maps(maps: Maps, source: Tensor, references: list[Tensor]) -> list[Tensor]:
+    """Combine points and levels into one map (h, w) in 0..1 per reference: maximum over points, mean over levels.
 
-    Without attention: how much of the reference passes (V2), over the source.
+    Where only valves were requested: one map of V2, how much of the references passes, over the source.
     """
     if not maps.attention:
-        return [torch.stack([_resized(v2, source) for _, v2 in maps.valves]).mean(0)]
+        return [torch.stack([_resize_heat(v2, source) for _, v2 in maps.valves]).mean(0)]
     result = []
     for r, reference in enumerate(references):
         levels = []
         for by_point in maps.attention:
             rows = [
-                _resized(h[r], reference) / max(1e-12, max(float(o.values.max()) for o in h))
+                _resize_heat(h[r], reference) / max(1e-12, max(float(o.values.max()) for o in h))
                 for h in by_point
             ]
             levels.append(torch.stack(rows).amax(0))
@@ -126,8 +137,8 @@ def combined(maps: Maps, source: Tensor, references: list[Tensor]) -> list[Tenso
     return result
 
 
-def _resized(heat: Heat, picture: Tensor) -> Tensor:
-    """A map brought to the picture's size, without its padding."""
+def _resize_heat(heat: Heat, picture: Tensor) -> Tensor:
+    """Resize a map to the picture's (h, w), cutting off what lies over the padding."""
     values, (height, width) = torch.from_numpy(heat.values).float(), picture.shape[1:]
     whole = (round(height / heat.coverage[0]), round(width / heat.coverage[1]))
     return resample_bicubic(values[None, None], whole, (0, 0, height, width))[0, 0].clamp_min(0)

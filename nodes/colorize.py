@@ -8,16 +8,16 @@ from torch import Tensor
 
 from ..scsnet import Features
 from ..scsnet.attention import Memory
-from ..scsnet.features import list_tensors, move_features
+from ..scsnet.features import move_features
 from ..scsnet.resample import compute_working_shape, resize_to_working_size
 from . import host
 from .batching import colorize
-from .compat import schema
+from .compat import make_schema
 from .image_tensors import Picture, to_float, to_planes
-from .types import Attention, Model, SCSAttention, SCSLab, SCSNetModel, checked
+from .types import Attention, Model, SCSAttention, SCSLab, SCSNetModel, require_type
 
 ALL, ONE_EACH = "all for every picture", "one per picture"
-FIGURE_SIDE = 512  # pictures that travel with the attention have at most this many pixels, squared
+FIGURE_SIDE = 512  # thumbnails for the attention figures have at most this many pixels, squared
 
 _MODEL = SCSNetModel.Input("model", tooltip="From Load SCSNet.")
 _IMAGE = io.Image.Input(
@@ -39,14 +39,16 @@ def _working_size() -> io.Input:
 def _strength() -> io.Input:
     return io.Float.Input(
         "strength", default=1.0, min=0.0, max=3.0, step=0.05, round=0.001, optional=True,
-        tooltip="Factor on the colours: 0 is gray, 1 as predicted, above 1 more vivid. Colorizes again when it changes; the one on "
-        "SCS Continuous Upscale does not.",
+        tooltip="Factor on the colours: 0 is gray, 1 as predicted, above 1 more vivid. To try several, change the strength "
+        "of SCS Continuous Upscale instead: it colorizes nothing again.",
     )  # fmt: skip
 
 
 def _lab_output() -> io.Output:
     return SCSLab.Output(
-        "lab", display_name="lab", tooltip="For Continuous Upscale: any size from here, at once."
+        "lab",
+        display_name="lab",
+        tooltip="For SCS Continuous Upscale, which renders it at any size.",
     )
 
 
@@ -57,12 +59,12 @@ def _image_output() -> io.Output:
 
 
 class SCSColorizeAuto(io.ComfyNode):
-    """Colours of the network's own choice."""
+    """Colorizes with colours of the network's own choice."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """See docs/SCSColorizeAuto.md."""
-        return schema(
+        """Describe the node; its help page is docs/SCSColorizeAuto.md."""
+        return make_schema(
             node_id="SCSColorizeAuto",
             display_name="SCS Colorize (automatic)",
             category="SCSNet",
@@ -85,21 +87,21 @@ class SCSColorizeAuto(io.ComfyNode):
     def execute(
         cls, model: object, image: object, working_size: int = 0, strength: float = 1.0
     ) -> io.NodeOutput:
-        """Errors: ValueError for wrong wiring, shapes or numbers; the host's out-of-memory error."""
+        """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
         lab, colored = colorize(
-            checked(model, Model, "model"), to_planes(image, "image"), None,
-            one_per_picture=False, working_size=working_size or None, strength=strength, seen=lambda _: None,
+            require_type(model, Model, "model"), to_planes(image, "image"), None,
+            one_per_picture=False, working_size=working_size or None, strength=strength, on_features=lambda _: None,
         )  # fmt: skip
         return io.NodeOutput(lab, colored)
 
 
 class SCSColorizeReference(io.ComfyNode):
-    """Colours of one or several reference photos."""
+    """Colorizes with the colours of one or several reference photos."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """See docs/SCSColorizeReference.md."""
-        return schema(
+        """Describe the node; its help page is docs/SCSColorizeReference.md."""
+        return make_schema(
             node_id="SCSColorizeReference",
             display_name="SCS Colorize (reference)",
             category="SCSNet",
@@ -110,6 +112,8 @@ class SCSColorizeReference(io.ComfyNode):
                 "reference colorization",
                 "exemplar colorize",
                 "color transfer",
+                "colorize old photo",
+                "black and white to color",
             ],
             inputs=[
                 _MODEL,
@@ -130,7 +134,6 @@ class SCSColorizeReference(io.ComfyNode):
                 _strength(),
             ],
             advanced=["working_size"],
-            # the photo's slot among the inputs: a bypassed node hands the photo on
             outputs=[
                 _lab_output(),
                 _image_output(),
@@ -145,62 +148,49 @@ class SCSColorizeReference(io.ComfyNode):
         cls, model: object, image: object, reference: object, reference_batch: str = ALL, working_size: int = 0,
         strength: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        """Errors: ValueError for wrong wiring, shapes or numbers; the host's out-of-memory error."""
-        network = checked(model, Model, "model")
-        picture, near = to_planes(image, "image"), to_planes(reference, "reference")
+        """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
+        network = require_type(model, Model, "model")
+        picture, references = to_planes(image, "image"), to_planes(reference, "reference")
         if reference_batch not in (ALL, ONE_EACH):
             raise ValueError(
                 f"reference_batch must be {ALL!r} or {ONE_EACH!r}, got {reference_batch!r}"
             )
         one_each = reference_batch == ONE_EACH
-        if one_each and near.count != picture.count:
+        if one_each and references.count != picture.count:
             raise ValueError(
-                f"{ONE_EACH!r} needs as many references as pictures, got {near.count} references for {picture.count} "
+                f"{ONE_EACH!r} needs as many references as pictures, got {references.count} references for {picture.count} "
                 f"pictures. Change their number, or choose {ALL!r}."
             )
-        looks = Looks(picture.count, one_each)
+        queries: list[Tensor] = []
+        memories: list[tuple[Memory, ...]] = []
+
+        def keep(features: Features) -> None:
+            assert features.reference is not None
+            queries.append(features.source.to(host.image_device()))
+            if one_each or not memories:
+                memories.append(move_features(features.reference.memories, host.image_device()))
+
         lab, colored = colorize(
-            network, picture, near, one_per_picture=one_each, working_size=working_size or None, strength=strength, seen=looks.take
+            network, picture, references, one_per_picture=one_each, working_size=working_size or None, strength=strength,
+            on_features=keep,
         )  # fmt: skip
         bound = working_size or network.config.working_size
-        thumbnails, given = small(picture), small(near)
+        thumbnails = make_thumbnails(references)
         attention = Attention(
-            network, tuple(looks.queries), tuple(looks.memories), compute_working_shape(*picture.size, bound), thumbnails,
-            (given,) if one_each else tuple(given.split(1)), compute_working_shape(*near.size, bound),
+            network, tuple(queries), tuple(memories), compute_working_shape(*picture.size, bound), make_thumbnails(picture),
+            (thumbnails,) if one_each else tuple(thumbnails.split(1)), compute_working_shape(*references.size, bound),
         )  # fmt: skip
         return io.NodeOutput(lab, colored, attention)
 
 
-class Looks:
-    """Gathers what the attention pictures need while `count` pictures are colorized, at the place that suits its size."""
-
-    def __init__(self, count: int, one_each: bool) -> None:
-        self.count, self.one_each = count, one_each
-        self.queries: list[Tensor] = []
-        self.memories: list[tuple[Memory, ...]] = []
-        self.place = host.compute_device()
-
-    def take(self, features: Features) -> None:
-        """A chunk of the pictures."""
-        assert features.reference is not None
-        memories = features.reference.memories
-        if not self.queries:  # the other chunks will be as large
-            chunks = self.count / features.source.shape[0]
-            remembered = sum(t.nbytes for t in list_tensors(memories))
-            nbytes = features.source.nbytes * chunks + remembered * (chunks if self.one_each else 1)
-            self.place, _ = host.place(nbytes)
-        self.queries.append(features.source.to(self.place))
-        if self.one_each or not self.memories:
-            self.memories.append(move_features(memories, self.place))
-
-
-def small(picture: Picture) -> Tensor:
-    """The pictures (B, 3, h, w) as figures show them."""
+def make_thumbnails(picture: Picture) -> Tensor:
+    """Shrink pictures to at most FIGURE_SIDE² pixels -> RGB (B, 3, h, w), for figures."""
     device = host.image_device()
     shape = compute_working_shape(*picture.size, FIGURE_SIDE)
     result = torch.empty((picture.count, 3, *shape), device=device)
     for b in range(picture.count):
-        # One gray plane is copied into all three.
+        host.raise_if_interrupted()
+        # The one plane of a gray picture is copied to all three.
         result[b : b + 1] = resize_to_working_size(
             to_float(picture.rgb[b : b + 1], device), FIGURE_SIDE
         )

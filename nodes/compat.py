@@ -1,4 +1,4 @@
-"""io.Schema for every host since 0.3.64: what an older one does not know yet is left out."""
+"""io.Schema for every host since 0.3.64: fields that an older host lacks are left out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import fields
 
 from comfy_api.latest import io
 
-_KNOWN = {field.name for field in fields(io.Schema)}
+_SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
 
 
-def schema(
+def make_schema(
     *, inputs: Sequence[io.Input], advanced: Sequence[str] = (), **values: object
 ) -> io.Schema:
-    """A node's schema. `advanced`: inputs that newer frontends fold away; older ones show them."""
+    """Make a node's schema. `advanced` names the inputs that newer frontends fold away."""
     for item in inputs:
         if item.id in advanced:
-            item.extra_dict["advanced"] = (
-                True  # a keyword of Input since 0.10, sent to every frontend this way
-            )
+            # Input takes `advanced` as a keyword since 0.10; extra_dict reaches the frontend from every host.
+            item.extra_dict["advanced"] = True
     return io.Schema(
-        inputs=list(inputs), **{name: value for name, value in values.items() if name in _KNOWN}
+        inputs=list(inputs),
+        **{name: value for name, value in values.items() if name in _SCHEMA_FIELDS},
     )

@@ -1,4 +1,4 @@
-"""Downloads in a thread of their own: a node that waits for one can be interrupted although the network is silent."""
+"""Downloads in a background thread, so that a waiting node can be interrupted although the network is silent."""
 
 from __future__ import annotations
 
@@ -8,61 +8,65 @@ from threading import Thread
 from ..scsnet.checkpoint import hub
 from . import host
 
-LOOK = 0.05  # seconds between two looks at how far it is
+POLL_INTERVAL = 0.05  # seconds
 
 
-class Abandoned(Exception):  # noqa: N818  not an error: the node that waited has been interrupted
-    """Ends a download that nobody waits for any more."""
+class DownloadCancelled(Exception):  # noqa: N818  not an error: the waiting node was interrupted
+    """Ends a download whose node was interrupted."""
 
 
 class Download(Thread):
-    """One file on its way from the Hub into a folder."""
+    """Downloads one file from the Hub into a folder."""
 
-    running: dict[Path, Download] = {}  # noqa: RUF012  by the file that they will make
-    """ComfyUI runs one node at a time: there is more than one only where an interrupted one has not ended yet."""
+    running: dict[Path, Download] = {}  # noqa: RUF012
+    """By target. ComfyUI runs one node at a time; interrupted downloads may still be ending beside it."""
 
     def __init__(self, source: str, folder: Path) -> None:
-        super().__init__(daemon=True, name=f"download {source}")  # ComfyUI may end meanwhile
+        super().__init__(
+            daemon=True, name=f"download {source}"
+        )  # does not keep ComfyUI from exiting
         self.source, self.folder = source, folder
-        self.seen = (0, 0)
-        self.abandoned = False
+        self.progress = (0, 0)
+        self.cancelled = False
         self.path: Path | None = None
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Called by the thread."""
+        """Download; called by the thread."""
         try:
             self.path = hub.fetch(self.source, local_dir=self.folder, progress=self._report)
-        except Exception as error:  # noqa: BLE001  raised again where somebody waits for it
+        except Exception as error:  # noqa: BLE001  raised again by `fetch`, in the node's thread
             self.error = error
 
     def _report(self, done: int, total: int) -> None:
-        if self.abandoned:
-            raise Abandoned
-        self.seen = (done, total)
+        if self.cancelled:
+            raise DownloadCancelled
+        self.progress = (done, total)
 
     def wait(self) -> None:
-        """Until it ends. What the host raises upon an interruption abandons the download."""
-        report, shown = host.download_progress(), (0, 0)
+        """Wait until the download ends, reporting its progress; an interruption cancels it."""
+        report, reported = host.download_progress(), (0, 0)
         try:
             alive = True
             while alive:
-                self.join(LOOK)
-                alive = self.is_alive()  # asked before the look: the end is reported too
-                host.ask()
-                if self.seen != shown:
-                    shown = self.seen
-                    report(*shown)
+                self.join(POLL_INTERVAL)
+                alive = (
+                    self.is_alive()
+                )  # before the progress is read, so that its end is reported too
+                host.raise_if_interrupted()
+                if self.progress != reported:
+                    reported = self.progress
+                    report(*reported)
         except BaseException:
-            self.abandoned = True
+            self.cancelled = True
             raise
 
 
 def fetch(source: str, folder: Path) -> Path:
-    """The file of a Hub source in `folder`. Errors: ValueError, hub.HubError."""
+    """Download the file of a Hub source into `folder`. Raises ValueError and hub.HubError."""
     target = folder / hub.parse(source).file
     earlier = Download.running.get(target)
-    if earlier is not None and earlier.is_alive():  # the same file is not fetched twice at a time
+    if earlier is not None and earlier.is_alive():  # do not download the same file twice at a time
         earlier.wait()
         if earlier.path is not None:
             return earlier.path
@@ -71,8 +75,10 @@ def fetch(source: str, folder: Path) -> Path:
     download.wait()
     del Download.running[target]
     if isinstance(download.error, hub.HubError):
-        said = str(download.error).rstrip(".")
-        raise hub.HubError(f"{said}. A file at {target} is used as it is.") from download.error
+        reason = str(download.error).rstrip(".")
+        raise hub.HubError(
+            f"{reason}. In ComfyUI, a file at {target} is used without a download."
+        ) from download.error
     if download.error is not None:
         raise download.error
     assert download.path is not None

@@ -1,10 +1,10 @@
-"""The one file that talks to ComfyUI: devices, model patcher, memory, progress, interruption, model folder."""
+"""Everything that the nodes ask of ComfyUI: devices, model patcher, memory, progress, interruption, model folder."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ..scsnet import SCSNet
 
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Report = Callable[[int, int], None]
-"""Called with (steps done, steps in all); raises when ComfyUI was told to stop."""
+"""Called with (steps done, steps in all); raises ComfyUI's exception where the user has pressed Stop."""
 
 FOLDER = "scsnet"  # models/scsnet, and the key in extra_model_paths.yaml
-ENDING = ".safetensors"
+SUFFIX = ".safetensors"
 TILE, SMALLEST_TILE = 512, 64
-CPU_TILE = (
-    192  # on a CPU: an interruption takes effect after a tile, within about a second on two cores
-)
+CPU_TILE = 320  # for rendering: bounds the longest single operation, after which Stop takes effect
 STEPS = 1000  # of the progress bar, per picture
 
 
@@ -37,29 +36,29 @@ STEPS = 1000  # of the progress bar, per picture
 
 
 def register_folder() -> None:
-    """Make models/scsnet known, beside the folders that extra_model_paths.yaml has named already."""
+    """Add models/scsnet to the folders that extra_model_paths.yaml names under the same key."""
     own = os.path.join(folder_paths.models_dir, FOLDER)  # noqa: PTH118  as ComfyUI spells its paths
     folder_paths.add_model_folder_path(FOLDER, own)
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (
         paths,
-        {ENDING},
+        {SUFFIX},
     )  # ComfyUI lists every file otherwise
 
 
 def weights_files() -> list[str]:
-    """Names of the weights in models/scsnet and its fellows."""
+    """List the weights files in the registered folders, relative to these."""
     return folder_paths.get_filename_list(FOLDER)
 
 
 def weights_path(name: str) -> Path | None:
-    """The file of that name, relative to any of the folders; None where there is none."""
+    """Return the path of a file that `weights_files` lists; None where it does not exist."""
     path = folder_paths.get_full_path(FOLDER, name)
     return None if path is None else Path(path)
 
 
 def download_folder() -> Path:
-    """Where downloads go: models/scsnet."""
+    """Return models/scsnet, the folder for downloads."""
     return Path(folder_paths.models_dir, FOLDER)
 
 
@@ -67,27 +66,25 @@ def download_folder() -> Path:
 
 
 def compute_device() -> torch.device:
-    """Where networks run."""
+    """Return the device that networks run on."""
     return mm.get_torch_device()
 
 
-def offload_device() -> torch.device:
-    """Where things wait that would take too much room on the compute device."""
-    return mm.unet_offload_device()
-
-
 def image_device() -> torch.device:
-    """Where pictures wait between nodes."""
+    """Return the device of IMAGEs between nodes: the CPU, or with --gpu-only the GPU."""
     return mm.intermediate_device()
 
 
 def image_dtype() -> torch.dtype:
-    """Of pictures between nodes; hosts before 0.18 know float32 only."""
+    """Return the type of IMAGEs between nodes; hosts before 0.18 have float32 only."""
     return getattr(mm, "intermediate_dtype", lambda: torch.float32)()
 
 
 def network_dtype(choice: str) -> torch.dtype:
-    """What "auto", "fp32", "fp16" or "bf16" means on this machine, by the host's rules and command line."""
+    """Return the type for "auto", "fp32", "fp16" or "bf16", "auto" by the host's rules and command line.
+
+    Raises ValueError for other names and for a type that the device does not support.
+    """
     if choice == "auto":
         device = compute_device()
         if comfy.cli_args.args.force_fp16 and mm.should_use_fp16(device):
@@ -99,67 +96,82 @@ def network_dtype(choice: str) -> torch.dtype:
     if dtype is None:
         raise ValueError(f"dtype must be auto, fp32, fp16 or bf16, got {choice!r}")
     if not mm.supports_cast(compute_device(), dtype):
-        raise ValueError(f"dtype {choice} does not work on {compute_device()}; choose auto or fp32")
+        raise ValueError(
+            f"dtype {choice} is not supported on {compute_device()}; choose auto or fp32"
+        )
     return dtype
 
 
-def _same(a: torch.device, b: torch.device) -> bool:
+def _is_same(a: torch.device, b: torch.device) -> bool:
     return a.type == b.type and (a.index or 0) == (b.index or 0)
 
 
 # --- the network under memory management --------------------------------------------------------------------------
 
 
-def patched(net: SCSNet) -> Any:
-    """The network under the host's memory management."""
+def wrap_network(net: SCSNet) -> Any:
+    """Put the network under the host's memory management; returns its ModelPatcher."""
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    return patcher(net.eval(), load_device=compute_device(), offload_device=offload_device())
+    return patcher(
+        net.eval(), load_device=compute_device(), offload_device=mm.unet_offload_device()
+    )
+
+
+class Interruptible(TorchFunctionMode):
+    """Checks for an interruption before every operation on tensors.
+
+    On a CPU, where an operation has ended when the call returns, Stop then takes effect after the running operation.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        raise_if_interrupted()
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
-def on_device(model: Model, memory: float) -> Iterator[SCSNet]:
-    """The network on the compute device, with `memory` bytes free beside it.
+def use_network(model: Model, memory: float) -> Iterator[SCSNet]:
+    """Yield the network on the compute device, with `memory` bytes free beside it.
 
-    Interruptions take effect at the reports of progress: after each tile.
+    A GPU queues operations faster than it runs them; there only the reports of progress check for interruptions.
     """
     patcher = model.patcher
     mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
     net, device = patcher.model, patcher.load_device
-    # With --novram, and under dynamic memory, hosts leave weights of other packs' layers where they were.
-    moved = not all(_same(p.device, device) for p in net.parameters())
-    if moved:
+    # With --novram, and under dynamic memory, hosts do not move layers that are not their own.
+    must_move = not all(_is_same(p.device, device) for p in net.parameters())
+    if must_move:
         net.to(device)
     try:
-        yield net
+        with Interruptible() if device.type == "cpu" else nullcontext():
+            yield net
     finally:
-        if moved:
+        if must_move:
             net.to(patcher.offload_device)
 
 
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free there."""
-    return mm.get_free_memory(device)
-
-
-def place(nbytes: float) -> tuple[torch.device, bool]:
-    """Where a bundle of that size waits, and whether it may be that large.
-
-    On the compute device up to an eighth of what is free there, else on the offload device; too large is what takes
-    more than a quarter of what is free even there.
-    """
+def choose_lab_device(nbytes: float) -> torch.device:
+    """Return the compute device for LAB tensors of at most an eighth of its free memory, else the offload device."""
     device = compute_device()
-    if nbytes <= free_memory(device) / 8:
-        return device, True
-    device = offload_device()
-    return device, nbytes <= free_memory(device) / 4
+    return device if nbytes <= mm.get_free_memory(device) / 8 else mm.unet_offload_device()
 
 
-def check_room(nbytes: float, what: str, device: torch.device | None = None) -> None:
-    """Before a result is allocated, where pictures wait. Errors: ValueError that says how much it would take."""
-    free = free_memory(device or image_device())
+def has_room_to_spare(nbytes: float) -> bool:
+    """Return whether `nbytes` are at most a quarter of the free memory of the image device."""
+    return nbytes <= mm.get_free_memory(image_device()) / 4
+
+
+def check_room(nbytes: float, what: str) -> None:
+    """Raise ValueError, with both numbers, where the image device has less than `nbytes` free."""
+    free = mm.get_free_memory(image_device())
     if nbytes > free:
         raise ValueError(
             f"{what} would take {nbytes / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free. Choose a smaller "
@@ -168,14 +180,14 @@ def check_room(nbytes: float, what: str, device: torch.device | None = None) -> 
 
 
 def render_tile() -> int:
-    """Return the side of the largest tile to encode and render at."""
+    """Return the side of the largest tile to render, in source pixels."""
     return CPU_TILE if compute_device().type == "cpu" else TILE
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, mm.OOM_EXCEPTION):
         return True
-    if hasattr(mm, "raise_non_oom"):  # newer hosts know more of them
+    if hasattr(mm, "raise_non_oom"):  # newer hosts recognise more of these errors
         try:
             mm.raise_non_oom(error)
         except Exception as other:
@@ -187,23 +199,23 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 class Tiles:
-    """The side of the tiles that pictures are worked on in: halved each time that memory does not suffice."""
+    """Side of the tiles that pictures are processed in, in source pixels; halved when memory runs out."""
 
     def __init__(self) -> None:
         self.side = TILE
 
     def run(self, work: Callable[[int], T]) -> T:
-        """work(side of the tiles).
+        """Call work(side), again with half the side after each out-of-memory error.
 
-        Errors: the host's out-of-memory error, upon which it unloads all models, with a message that says what to do.
+        Raises the host's out-of-memory error, upon which it unloads all models, where the smallest side is too large.
         """
         while True:
             try:
                 return work(self.side)
             except Exception as error:
-                if not _out_of_memory(error):
+                if not _is_out_of_memory(error):
                     raise
-            # Out here the error is gone, and with it every tensor that its frames have held.
+            # Outside of the handler the traceback is gone, and with it the tensors of its frames.
             mm.soft_empty_cache(True)
             if self.side <= SMALLEST_TILE:
                 raise mm.OOM_EXCEPTION(
@@ -216,33 +228,33 @@ class Tiles:
 # --- progress -----------------------------------------------------------------------------------------------------
 
 
-def ask() -> None:
-    """Raises what ends the node, if ComfyUI was told to stop."""
+def raise_if_interrupted() -> None:
+    """Raise ComfyUI's exception where the user has pressed Stop."""
     mm.throw_exception_if_processing_interrupted()
 
 
 class Progress:
-    """The host's progress bar over a number of pictures; every report is also where an interruption takes effect."""
+    """The host's progress bar over a number of pictures. Every report also checks for an interruption."""
 
     def __init__(self, pictures: int) -> None:
         self.bar = comfy.utils.ProgressBar(pictures * STEPS)
-        self.shown = -1
+        self.value = -1
 
     def between(self, start: float, stop: float) -> Report:
-        """The report of the work from `start` to `stop`, counted in pictures."""
+        """Return the report for the work from `start` to `stop`, in pictures."""
 
         def report(done: int, total: int) -> None:
-            ask()
+            raise_if_interrupted()
             value = int(STEPS * (start + (stop - start) * done / max(total, 1)))
-            if value != self.shown:  # one message per step of the bar is enough
-                self.shown = value
+            if value != self.value:  # at most one message per step of the bar
+                self.value = value
                 self.bar.update_absolute(value)
 
         return report
 
 
 def download_progress() -> Report:
-    """The report of a download, in bytes."""
+    """Return the report for a download, in bytes."""
     bar = comfy.utils.ProgressBar(1)
 
     def report(done: int, total: int) -> None:

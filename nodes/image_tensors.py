@@ -1,6 +1,7 @@
-"""ComfyUI's IMAGE <-> planes. Nothing else, and nothing of ComfyUI.
+"""Conversion of ComfyUI's IMAGE to the network's channels-first planes.
 
 IMAGE: float (B, H, W, C), sRGB 0..1, C = 1 (gray), 3 (RGB) or 4 (RGB and alpha). Planes: (B, C, H, W).
+Nothing in here needs ComfyUI.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-COLOURS = {1: "gray", 3: "RGB", 4: "RGB with alpha"}
+CHANNELS = (1, 3, 4)  # gray, RGB, RGB with alpha
 
 
 class Picture(NamedTuple):
-    """An IMAGE taken apart, as views: no pixel is copied."""
+    """Colour and alpha planes of an IMAGE, as views of it."""
 
     rgb: Tensor
-    """(B, 1 or 3, H, W)."""
+    """Gray or RGB (B, 1 or 3, H, W)."""
     alpha: Tensor | None
-    """(B, 1, H, W)."""
+    """Alpha (B, 1, H, W); None where the IMAGE has none."""
 
     @property
     def count(self) -> int:
-        """Pictures in the batch."""
+        """Number of pictures."""
         return self.rgb.shape[0]
 
     @property
@@ -34,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def to_planes(image: object, name: str) -> Picture:
-    """IMAGE (B, H, W, C) -> planes. Errors: ValueError that names the input and what it holds."""
+    """Split an IMAGE (B, H, W, C) into planes. Raises ValueError, naming the input, for anything else."""
     if isinstance(image, Sequence) and image and all(isinstance(item, Tensor) for item in image):
         sizes = sorted({tuple(item.shape[-3:-1]) for item in image})
         raise ValueError(
@@ -43,11 +44,11 @@ def to_planes(image: object, name: str) -> Picture:
         )
     if not isinstance(image, Tensor):
         raise ValueError(
-            f"{name}: expected an IMAGE, got {type(image).__name__}. Connect a node that gives an IMAGE."
+            f"{name}: expected an IMAGE, got {type(image).__name__}. Connect a node with an IMAGE output."
         )
-    if image.ndim != 4 or image.shape[3] not in COLOURS:
+    if image.ndim != 4 or image.shape[3] not in CHANNELS:
         raise ValueError(
-            f"{name}: expected an IMAGE of shape (pictures, height, width, channels) with {sorted(COLOURS)} channels, "
+            f"{name}: expected an IMAGE of shape (pictures, height, width, channels) with {list(CHANNELS)} channels, "
             f"got {tuple(image.shape)}."
         )
     if 0 in image.shape:
@@ -59,5 +60,5 @@ def to_planes(image: object, name: str) -> Picture:
 
 
 def to_float(planes: Tensor, device: torch.device) -> Tensor:
-    """Planes as the network takes them: float32 in 0..1, on its device; what is not a number becomes black."""
+    """Convert planes to float32 in 0..1 on `device`; NaN and -inf become 0, +inf becomes 1."""
     return planes.to(device=device, dtype=torch.float32).nan_to_num(0.0, 1.0, 0.0).clamp(0, 1)

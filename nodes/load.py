@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -9,62 +10,85 @@ from comfy_api.latest import io
 from ..scsnet import checkpoint
 from ..scsnet.checkpoint import hub
 from . import download, host
-from .compat import schema
+from .compat import make_schema
 from .types import Model, SCSNetModel
 
 BUNDLED = "bundled"
 KNOWN: tuple[str, ...] = ()
 """Published weights offered by name, "hf:owner/repo/file.safetensors@<commit>". None has been published yet."""
+_ADDRESS = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[^/?#]+/[^/?#]+)"
+    r"(?:/(?:blob|resolve|tree|raw)/(?P<revision>[^/?#]+)(?P<file>/[^?#]*)?)?/?(?:[?#].*)?"
+)
 
 
-def hub_source(hub_id: str) -> str:
-    """What the user typed, owner/repo[/file][@revision] -> the same as `scsnet.checkpoint.hub` spells it."""
-    return hub.PREFIX + hub_id.strip().removeprefix(hub.PREFIX)
+def to_hub_source(hub_id: str) -> str:
+    """Convert owner/repo[/file][@revision], or an address of a repository or file on the Hub, to a `hub` source.
 
-
-def hub_place(source: str) -> tuple[str, hub.HubFile]:
-    """A Hub source -> the folder below models/scsnet that its files live in.
-
-    Each repository and revision has its own: a file that is there is the right one, and is never fetched again.
+    Raises ValueError for anything else.
     """
-    wanted = hub.parse(source)
-    revision = "" if wanted.revision == "main" else "@" + wanted.revision.replace("/", "_")
-    return wanted.repo.replace("/", "--") + revision, wanted
+    text = hub_id.strip().removeprefix(hub.PREFIX)
+    address = _ADDRESS.fullmatch(text)
+    if address is not None:
+        revision = "@" + address["revision"] if address["revision"] else ""
+        text = (
+            address["repo"] + (address["file"] or "").rstrip("/") + revision.removesuffix("@main")
+        )
+    source = hub.PREFIX + text
+    try:
+        hub.parse(source)
+    except ValueError as error:
+        if ".safetensors files" in str(error):
+            raise
+        raise ValueError(
+            "hub_id: expected owner/repo[/file.safetensors][@revision] or an address such as "
+            f"https://huggingface.co/owner/repo, got {hub_id.strip()!r}"
+        ) from error
+    return source
 
 
-def local_path(name: str, hub_id: str) -> Path | None:
-    """The weights on this machine; None where they would have to be downloaded, or do not exist."""
+def locate_in_models(source: str) -> tuple[str, hub.HubFile]:
+    """Return the folder below models/scsnet for the files of a Hub source, and the parsed source.
+
+    Each repository and revision has its own folder: a file in it belongs to that revision and is not downloaded again.
+    """
+    file = hub.parse(source)
+    revision = "" if file.revision == "main" else "@" + file.revision.replace("/", "_")
+    return file.repo.replace("/", "--") + revision, file
+
+
+def find_local(name: str, hub_id: str) -> Path | None:
+    """Return the path of the weights on this machine; None where they must be downloaded or do not exist."""
     if hub_id.strip() or name in KNOWN:
-        place, wanted = hub_place(hub_source(hub_id) if hub_id.strip() else name)
-        return host.weights_path(f"{place}/{wanted.file}")
+        folder, file = locate_in_models(to_hub_source(hub_id) if hub_id.strip() else name)
+        return host.weights_path(f"{folder}/{file.file}")
     return checkpoint.BUNDLED if name == BUNDLED else host.weights_path(name)
 
 
-def find(name: str, hub_id: str) -> Path:
-    """The weights on this machine, downloaded if need be. Errors: ValueError, FileNotFoundError, hub.HubError."""
-    path = local_path(name, hub_id)
+def find_or_download(name: str, hub_id: str) -> Path:
+    """Return the path of the weights. Raises ValueError, FileNotFoundError and hub.HubError."""
+    path = find_local(name, hub_id)
     if hub_id.strip() or name in KNOWN:
-        source = hub_source(hub_id) if hub_id.strip() else name
-        folder = host.download_folder() / hub_place(source)[0]
-        return path or download.fetch(source, folder)
+        source = to_hub_source(hub_id) if hub_id.strip() else name
+        return path or download.fetch(source, host.download_folder() / locate_in_models(source)[0])
     if name == BUNDLED:
         return checkpoint.resolve(BUNDLED)
     if path is None:
         files = ", ".join(host.weights_files()) or "no .safetensors file"
         raise FileNotFoundError(
-            f"checkpoint {name!r} is not in {host.download_folder()} (there: {files}). Put the file there and press R "
-            f"to refresh, or choose {BUNDLED!r}."
+            f"Checkpoint not found: {name!r} in {host.download_folder()} (there: {files}). Put the file there and press "
+            f"R to refresh the list, or choose {BUNDLED!r}."
         )
     return path
 
 
 class LoadSCSNet(io.ComfyNode):
-    """Weights -> SCSNET_MODEL."""
+    """Loads the weights of a network."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """See docs/LoadSCSNet.md."""
-        return schema(
+        """Describe the node; its help page is docs/LoadSCSNet.md."""
+        return make_schema(
             node_id="LoadSCSNet",
             display_name="Load SCSNet",
             category="SCSNet",
@@ -73,7 +97,6 @@ class LoadSCSNet(io.ComfyNode):
                 "colorize model",
                 "colorization checkpoint",
                 "scsnet loader",
-                "old photo model",
             ],
             inputs=[
                 io.Combo.Input(
@@ -87,15 +110,16 @@ class LoadSCSNet(io.ComfyNode):
                     "hub_id",
                     default="",
                     optional=True,
-                    tooltip="Instead of the checkpoint: weights of the Hugging Face Hub, owner/repo[/file.safetensors]"
-                    "[@revision]. Downloaded once, into models/scsnet, when the node runs. Empty: use the checkpoint.",
+                    tooltip="Instead of the checkpoint: weights on the Hugging Face Hub, as owner/repo[/file.safetensors]"
+                    "[@revision] or as the address of the page. Downloaded once, into models/scsnet, when the node runs. "
+                    "Empty: use the checkpoint.",
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=["auto", "fp32", "fp16", "bf16"],
                     default="auto",
                     optional=True,
-                    tooltip="Numbers to compute in. auto follows ComfyUI: bf16 or fp16 on GPUs that are good at it, fp32 "
+                    tooltip="Number type to compute in. auto follows ComfyUI: bf16 or fp16 on GPUs that are good at it, fp32 "
                     "on the CPU. Colours are always converted in fp32.",
                 ),
             ],
@@ -109,11 +133,11 @@ class LoadSCSNet(io.ComfyNode):
     def fingerprint_inputs(
         cls, checkpoint: str, hub_id: str = "", dtype: str = "auto"
     ) -> list[str | float]:
-        """Load again when the file has changed, or another one is asked for."""
+        """Return what makes ComfyUI load again: the inputs, and time and size of the file."""
         try:
-            path = local_path(checkpoint, hub_id)
+            path = find_local(checkpoint, hub_id)
             stat = path.stat() if path else None
-        except (ValueError, OSError):  # the same will be said, loudly, when the node runs
+        except (ValueError, OSError):  # `execute` raises it again, where ComfyUI shows it
             stat = None
         return [
             checkpoint,
@@ -125,17 +149,17 @@ class LoadSCSNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint: str, hub_id: str = "", dtype: str = "auto") -> io.NodeOutput:
-        """Errors: messages that name the file, the reason and what to do."""
+        """Raises ValueError, FileNotFoundError and hub.HubError with a message that names the file."""
         return io.NodeOutput(load(checkpoint, hub_id, dtype))
 
 
 def load(name: str, hub_id: str, dtype: str) -> Model:
-    """The network under the host's memory management."""
-    chosen = host.network_dtype(dtype)
-    path = find(name, hub_id)
-    net = checkpoint.load(path, dtype=chosen)
+    """Load the network and put it under the host's memory management."""
+    network_dtype = host.network_dtype(dtype)
+    path = find_or_download(name, hub_id)
+    net = checkpoint.load(path, dtype=network_dtype)
     if net.config.head != "cpm":
         raise ValueError(
-            f"{path} holds the fixed x4 network of an ablation; the nodes need one for all sizes (head 'cpm')"
+            f"{path}: expected weights with head 'cpm', got head {net.config.head!r}, which has a fixed scale"
         )
-    return Model(host.patched(net), hub_id.strip() or name)
+    return Model(host.wrap_network(net), hub_id.strip() or name)

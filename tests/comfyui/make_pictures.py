@@ -175,13 +175,13 @@ def old_photo_restoration(shown: Results) -> Made:
 
 
 MAKERS: dict[str, Callable[[Results], Made]] = {
-    "scsnet_auto_x4": auto_x4,
-    "scsnet_reference": reference,
-    "scsnet_several_references": several_references,
-    "scsnet_continuous_zoom": continuous_zoom,
-    "scsnet_attention_study": attention_study,
-    "scsnet_video_batch": video_batch,
-    "scsnet_old_photo_restoration": old_photo_restoration,
+    "Colorize a photo and enlarge it 4 times": auto_x4,
+    "Colorize with the colours of another photo": reference,
+    "Colorize with several reference photos": several_references,
+    "Enlarge by any factor": continuous_zoom,
+    "See where the colours came from": attention_study,
+    "Colorize a video": video_batch,
+    "Restore an old photo at its own size": old_photo_restoration,
 }
 
 

@@ -80,9 +80,9 @@ def test_thumbnails_are_shown_in_the_dialog(page):
 )
 def test_the_help_page_opens(page, node):
     workflow = (
-        "scsnet_attention_study"
+        "See where the colours came from"
         if node in ("AttentionMapViz", "SCSColorizeReference")
-        else "scsnet_auto_x4"
+        else "Colorize a photo and enlarge it 4 times"
     )
     open_workflow(page, workflow)
     page.evaluate(
@@ -99,7 +99,7 @@ def test_the_help_page_opens(page, node):
 def test_in_chinese(browser, comfy):
     words = comfy.get("/i18n")["zh"]["nodeDefs"]["SCSColorizeAuto"]
     with opened(browser, comfy, language="zh") as tab:
-        tab.evaluate("w => app.loadGraphData(w)", read("scsnet_auto_x4"))
+        tab.evaluate("w => app.loadGraphData(w)", read("Colorize a photo and enlarge it 4 times"))
         tab.wait_for_timeout(1000)
         find = "const n = app.graph._nodes.find(n => n.type === 'SCSColorizeAuto');"
         assert tab.evaluate(f"() => {{ {find} return n.title }}") == words["display_name"]
@@ -115,7 +115,7 @@ def test_in_chinese(browser, comfy):
         if SHOTS:
             tab.wait_for_timeout(1500)
         shoot(tab, "chinese")
-        tab.evaluate("w => app.loadGraphData(w)", read("scsnet_attention_study"))
+        tab.evaluate("w => app.loadGraphData(w)", read("See where the colours came from"))
         tab.get_by_text("右键").first.wait_for(timeout=8000)
 
 
@@ -128,7 +128,7 @@ def test_two_copies_of_the_pack_do_not_stop_the_frontend(browser, archive, tmp_p
         tab.goto(server.url, wait_until="domcontentloaded")
         tab.wait_for_function(READY, timeout=60000)
         tab.wait_for_timeout(1500)
-        tab.evaluate("w => app.loadGraphData(w)", read("scsnet_attention_study"))
+        tab.evaluate("w => app.loadGraphData(w)", read("See where the colours came from"))
         tab.wait_for_timeout(1500)
         assert tab.evaluate(MISSING) == []
         assert tab.locator(".scsnet-points").count() == 1

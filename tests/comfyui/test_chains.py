@@ -59,7 +59,7 @@ def test_masks_lead_and_follow(comfy):
     p = Prompt()
     gray, near = p.image(ALPS), p.image("scsnet_lake.jpg")
     node = p.reference(p.load(TINY), gray, near)
-    heat = (p.viz((node, 2), "0.5, 0.2"), 2)
+    heat = (p.viz((node, 1), "0.5, 0.2"), 2)
     whole = p.upscale((node, 0), 1.5)
     below = p.scaled(gray, 540, 432, method="bilinear", crop="disabled")
     mixed = (
@@ -123,7 +123,7 @@ def test_48_frames_with_a_reference_each(comfy):
     halves = [(p.add("RepeatImageBatch", image=near, amount=24), 0) for near in (first, second)]
     near = (p.add("ImageBatch", image1=halves[0], image2=halves[1]), 0)
     node = p.reference(p.load(TINY), frames, near, reference_batch="one per picture")
-    results = shown(comfy, p, (node, 1))
+    results = shown(comfy, p, (node, 2))
     assert len(results) == 48
     assert all((picture == results[0]).all() for picture in results[:24])
     assert all((picture == results[24]).all() for picture in results[24:])
@@ -155,7 +155,7 @@ def test_lists_of_pictures_with_lists_of_references(comfy):
         for images, size in ((frames, 3), (references, 1))
     )
     node = p.reference(p.load(TINY), pictures_, references)
-    results = shown(comfy, p, (node, 1), (p.viz((node, 2)), 1))
+    results = shown(comfy, p, (node, 2), (p.viz((node, 1)), 1))
     assert [picture.shape for picture in results[:5]] == [(32, 40, 3)] * 5
     assert (results[0] == results[2]).all()
     assert (results[0] != results[3]).any()
@@ -171,8 +171,8 @@ def test_smallest_pictures(comfy, width, height):
         for w, h in ((width, height), (height, width))
     )
     node = p.reference(p.load(TINY), small, near)
-    viz = p.viz((node, 2), "0, 0; 1, 1", what="both")
-    same, large, figure = shown(comfy, p, (node, 1), p.upscale((node, 0), 16.0), (viz, 0))
+    viz = p.viz((node, 1), "0, 0; 1, 1", what="both")
+    same, large, figure = shown(comfy, p, (node, 2), p.upscale((node, 0), 16.0), (viz, 0))
     assert same.shape == (height, width, 3)
     assert large.shape == (16 * height, 16 * width, 3)
     assert figure.std() > 0.01
@@ -202,7 +202,7 @@ def test_the_ends_of_every_number(comfy):
     figure = (p.viz((nodes[0], 1), points, **options), 0)
     window = {"window_x": 0.99999, "window_y": 0.0, "window_width": 0.00001, "window_height": 1.0}
     results = shown(
-        comfy, p, *((node, 1) for node in nodes), figure, p.upscale(lab, 0.1), p.upscale(lab, 16.0, **window),
+        comfy, p, *((node, 2) for node in nodes), figure, p.upscale(lab, 0.1), p.upscale(lab, 16.0, **window),
         p.upscale(lab, size_by="width and height", width=7), p.upscale(lab, size_by="megapixels", megapixels=0.0001),
         p.upscale(lab, 2.0, luminance_image=alps, keep_luminance=True),
     )  # fmt: skip

@@ -47,7 +47,7 @@ def test_reference_attention_and_hand_over(comfy):
         0,
     )
     node = p.reference(model, image, references)
-    viz = p.viz((node, 2), "0.2, 0.2; 0.6, 0.8", what="both")
+    viz = p.viz((node, 1), "0.2, 0.2; 0.6, 0.8", what="both")
     mask = p.preview((p.add("MaskToImage", mask=(viz, 2)), 0))
     figure, heat, large = (
         p.preview((viz, 0)),
@@ -70,7 +70,7 @@ def test_one_reference_per_picture(comfy):
         0,
     )
     node = p.reference(p.load(TINY), two, near, reference_batch="one per picture")
-    first, second = shown(comfy, p, (node, 1))
+    first, second = shown(comfy, p, (node, 2))
     assert np.abs(first - second).max() > 0.01
 
 

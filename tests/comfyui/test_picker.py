@@ -18,7 +18,7 @@ def picker(page, comfy):
     """The attention study with its picker in view; a function from fractions to places on the screen."""
     for sample in SAMPLES.iterdir():  # other tests take them away
         shutil.copy(sample, comfy.base / "input")
-    open_workflow(page, "scsnet_attention_study")
+    open_workflow(page, "See where the colours came from")
     page.evaluate(
         f"() => {{ const n = ({PICK})(); app.canvas.centerOnNode(n); app.canvas.setDirty(true, true) }}"
     )

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from host_doubles import Host, pack
 
 
-@pytest.fixture(scope="module")
-def image_tensors(tmp_path_factory):
-    with pack(Host(str(tmp_path_factory.mktemp("models")))) as module:
-        yield __import__("sys").modules[f"{module.__name__}.nodes.image_tensors"]
+@pytest.fixture
+def image_tensors(nodes):
+    return nodes.image_tensors
 
 
 @pytest.mark.parametrize(("channels", "rgb", "alpha"), [(1, 1, None), (3, 3, None), (4, 3, 1)])

@@ -1,30 +1,18 @@
 """The estimates of nodes/memory_estimates.py against what is really alive at the worst moment."""
 
-import asyncio
-import sys
-
 import pytest
 import torch
-from host_doubles import Host, pack
 from meters import Peak
 
 FLOOR = 40 * 2**20  # a block of CPM, which small pictures do not fill
 
 
-@pytest.fixture
-def nodes(tmp_path):
-    with pack(Host(str(tmp_path))) as module:
-        asyncio.run(module.comfy_entrypoint())
-        yield sys.modules[f"{module.__name__}.nodes"]
-
-
 @pytest.mark.parametrize(
     ("size", "working_size"), [((96, 128), 128), ((300, 400), 64), ((600, 700), 64)]
 )
-def test_colorize_takes_about_what_is_estimated(nodes, size, working_size):
-    scsnet = sys.modules[nodes.__name__.replace(".nodes", ".scsnet")]
+def test_colorize_takes_about_what_is_estimated(nodes, scsnet, size, working_size):
     net = scsnet.SCSNet(scsnet.SCSNetConfig(width=16, depth=2)).eval().requires_grad_(False)
-    model = nodes.types.Model(nodes.host.patched(net), "test")
+    model = nodes.types.Model(nodes.host.wrap_network(net), "test")
     image = torch.rand(1, *size, 3)
     estimate = nodes.memory_estimates.colorize_bytes(model, size, working_size, 1)
     with torch.inference_mode(), Peak() as used:

@@ -1,6 +1,12 @@
-"""nodes/ against doubles of ComfyUI: results, sharing of work, memory, messages."""
+"""nodes/ with doubles of ComfyUI: results, shared work, memory, messages."""
 
+import asyncio
+import gc
+import json
+import re
 import sys
+import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,30 +14,13 @@ from host_doubles import Host, InterruptError, MemoryExhaustedError, pack
 
 
 @pytest.fixture
-def host(tmp_path):
-    return Host(str(tmp_path / "models"))
-
-
-@pytest.fixture
-def nodes(host):
-    """The module nodes/ and, as attributes, its files."""
-    with pack(host) as module:
-        name = f"{module.__name__}.nodes"
-        import asyncio
-
-        asyncio.run(module.comfy_entrypoint())
-        yield sys.modules[name]
-
-
-@pytest.fixture
-def model(nodes, tiny_config):
+def model(nodes, scsnet, tiny_config):
     """A loaded network, of the pack's own copy of scsnet."""
-    scsnet = sys.modules[nodes.__name__.replace(".nodes", ".scsnet")]
     torch.manual_seed(0)
     net = scsnet.SCSNet(scsnet.SCSNetConfig(**tiny_config.to_dict())).eval().requires_grad_(False)
     for block in net.texture_encoder.blocks:
         torch.nn.init.normal_(block.conv2.weight, std=0.1)
-    return nodes.types.Model(nodes.host.patched(net), "test")
+    return nodes.types.Model(nodes.host.wrap_network(net), "test")
 
 
 @pytest.fixture
@@ -43,9 +32,8 @@ def photo():
     )
 
 
-def lightness(nodes, image):
-    color = sys.modules[nodes.__name__.replace(".nodes", ".scsnet.color")]
-    return color.rgb_to_lightness(image[..., :3].movedim(3, 1))
+def lightness(scsnet, image):
+    return scsnet.color.rgb_to_lightness(image[..., :3].movedim(3, 1))
 
 
 def auto(nodes, model, image, **options):
@@ -60,35 +48,43 @@ def by_reference(nodes, model, image, reference, **options):
     return nodes.SCSColorizeReference.execute(model, image, reference, **options).args
 
 
-def test_the_ids_of_the_nodes_never_change(nodes):
-    import asyncio
-
+@pytest.fixture
+def schemas(nodes):
     listed = asyncio.run(nodes.SCSNetExtension().get_node_list())
-    assert [node.define_schema().node_id for node in listed] == [
+    return {node.define_schema().node_id: node.define_schema() for node in listed}
+
+
+def test_node_ids(schemas):
+    assert list(schemas) == [
         "LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz",
     ]  # fmt: skip
 
 
-def test_everything_is_explained(nodes):
-    import asyncio
+@pytest.mark.parametrize("node", ["SCSColorizeAuto", "SCSColorizeReference"])
+def test_bypass_hands_on_the_photo(schemas, node):
+    """A frontend connects an output of a bypassed node to the input of the same slot, if their types agree."""
+    inputs = [item.id for item in schemas[node].inputs]
+    images = [i for i, item in enumerate(schemas[node].outputs) if item.io_type == "IMAGE"]
+    assert [inputs[i] for i in images] == ["image"]
 
-    for node in asyncio.run(nodes.SCSNetExtension().get_node_list()):
-        schema = node.define_schema()
-        assert schema.description
-        assert all(item.values["tooltip"] for item in [*schema.inputs, *schema.outputs])
+
+def test_two_decimals_can_be_typed(schemas):
+    """Frontends cut what is typed to the decimals of `step`."""
+    for schema in schemas.values():
+        for item in schema.inputs:
+            if item.io_type == "FLOAT":
+                assert item.values["step"] in (0.01, 0.05), item.id
+                assert round(item.values["min"], 2) == item.values["min"], item.id
 
 
-def test_translations_cover_every_word(nodes, root):
-    import asyncio
-    import json
-
+def test_translations_cover_every_word(schemas, root):
     english, chinese = (
         json.loads((root / "locales" / name / "nodeDefs.json").read_text("utf-8"))
         for name in ("en", "zh")
     )
-    for node in asyncio.run(nodes.SCSNetExtension().get_node_list()):
-        schema = node.define_schema()
-        words = english[schema.node_id]
+    assert english.keys() == chinese.keys() == schemas.keys()
+    for node, schema in schemas.items():
+        words, translated = english[node], chinese[node]
         assert (words["display_name"], words["description"]) == (
             schema.display_name,
             schema.description,
@@ -100,28 +96,43 @@ def test_translations_cover_every_word(nodes, root):
             o.values["tooltip"] for o in schema.outputs
         ]
         for part in ("inputs", "outputs"):
-            assert chinese[schema.node_id][part].keys() == words[part].keys()
-            assert all(
-                item["name"] and item["tooltip"] for item in chinese[schema.node_id][part].values()
-            )
-    assert english.keys() == chinese.keys()
+            assert translated[part].keys() == words[part].keys()
+            assert all(item["name"] and item["tooltip"] for item in translated[part].values())
 
 
-def test_the_image_keeps_size_and_luminance(nodes, model, photo):
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_help_pages_use_the_names_that_the_nodes_show(schemas, root, language):
+    words = json.loads((root / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    for node in schemas:
+        path = root / "web" / "docs" / (f"{node}.md" if language == "en" else f"{node}/zh.md")
+        page = path.read_text("utf-8")
+        for item in [*words[node]["inputs"].values(), *words[node]["outputs"].values()]:
+            assert f"`{item['name']}`" in page, (path.name, item["name"])
+
+
+def test_the_image_keeps_size_and_luminance(nodes, scsnet, model, photo):
     lab, image = auto(nodes, model, photo)
     assert image.shape == photo.shape
     assert image.dtype == torch.float32
     assert 0 <= image.min() <= image.max() <= 1
     # The network's chroma pushes some pixels out of gamut, where clipping moves L: weaken it.
     pale = auto(nodes, model, photo, strength=0.05)[1]
-    assert (lightness(nodes, pale) - lightness(nodes, photo)).abs().max() < 0.1
+    assert (lightness(scsnet, pale) - lightness(scsnet, photo)).abs().max() < 0.1
     assert lab.size == (24, 32)
     assert lab.lab[0].shape == (1, 3, 24, 32)
 
 
-def test_strength_zero_is_gray(nodes, model, photo):
-    _, image = auto(nodes, model, photo, strength=0.0)
-    assert (image.amax(-1) - image.amin(-1)).max() < 1e-3
+def test_strength_is_applied_without_another_encoding(nodes, model, photo):
+    _, gray = auto(nodes, model, photo, strength=0.0)
+    assert (gray.amax(-1) - gray.amin(-1)).max() < 1e-3
+    lab, _ = auto(nodes, model, photo, strength=0.5)
+    weaker, _ = auto(nodes, model, photo, strength=0.1)
+    assert torch.equal(
+        upscaled(nodes, lab, scale=1.5, strength=0.2), upscaled(nodes, weaker, scale=1.5)
+    )
+    assert torch.equal(
+        upscaled(nodes, lab, scale=1.5, strength=1.0), upscaled(nodes, lab, scale=1.5)
+    )
 
 
 def test_the_input_is_not_written_to(nodes, model, photo):
@@ -196,12 +207,12 @@ def test_wrong_sizes_say_what_to_do(nodes, model, photo, options, message):
         upscaled(nodes, lab, **options)
 
 
-def test_luminance_of_the_photo_and_of_another_picture(nodes, model, photo):
+def test_luminance_of_the_photo_and_of_another_picture(nodes, scsnet, model, photo):
     lab, image = auto(nodes, model, photo, strength=0.05)
     assert torch.allclose(upscaled(nodes, lab, scale=1.0, keep_luminance=True), image, atol=1e-5)
     other = torch.full((1, 9, 9, 1), 0.5)
-    flat = lightness(nodes, upscaled(nodes, lab, scale=1.5, luminance_image=other))
-    assert (flat - lightness(nodes, other).mean()).abs().max() < 0.1
+    flat = lightness(scsnet, upscaled(nodes, lab, scale=1.5, luminance_image=other))
+    assert (flat - lightness(scsnet, other).mean()).abs().max() < 0.1
 
 
 def test_alpha_is_kept_and_resized(nodes, model, photo):
@@ -276,7 +287,7 @@ def test_one_reference_per_picture_needs_equal_numbers(nodes, model, photo):
     [
         (
             lambda n, m, p: n.SCSColorizeAuto.execute("weights.pt", p),
-            "model: expected an SCSNET_MODEL of LoadSCSNet, got str",
+            "model: expected an SCSNET_MODEL from Load SCSNet, got str",
         ),
         (
             lambda n, m, p: n.SCSColorizeAuto.execute(m, None),
@@ -288,11 +299,11 @@ def test_one_reference_per_picture_needs_equal_numbers(nodes, model, photo):
         ),
         (
             lambda n, m, p: n.SCSContinuousUpscale.execute(p),
-            "lab: expected an SCS_LAB of SCSColorizeAuto or .*got Tensor",
+            "lab: expected an SCS_LAB from .*got Tensor",
         ),
         (
             lambda n, m, p: n.AttentionMapViz.execute(m, "0.5, 0.5"),
-            "attention: expected an SCS_ATTENTION of .*got Model",
+            "attention: expected an SCS_ATTENTION from .*got Model",
         ),
         (
             lambda n, m, p: n.SCSColorizeAuto.execute(m, p, strength=-1.0),
@@ -365,8 +376,6 @@ def test_the_heat_is_where_the_network_looks(nodes, model):
     features = torch.randn(1, 32, 8, 8)
     attention = by_reference(nodes, model, torch.rand(1, 32, 32, 3), torch.rand(1, 32, 32, 3))[2]
     memory = model.patcher.model.color_branch.cross_attention.remember([features])
-    from dataclasses import replace
-
     attention = replace(attention, queries=(features,), memories=(memory,))
     mask = nodes.AttentionMapViz.execute(attention, "0.8, 0.2", level="D1").args[2][0]
     peak = mask.argmax().item()
@@ -375,8 +384,6 @@ def test_the_heat_is_where_the_network_looks(nodes, model):
 
 
 def test_points_have_one_colour_in_figures_and_in_the_browser(root):
-    import re
-
     from scsnet.attention_figures import _POINT_COLORS
 
     line = re.search(r"COLORS = \[(.*)\]", (root / "web" / "points.js").read_text())
@@ -411,13 +418,13 @@ def test_progress_goes_up_to_the_end(nodes, model, photo, host):
     assert len(host.progress) > 6  # per tile, not only per picture
 
 
-def test_an_interruption_stops_after_the_running_tile(nodes, model, host):
-    photo = torch.rand(1, 200, 400, 3)  # several tiles
+def test_an_interruption_stops_wherever_it_comes(nodes, model, photo, host):
+    auto(nodes, model, photo)  # the first call tries oneDNN's operators
     host.asked = 0
     auto(nodes, model, photo)
     whole = host.asked
-    assert whole >= 6
-    for after in range(whole):
+    assert whole > 100
+    for after in range(0, whole, whole // 7):
         host.asked, host.interrupt_after = 0, after
         with pytest.raises(InterruptError):
             auto(nodes, model, photo)
@@ -437,7 +444,7 @@ def test_less_memory_means_smaller_tiles(nodes, model, photo, host):
 
     type(net).decode_tiles = scarce
     assert torch.allclose(auto(nodes, model, photo)[1], whole, atol=1e-5)
-    assert sides == [192, 192, 128, 64]  # 512 and 256 pixels are bounded on a CPU
+    assert sides == [nodes.host.CPU_TILE, 256, 128, 64]
     assert host.emptied == 3
 
 
@@ -467,13 +474,40 @@ def test_other_errors_are_not_taken_for_memory(nodes, model, photo):
         auto(nodes, model, photo)
 
 
-def test_where_bundles_wait(nodes, host):
+def test_lab_goes_to_the_gpu_and_everything_beside_it_to_the_host(nodes, host):
     host.device = torch.device("meta")
     host.free = {"meta": 8000, "cpu": 40000}
-    place = nodes.host.place
-    assert place(1000) == (torch.device("meta"), True)
-    assert place(1001) == (torch.device("cpu"), True)
-    assert place(10001) == (torch.device("cpu"), False)
+    assert nodes.host.choose_lab_device(1000) == torch.device("meta")
+    assert nodes.host.choose_lab_device(1001) == torch.device("cpu")
+    assert nodes.host.has_room_to_spare(10000)
+    assert not nodes.host.has_room_to_spare(10001)
+
+
+def test_a_bundle_lists_its_tensors_for_the_hosts_cache(nodes, scsnet, model, photo):
+    """As ComfyUI's RAM-pressure cache counts: tensors in lists, and nothing that has a `patcher`."""
+    lab, _, attention = by_reference(nodes, model, torch.cat([photo] * 3), photo)
+    for bundle, parts in (
+        (lab, (*lab.features, *lab.lab)),
+        (
+            attention,
+            (attention.queries, attention.memories, attention.sources, attention.references),
+        ),
+    ):
+        assert isinstance(bundle, list)
+        assert all(isinstance(item, torch.Tensor) for item in bundle)
+        tensors = list(scsnet.features.list_tensors(parts))
+        assert len(tensors) > 5
+        assert sum(t.nbytes for t in bundle) == sum(t.nbytes for t in tensors)
+
+
+def test_nothing_but_the_host_keeps_a_bundle(nodes, model, photo):
+    lab, _, attention = by_reference(nodes, model, photo, photo)
+    upscaled(nodes, lab, scale=1.5)
+    nodes.AttentionMapViz.execute(attention, "0.5, 0.5")
+    tensors = [weakref.ref(t) for t in (lab.lab[0], lab.features[0].texture, attention.queries[0])]
+    del lab, attention
+    gc.collect()
+    assert [tensor() for tensor in tensors] == [None, None, None]
 
 
 def test_a_bundle_that_is_too_large_goes_without_texture(nodes, model, photo, host):
@@ -481,24 +515,18 @@ def test_a_bundle_that_is_too_large_goes_without_texture(nodes, model, photo, ho
     lab, _ = auto(nodes, model, photo)
     assert lab.features[0].texture is not None
     before = upscaled(nodes, lab, scale=1.5)
-    nodes.host.place = lambda nbytes: (torch.device("cpu"), False)
+    nodes.host.has_room_to_spare = lambda nbytes: False
     lab, _ = auto(nodes, model, photo)
     assert lab.features[0].texture is None
     assert torch.allclose(upscaled(nodes, lab, scale=1.5), before, atol=1e-4)
 
 
-def test_bundles_do_not_carry_the_references(nodes, model, photo):
-    lab, _, attention = by_reference(nodes, model, photo, photo)
-    assert lab.features[0].reference is None
-    assert [q.shape for q in attention.queries] == [(1, 32, 6, 8)]
-
-
 def test_references_travel_once_or_with_their_pictures(nodes, model, photo):
     batch, references = torch.cat([photo] * 3), torch.rand(3, 20, 28, 3)
     shared = by_reference(nodes, model, batch, references)[2]
-    assert (len(shared.queries), len(shared.memories)) == (3, 1)
+    assert [len(item) for item in (shared.queries, shared.memories)] == [3, 1]
     each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[2]
-    assert (len(each.queries), len(each.memories)) == (3, 3)
+    assert [len(item) for item in (each.queries, each.memories)] == [3, 3]
     heats = nodes.AttentionMapViz.execute(each, "0.5, 0.5").args[2]
     for i in range(3):
         own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[2]
@@ -551,23 +579,3 @@ def test_images_in_the_hosts_own_type(nodes, model, photo):
     lab, image = auto(nodes, model, photo)
     assert image.dtype == torch.float16
     assert upscaled(nodes, lab, scale=1.5).dtype == torch.float16
-
-
-def test_strength_of_the_upscaler(nodes, model, photo):
-    """It multiplies that of the colorizer, and 0 is gray."""
-    lab = auto(nodes, model, photo)[0]
-    twice = auto(nodes, model, photo, strength=2.0)[0]
-    upscale = nodes.SCSContinuousUpscale.execute
-    (plain,) = upscale(twice, scale=1.5).args
-    (later,) = upscale(lab, scale=1.5, strength=2.0).args
-    assert torch.equal(plain, later)
-    (gray,) = upscale(lab, scale=1.5, strength=0.0).args
-    assert torch.allclose(gray[..., 0], gray[..., 2], atol=2e-3)
-
-
-def test_a_bypassed_node_hands_on_the_photo(nodes):
-    """The frontend gives an output the input of its own slot if the types agree."""
-    for node in (nodes.SCSColorizeAuto, nodes.SCSColorizeReference):
-        schema = node.define_schema()
-        inputs, outputs = [i.id for i in schema.inputs], [o.id for o in schema.outputs]
-        assert inputs.index("image") == outputs.index("colorized")

@@ -77,7 +77,7 @@ def test_the_archive_holds_what_a_user_needs():
     needed = {
         "scsnet/weights/scsnet.safetensors", "web/scsnet.js", "web/docs/LoadSCSNet.md", "web/docs/LoadSCSNet/zh.md",
         "web/docs/pictures/auto.jpg", "web/samples/scsnet_alps.jpg", "locales/zh/nodeDefs.json",
-        "example_workflows/scsnet_auto_x4.json", "example_workflows/scsnet_auto_x4.jpg",
+        "example_workflows/Colorize a photo and enlarge it 4 times.json", "example_workflows/Colorize a photo and enlarge it 4 times.jpg",
     }  # fmt: skip
     assert needed <= set(names)
     kinds = {"py", "js", "json", "md", "jpg", "png", "mp4", "toml", "txt", "safetensors"}
