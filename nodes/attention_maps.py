@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..scsnet import SCSNet
-from ..scsnet.attention import LEVELS, Memory
+from ..scsnet.attention import LEVELS, KeysValues
 from ..scsnet.attention_figures import Heat, draw_attention, draw_valves, stack_figures
 from ..scsnet.resample import STRIDE, resample_bicubic
 from . import host
@@ -47,7 +47,7 @@ def parse_level(net: SCSNet, level: str) -> list[int]:
 
 
 def compute_maps(
-    net: SCSNet, source: Tensor, memories: Sequence[Memory], shape: tuple[int, int], reference_shape: tuple[int, int],
+    net: SCSNet, source: Tensor, memories: Sequence[KeysValues], shape: tuple[int, int], reference_shape: tuple[int, int],
     points: list[tuple[float, float]], levels: list[int], what: str,
 ) -> list[Maps]:  # fmt: skip
     """Compute attention and valves of each picture of a chunk.

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..scsnet import Features
-from ..scsnet.attention import Memory
+from ..scsnet.attention import KeysValues
 from ..scsnet.features import move_features
 from ..scsnet.resample import compute_working_shape, resize_to_working_size
 from . import host
@@ -162,13 +162,13 @@ class SCSColorizeReference(io.ComfyNode):
                 f"pictures. Change their number, or choose {ALL!r}."
             )
         queries: list[Tensor] = []
-        memories: list[tuple[Memory, ...]] = []
+        memories: list[tuple[KeysValues, ...]] = []
 
         def keep(features: Features) -> None:
             assert features.reference is not None
             queries.append(features.source.to(host.image_device()))
             if one_each or not memories:
-                memories.append(move_features(features.reference.memories, host.image_device()))
+                memories.append(move_features(features.reference.keys_values, host.image_device()))
 
         lab, colored = colorize(
             network, picture, references, one_per_picture=one_each, working_size=working_size or None, strength=strength,

@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..scsnet import Features, SCSNetConfig
-from ..scsnet.attention import Memory
+from ..scsnet.attention import KeysValues
 from ..scsnet.features import list_tensors
 
 SCSNetModel = io.Custom("SCSNET_MODEL")
@@ -90,7 +90,7 @@ class Attention(Bundle):
     model: Model
     queries: tuple[Tensor, ...]
     """F_s of the pictures (b, 4 width, h/4, w/4), in chunks of a few."""
-    memories: tuple[tuple[Memory, ...], ...]
+    memories: tuple[tuple[KeysValues, ...], ...]
     """Keys and values of the references: one item where they serve every picture, else one per chunk."""
     shape: tuple[int, int]
     """Height and width of the pictures at the working size."""

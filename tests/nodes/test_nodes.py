@@ -375,7 +375,7 @@ def test_the_heat_is_where_the_network_looks(nodes, model):
     torch.manual_seed(3)
     features = torch.randn(1, 32, 8, 8)
     attention = by_reference(nodes, model, torch.rand(1, 32, 32, 3), torch.rand(1, 32, 32, 3))[2]
-    memory = model.patcher.model.color_branch.cross_attention.remember([features])
+    memory = model.patcher.model.color_branch.cross_attention.compute_keys_values([features])
     attention = replace(attention, queries=(features,), memories=(memory,))
     mask = nodes.AttentionMapViz.execute(attention, "0.8, 0.2", level="D1").args[2][0]
     peak = mask.argmax().item()

@@ -33,7 +33,7 @@ def test_modules_equal_the_formulas(kind, config, size):
     module = build(kind, config)
     source = features(2, CHANNELS, *size)
     references = [features(2, CHANNELS, 6, 9), features(1, CHANNELS, 3, 4)]
-    got = module(source, module.remember(references))
+    got = module(source, module.compute_keys_values(references))
     double = build(kind, config).double()
     expanded = [r.double().expand(2, -1, -1, -1) for r in references]
     close(got, oracle.pvcattn(double, source.double(), expanded, config))
@@ -44,18 +44,18 @@ def test_several_references_share_one_softmax():
     level = build(PVCAttn, SCSNetConfig()).levels[0]
     level.pre_reference = torch.nn.Identity()  # a 3x3 convolution would see the cut
     reference, source = features(1, CHANNELS, 8, 6), features(1, CHANNELS, 5, 5)
-    whole = level(source, level.remember([reference]))
-    halves = level(source, level.remember([reference[:, :, :4], reference[:, :, 4:]]))
+    whole = level(source, level.compute_keys_values([reference]))
+    halves = level(source, level.compute_keys_values([reference[:, :, :4], reference[:, :, 4:]]))
     assert torch.allclose(whole, halves, atol=1e-5)
 
 
 def test_shared_reference_equals_one_per_picture():
     module = build(PVCAttn, SCSNetConfig())
     source, reference = features(3, CHANNELS, 6, 6), features(1, CHANNELS, 6, 6)
-    shared = module(source, module.remember([reference]))
-    each = module(source, module.remember([reference.expand(3, -1, -1, -1)]))
+    shared = module(source, module.compute_keys_values([reference]))
+    each = module(source, module.compute_keys_values([reference.expand(3, -1, -1, -1)]))
     assert torch.allclose(shared, each, atol=1e-5)
-    alone = torch.cat([module(s[None], module.remember([reference])) for s in source])
+    alone = torch.cat([module(s[None], module.compute_keys_values([reference])) for s in source])
     assert torch.allclose(shared, alone, atol=1e-5)
 
 
@@ -64,11 +64,11 @@ def test_training_attends_alike_and_gets_the_same_gradients():
     module = build(PVCAttn, SCSNetConfig()).levels[0].requires_grad_(True)
     source, reference = features(2, CHANNELS, 5, 6), features(2, CHANNELS, 4, 7)
     made = []
-    for limit in (scsnet.attention.WRITTEN_OUT, 0):
+    for limit in (scsnet.attention.MATRIX_ENTRIES, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scsnet.attention, "WRITTEN_OUT", limit)
+            patch.setattr(scsnet.attention, "MATRIX_ENTRIES", limit)
             module.zero_grad()
-            result = module(source, module.remember([reference]))
+            result = module(source, module.compute_keys_values([reference]))
             result.square().sum().backward()
             made.append([result.detach(), *(p.grad for p in module.parameters())])
     for written, fused in zip(*made, strict=True):
@@ -78,8 +78,8 @@ def test_training_attends_alike_and_gets_the_same_gradients():
 def test_attend_never_writes_the_matrix_out():
     """16,384 queries and keys would need 1 GiB as a float32 matrix."""
     module = build(BCAttn, SCSNetConfig()).levels[0]
-    memory = module.remember([features(1, CHANNELS, 8, 2048)])
-    queries = module.queries(features(1, CHANNELS, 8, 2048))
+    memory = module.compute_keys_values([features(1, CHANNELS, 8, 2048)])
+    queries = module.compute_queries(features(1, CHANNELS, 8, 2048))
     with torch.profiler.profile(profile_memory=True) as profile:
         attend(queries, memory, 30.0)
     # Kineto's key names differ between versions; the largest single allocation is what counts.
@@ -102,9 +102,9 @@ def test_rows_are_rows_of_the_matrix_and_sum_to_one(tiny_net):
         total = sum(r.sum((2, 3)) for r in rows)
         assert torch.allclose(total, torch.ones(1, 3), atol=1e-5)
         attn = tiny_net.color_branch.level(level)
-        memory = reference.memories[level]
+        memory = reference.keys_values[level]
         pooled = pool(encoded.source, factor)
-        q = attn.queries(pooled)
+        q = attn.compute_queries(pooled)
         matrix = torch.softmax(attn.scale * q @ memory.key.mT, -1)
         side = pooled.shape[2]
         wanted = torch.stack([matrix[0, 0], matrix[0, side // 2 * side + side - 1], matrix[0, -1]])
@@ -125,16 +125,18 @@ def test_valves_open_and_close_the_flow(tiny_net):
     attn.valve.bias.copy_(torch.tensor([40.0, -40.0]))
     attn.valve.weight.zero_()
     source = torch.randn(1, 32, 4, 4)
-    assert torch.allclose(attn(source, attn.remember([torch.randn(1, 32, 4, 4)])), source)
+    assert torch.allclose(
+        attn(source, attn.compute_keys_values([torch.randn(1, 32, 4, 4)])), source
+    )
 
 
-def test_wrong_questions_get_clear_answers(tiny_net):
+def test_wrong_arguments_are_named(tiny_net):
     plain = tiny_net.encode(torch.rand(1, 1, 16, 16))
-    with pytest.raises(ValueError, match="without a reference"):
+    with pytest.raises(ValueError, match="got features without"):
         tiny_net.attention(plain, [(0.5, 0.5)])
     reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
     encoded = tiny_net.encode(torch.rand(1, 1, 16, 16), reference)
-    with pytest.raises(ValueError, match=r"inside the picture.*\(1.5, 0.5\)"):
+    with pytest.raises(ValueError, match=r"0\.\.1.*\(1.5, 0.5\)"):
         tiny_net.attention(encoded, [(1.5, 0.5)])
     with pytest.raises(ValueError, match="at least one point"):
         tiny_net.attention(encoded, [])
@@ -147,7 +149,7 @@ def test_without_attention_references_are_averaged():
     assert isinstance(net.color_branch.cross_attention, AddedReference)
     a, b = features(1, 32, 4, 4), features(1, 32, 8, 8)
     module, source = net.color_branch.cross_attention, features(2, 32, 4, 4)
-    joined = module(source, module.remember([a, b]))
+    joined = module(source, module.compute_keys_values([a, b]))
     small = torch.nn.functional.interpolate(b, (4, 4), mode="bilinear")
     assert torch.allclose(joined, source + (a + small) / 2, atol=1e-6)
     encoded = net.encode(torch.rand(1, 1, 8, 8), net.encode_reference([torch.rand(1, 3, 8, 8)]))

@@ -55,7 +55,7 @@ class TrainingModel(nn.Module):
                 encoded = branch.encode_reference(reference)
                 if mode.supervised:
                     loss = loss + self.supervision.loss("reference", encoded, reference[:, 1:])
-                memories = branch.cross_attention.remember([encoded])
+                memories = branch.cross_attention.compute_keys_values([encoded])
             aggregated = branch.aggregate(source, memories)
             extracted = branch.extractor.convolve(aggregated)
             attended = branch.extractor.attend(extracted)
