@@ -122,8 +122,15 @@ def main() -> None:
     print(f"{where}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}\n\n{HEAD}")
     with torch.inference_mode():
         for name in options.dtypes:
-            asked = (options.side, options.scale, options.batch, DTYPES[name], device, options.runs)
-            for line in reached(*asked):
+            arguments = (
+                options.side,
+                options.scale,
+                options.batch,
+                DTYPES[name],
+                device,
+                options.runs,
+            )
+            for line in reached(*arguments):
                 print(line, flush=True)
 
 
