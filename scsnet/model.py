@@ -152,7 +152,8 @@ class SCSNet(nn.Module):
         if features.texture is not None and device.type == "cpu":
             tile = min(tile, TILE_KEPT)
         if block is None:
-            block = self.head.block_size(features.color)
+            magnification = max(size[0] / source_height, size[1] / source_width)
+            block = self.head.block_size(features.color, magnification)
         # Output pixels whose source pixels fill about one tile; blocks divide it evenly.
         step = (
             max(1, int(tile * size[0] / source_height)),

@@ -23,6 +23,7 @@ from .tiling import Window, validate_window
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000
+_RANGE = (-0.5, 1.5)  # resampling overshoots 0..1; 0..255 and -1..1 are refused
 _BAND = 2**22  # pixels converted to luminance at a time
 _CELLS = 512  # side of what is mapped at a time where a picture shrinks
 
@@ -70,17 +71,29 @@ def output_size(
     return size
 
 
-def checked_picture(rgb: Tensor, name: str) -> Tensor:
-    """`rgb` itself; ValueError where it is no picture (B, 1 or 3, H, W)."""
-    if rgb.ndim != 4 or rgb.shape[1] not in (1, 3) or 0 in rgb.shape:
-        raise ValueError(f"expected {name} (B, 1 or 3, H, W), got shape {tuple(rgb.shape)}")
-    return rgb
+def validate_picture(rgb: Tensor, name: str, channels: tuple[int, ...] = (1, 3)) -> None:
+    """Raise ValueError unless `rgb` is a float picture (B, C, H, W) with C in `channels` and values about 0..1.
+
+    Values are read only in host memory: on a GPU that would stall the work queued before.
+    """
+    if rgb.ndim != 4 or rgb.shape[1] not in channels or 0 in rgb.shape:
+        expected = " or ".join(str(c) for c in channels)
+        raise ValueError(f"expected {name} (B, {expected}, H, W), got shape {tuple(rgb.shape)}")
+    if not rgb.is_floating_point():
+        raise ValueError(
+            f"expected {name} of floats in 0..1, got {rgb.dtype}: divide by its maximum"
+        )
+    if rgb.device.type == "cpu":
+        low, high = (value.item() for value in torch.aminmax(rgb))
+        if not (_RANGE[0] <= low and high <= _RANGE[1]):  # also false for NaN
+            raise ValueError(f"expected {name} with values in 0..1, got {low:g} to {high:g}")
 
 
 def extract_luminance(net: SCSNet, rgb: Tensor) -> Tensor:
     """Picture -> L (B, 1, H, W), normalised, float32, on the network's device; row by row."""
     device = net.initial.weight.device
-    batch, _, height, width = checked_picture(rgb, "a picture").shape
+    validate_picture(rgb, "a picture")
+    batch, _, height, width = rgb.shape
     whole = torch.empty(batch, 1, height, width, device=device)
     step = max(1, _BAND // (batch * width))
     for top in range(0, height, step):
@@ -98,8 +111,7 @@ def encode_references(
     bound = net.config.working_size if working_size is None else working_size
     planes = []
     for rgb in references:
-        if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape:
-            raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(rgb.shape)}")
+        validate_picture(rgb, "a reference", (3,))
         small = resize_to_working_size(rgb.to(device, torch.float32), bound).clamp(0, 1)
         planes.append(normalize_lab(rgb_to_lab(small), net.config))
     return net.encode_reference(planes, bound)

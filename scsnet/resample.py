@@ -175,10 +175,11 @@ def resample_bicubic(
 
 
 def compute_working_shape(height: int, width: int, working_size: int) -> tuple[int, int]:
-    """Return the height and width at which the colour branch sees a picture: at most working_size² pixels.
+    """Return the height and width at which the colour branch sees a picture: about working_size² pixels.
 
     A picture that fits keeps its size, as in the paper. A larger one is reduced to multiples of 4, keeping its aspect
-    ratio unless a side would fall below 4.
+    ratio; rounding may exceed the bound by 1/8. Where it would by more, as for pictures a few pixels wide, the long
+    side is shortened instead.
     """
     if working_size < STRIDE:
         raise ValueError(f"working size must be at least {STRIDE} pixels, got {working_size}")
@@ -187,10 +188,8 @@ def compute_working_shape(height: int, width: int, working_size: int) -> tuple[i
         return height, width
     scale = working_size / sqrt(height * width)
     rows, columns = (max(STRIDE, floor(n * scale / STRIDE + 0.5) * STRIDE) for n in (height, width))
-    if (
-        min(rows, columns) == STRIDE
-    ):  # the short side was rounded up: bound the long one by the area
-        longest = max(STRIDE, area // STRIDE // STRIDE * STRIDE)
+    if 8 * rows * columns > 9 * area:
+        longest = max(STRIDE, area // min(rows, columns) // STRIDE * STRIDE)
         rows, columns = min(rows, longest), min(columns, longest)
     return rows, columns
 

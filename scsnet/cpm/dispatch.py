@@ -1,12 +1,14 @@
 """Decide whether CPM runs as one Triton kernel, and with which block sizes.
 
-The kernel is experimental and has not been run on a GPU: it is used only after `enable_triton()`, where Triton is
-installed and compiles, for bfloat16 and float16. Otherwise `CPM.map` uses PyTorch's operators.
+The kernel is experimental and has not been run on a GPU: it is used only with the environment variable SCSNET_TRITON=1
+or after `enable_triton()`, where Triton is installed and compiles, for bfloat16 and float16. Otherwise `CPM.map` uses
+PyTorch's operators.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from functools import cache
 from typing import TYPE_CHECKING
@@ -23,8 +25,7 @@ FORMATS = (torch.bfloat16, torch.float16)
 WIDTHS = (16, 32, 64, 128, 256)  # channels: powers of two, and what fits into registers
 CAPABILITY = (8, 0)  # below, Triton multiplies without tensor cores
 
-
-_enabled = False
+_enabled = os.environ.get("SCSNET_TRITON") == "1"
 
 
 def enable_triton(enabled: bool = True) -> None:
@@ -86,7 +87,7 @@ def _compile_and_time(device: torch.device, dtype: torch.dtype, channels: int) -
 def _warn(error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     warnings.warn(
-        f"Triton is installed but does not work here ({reason}); decoding takes the slower way",
+        f"Triton is installed but does not work here ({reason}); using PyTorch's operators",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -26,8 +26,13 @@ from .parameters import Parameters
 BLOCK = (64, 256)  # output pixels mapped at a time: 8 MiB of hidden features in bfloat16
 FUSED_BLOCK = (1024, 1024)  # the same for the Triton kernel, which keeps no hidden features
 FLOAT32_BEYOND = 64
-"""Magnification from which CPM is computed in float32: the weights of neighbouring output pixels differ by less than
-bfloat16 resolves."""
+"""Magnification beyond which CPM is computed in float32: there, neighbouring output pixels differ by less than
+bfloat16 resolves, in interpolation weights, hidden features and planes."""
+
+
+def needs_float32(dtype: torch.dtype, magnification: float) -> bool:
+    """Return whether features of `dtype` are converted to float32 before they are mapped."""
+    return dtype != torch.float32 and magnification > FLOAT32_BEYOND
 
 
 class CPM(nn.Module):
@@ -51,8 +56,10 @@ class CPM(nn.Module):
         first, *layers = (cast(nn.Linear, layer) for layer in self.linears)
         return Parameters(first.weight[:, -2:], layers)
 
-    def block_size(self, features: Tensor) -> tuple[int, int]:
+    def block_size(self, features: Tensor, magnification: float) -> tuple[int, int]:
         """Return the height and width of the blocks of output pixels to map at a time."""
+        if needs_float32(features.dtype, magnification):
+            return BLOCK
         plan = dispatch.choose_plan(self.parameters_of_map, features)
         return BLOCK if plan is None else FUSED_BLOCK
 
@@ -74,7 +81,7 @@ class CPM(nn.Module):
     def map(self, hidden: Tensor, rows: Axis, columns: Axis) -> Tensor:
         """Map the grid rows x columns of `hidden` (B, H, W, 256) to planes (B, n, m, 3), float32."""
         parameters = self.parameters_of_map
-        if hidden.dtype != torch.float32 and rows.magnification > FLOAT32_BEYOND:
+        if needs_float32(hidden.dtype, max(rows.magnification, columns.magnification)):
             layers = [copy.deepcopy(layer).float() for layer in parameters.layers]
             parameters = Parameters(parameters.coordinates.float(), layers)
             hidden = hidden.float()
