@@ -24,6 +24,7 @@ import torch
 
 from benchmarks import operations
 from scsnet import SCSNet
+from scsnet.cpm import enable_triton
 from scsnet.device import DTYPES, choose_device
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the product that is timed
@@ -116,7 +117,9 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["bfloat16", "float32"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--triton", action="store_true", help="use the Triton kernel of CPM")
     options = parser.parse_args()
+    enable_triton(options.triton)
     device = choose_device(options.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{where}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}\n\n{HEAD}")

@@ -32,7 +32,7 @@ def vcattn(level: VCAttn, source: Tensor, references: Sequence[Tensor]) -> Tenso
         query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
     matrix = torch.softmax(level.scale * query.mT @ key, dim=-1)  # (B, h w, N)
     aggregated = (value @ matrix.mT).view_as(pooled)
-    v1, v2 = level.valve_maps(pooled, aggregated)
+    v1, v2 = level.compute_valves(pooled, aggregated)
     return v1 * pooled + v2 * aggregated
 
 

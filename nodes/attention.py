@@ -135,12 +135,12 @@ def draw_batch(
     progress = host.Progress(count)
     with host.use_network(bundle.model, MEMORY) as net:
         levels = parse_level(net, level)
-        memories = move_features(bundle.memories[0], device)
+        keys_values = move_features(bundle.keys_values[0], device)
         for number, queries in enumerate(bundle.queries):
-            if number and len(bundle.memories) > 1:
-                memories = move_features(bundle.memories[number], device)
+            if number and len(bundle.keys_values) > 1:
+                keys_values = move_features(bundle.keys_values[number], device)
             for maps in compute_maps(
-                net, queries.to(device), memories, bundle.shape, bundle.reference_shape, points, levels, what
+                net, queries.to(device), keys_values, bundle.shape, bundle.reference_shape, points, levels, what
             ):  # fmt: skip
                 source = bundle.sources[b]
                 references = [r[b if r.shape[0] > 1 else 0] for r in bundle.references]

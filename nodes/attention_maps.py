@@ -47,20 +47,20 @@ def parse_level(net: SCSNet, level: str) -> list[int]:
 
 
 def compute_maps(
-    net: SCSNet, source: Tensor, memories: Sequence[KeysValues], shape: tuple[int, int], reference_shape: tuple[int, int],
+    net: SCSNet, source: Tensor, keys_values: Sequence[KeysValues], shape: tuple[int, int], reference_shape: tuple[int, int],
     points: list[tuple[float, float]], levels: list[int], what: str,
 ) -> list[Maps]:  # fmt: skip
     """Compute attention and valves of each picture of a chunk.
 
     source: F_s (b, 4 width, h/4, w/4) of pictures of `shape` at the working size.
-    memories: keys and values of references of `reference_shape` at the working size, per level.
+    keys_values: keys and values of references of `reference_shape` at the working size, per level.
     """
     branch = net.color_branch
     result = [Maps([], []) for _ in range(source.shape[0])]
     for level in levels:
         cell = STRIDE * LEVELS[level]
         if what != VALVES:
-            weights = branch.attention(source, memories, points, shape, level)
+            weights = branch.attention(source, keys_values, points, shape, level)
             rows = [r.cpu().numpy() for r in weights]  # per reference (b, P, h, w)
             for b, maps in enumerate(result):
                 maps.attention.append(
@@ -70,7 +70,7 @@ def compute_maps(
                     ]
                 )
         if what != ATTENTION:
-            valves = branch.valves(source, memories, level)
+            valves = branch.valves(source, keys_values, level)
             v1, v2 = (v.float().cpu().numpy() for v in valves)  # (b, 1, h, w)
             for b, maps in enumerate(result):
                 maps.valves.append((_heat(v1[b, 0], shape, cell), _heat(v2[b, 0], shape, cell)))

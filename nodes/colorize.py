@@ -162,13 +162,15 @@ class SCSColorizeReference(io.ComfyNode):
                 f"pictures. Change their number, or choose {ALL!r}."
             )
         queries: list[Tensor] = []
-        memories: list[tuple[KeysValues, ...]] = []
+        keys_values: list[tuple[KeysValues, ...]] = []
 
         def keep(features: Features) -> None:
             assert features.reference is not None
             queries.append(features.source.to(host.image_device()))
-            if one_each or not memories:
-                memories.append(move_features(features.reference.keys_values, host.image_device()))
+            if one_each or not keys_values:
+                keys_values.append(
+                    move_features(features.reference.keys_values, host.image_device())
+                )
 
         lab, colored = colorize(
             network, picture, references, one_per_picture=one_each, working_size=working_size or None, strength=strength,
@@ -177,7 +179,7 @@ class SCSColorizeReference(io.ComfyNode):
         bound = working_size or network.config.working_size
         thumbnails = make_thumbnails(references)
         attention = Attention(
-            network, tuple(queries), tuple(memories), compute_working_shape(*picture.size, bound), make_thumbnails(picture),
+            network, tuple(queries), tuple(keys_values), compute_working_shape(*picture.size, bound), make_thumbnails(picture),
             (thumbnails,) if one_each else tuple(thumbnails.split(1)), compute_working_shape(*references.size, bound),
         )  # fmt: skip
         return io.NodeOutput(lab, colored, attention)

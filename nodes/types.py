@@ -85,12 +85,12 @@ class Lab(Bundle):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Attention(Bundle):
-    """Queries and memories of a colorization by reference: an SCS_ATTENTION."""
+    """Queries and keys_values of a colorization by reference: an SCS_ATTENTION."""
 
     model: Model
     queries: tuple[Tensor, ...]
     """F_s of the pictures (b, 4 width, h/4, w/4), in chunks of a few."""
-    memories: tuple[tuple[KeysValues, ...], ...]
+    keys_values: tuple[tuple[KeysValues, ...], ...]
     """Keys and values of the references: one item where they serve every picture, else one per chunk."""
     shape: tuple[int, int]
     """Height and width of the pictures at the working size."""

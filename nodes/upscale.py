@@ -123,8 +123,8 @@ class SCSContinuousUpscale(io.ComfyNode):
                 ),
                 _fraction("window_x", 0.0, window.format("width: the left border")),
                 _fraction("window_y", 0.0, window.format("height: the upper border")),
-                _fraction("window_width", 1.0, window.format("width"), 0.01),
-                _fraction("window_height", 1.0, window.format("height"), 0.01),
+                _fraction("window_width", 1.0, window.format("width"), 0.001),
+                _fraction("window_height", 1.0, window.format("height"), 0.001),
                 io.Image.Input(
                     "luminance_image", optional=True,
                     tooltip="Use the luminance of this picture instead, for example of a restored or enlarged copy. It "
@@ -165,7 +165,7 @@ def _fraction(name: str, default: float, tooltip: str, smallest: float = 0.0) ->
         default=default,
         min=smallest,
         max=1.0,
-        step=0.01,
+        step=0.001,
         round=0.00001,
         optional=True,
         tooltip=tooltip,

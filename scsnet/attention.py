@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .layers import conv3x3, upsample
 
 LEVELS = (1, 2, 4)
-MATRIX_ENTRIES = (
+MAX_MATRIX = (
     2**24
 )  # of a batch; up to this size training on a CPU materialises the attention matrix
 
@@ -61,7 +61,7 @@ def attend(query: Tensor, kv: KeysValues, scale: float) -> Tensor:
     heads = kv.value.shape[-1] // query.shape[-1]
     batch = query.shape[0]
     entries = batch * query.shape[1] * kv.key.shape[1]
-    if query.requires_grad and query.device.type == "cpu" and entries <= MATRIX_ENTRIES:
+    if query.requires_grad and query.device.type == "cpu" and entries <= MAX_MATRIX:
         matrix = torch.softmax(scale * (query @ kv.key.mT), dim=-1)
         return matrix.to(kv.value.dtype) @ kv.value
     # The fused kernels expect values as narrow as queries, contiguous along channels: the values are split into C / D
@@ -113,7 +113,7 @@ class VCAttn(nn.Module):
         out = attend(self.compute_queries(pooled), kv, self.scale)
         return rearrange(out, "b (h w) c -> b c h w", h=pooled.shape[2])
 
-    def valve_maps(self, pooled: Tensor, aggregated: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_valves(self, pooled: Tensor, aggregated: Tensor) -> tuple[Tensor, Tensor]:
         """Return V1 and V2, each (B, 1, h, w) in 0..1: the gates of F_s and of F_r->s."""
         if self.valve is None:
             raise ValueError(
@@ -122,7 +122,7 @@ class VCAttn(nn.Module):
         v1, v2 = torch.sigmoid(self.valve(torch.cat([pooled, aggregated], dim=1))).chunk(2, dim=1)
         return v1, v2
 
-    def rows(self, pooled: Tensor, kv: KeysValues, positions: Tensor) -> Tensor:
+    def compute_rows(self, pooled: Tensor, kv: KeysValues, positions: Tensor) -> Tensor:
         """Return rows of CMat, float32 (B, P, N), at positions (P,) of h x w in row-major order."""
         query = self.compute_queries(pooled)[:, positions].float()
         return torch.softmax(self.scale * query @ kv.key.float().mT, dim=-1)
@@ -133,7 +133,7 @@ class VCAttn(nn.Module):
         aggregated = self.aggregate(pooled, kv)
         if self.valve is None:
             return pooled + aggregated
-        v1, v2 = self.valve_maps(pooled, aggregated)
+        v1, v2 = self.compute_valves(pooled, aggregated)
         return v1 * pooled + v2 * aggregated
 
 

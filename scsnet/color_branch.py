@@ -152,7 +152,7 @@ class ColorBranch(nn.Module):
         index = torch.tensor(positions, device=source.device)
         kv = keys_values[level]
         areas = [h * w for h, w in kv.grids]
-        flat = torch.split(attn.rows(pooled, kv, index), areas, dim=-1)
+        flat = torch.split(attn.compute_rows(pooled, kv, index), areas, dim=-1)
         # (B, P, h w) -> (B, P, h, w)
         return tuple(f.reshape(*f.shape[:2], *g) for f, g in zip(flat, kv.grids, strict=True))
 
@@ -162,7 +162,7 @@ class ColorBranch(nn.Module):
         """Return V1 and V2 of a level, each (B, 1, h, w) in 0..1."""
         attn = self.level(level)
         pooled = pool(source, attn.factor)
-        return attn.valve_maps(pooled, attn.aggregate(pooled, keys_values[level]))
+        return attn.compute_valves(pooled, attn.aggregate(pooled, keys_values[level]))
 
     def forward(self, source: Tensor, keys_values: Sequence[KeysValues] | None) -> Tensor:
         """Return F_color (B, 64, H, W) of F_s (B, 256, H/4, W/4) and the references' keys and values."""

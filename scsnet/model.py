@@ -150,9 +150,9 @@ class SCSNet(nn.Module):
         `tile` is the side of a tile in source pixels; `block` the height and width in output pixels that CPM maps at a
         time (default: what the head prefers).
         """
-        target = validate_window(size, window)
+        requested = validate_window(size, window)
         if isinstance(self.head, PixelShuffle):
-            yield target, self._shuffle_pixels(features, size, target)
+            yield requested, self._shuffle_pixels(features, size, requested)
             return
         source_height, source_width = features.size
         align, device = self.config.cpm_align, features.color.device
@@ -166,7 +166,7 @@ class SCSNet(nn.Module):
             max(1, int(tile * size[0] / source_height)),
             max(1, int(tile * size[1] / source_width)),
         )
-        plan = [(outer, list(outer.blocks(*block))) for outer in target.blocks(*step)]
+        plan = [(outer, list(outer.blocks(*block))) for outer in requested.blocks(*step)]
         done, total = 0, sum(len(blocks) for _, blocks in plan)
         for outer, blocks in plan:
             rows = build_axis(source_height, size[0], outer.top, outer.bottom, align, device)
@@ -204,7 +204,9 @@ class SCSNet(nn.Module):
             lab[:, :1] += resample(features.luminance, rows.taps, columns.taps)
         return lab
 
-    def _shuffle_pixels(self, features: Features, size: tuple[int, int], target: Window) -> Tensor:
+    def _shuffle_pixels(
+        self, features: Features, size: tuple[int, int], requested: Window
+    ) -> Tensor:
         height, width = features.size
         if size != (FACTOR * height, FACTOR * width):
             expected = f"{FACTOR * height} x {FACTOR * width}"
@@ -217,7 +219,7 @@ class SCSNet(nn.Module):
             lab = lab + torch.cat(
                 [resample(features.luminance, rows, columns), torch.zeros_like(lab[:, 1:])], dim=1
             )
-        return lab[..., target.top : target.bottom, target.left : target.right]
+        return lab[..., requested.top : requested.bottom, requested.left : requested.right]
 
     def decode(
         self,
@@ -232,18 +234,21 @@ class SCSNet(nn.Module):
         `window` is (top, left, height, width) in output pixels; its cost does not depend on the rest of the grid.
         Raises ValueError for a window outside the grid.
         """
-        target = validate_window(size, window)
+        requested = validate_window(size, window)
         needs_gradients = features.color.requires_grad or next(self.head.parameters()).requires_grad
         if torch.is_grad_enabled() and needs_gradients:
-            at_once = (target.height, target.width)  # the backward pass needs all of it in memory
+            at_once = (
+                requested.height,
+                requested.width,
+            )  # the backward pass needs all of it in memory
             return join_blocks(
-                self.decode_tiles(features, size, target, block=at_once, progress=progress)
+                self.decode_tiles(features, size, requested, block=at_once, progress=progress)
             )
-        tiles = self.decode_tiles(features, size, target, progress=progress)
-        shape = (features.luminance.shape[0], 3, target.height, target.width)
+        tiles = self.decode_tiles(features, size, requested, progress=progress)
+        shape = (features.luminance.shape[0], 3, requested.height, requested.width)
         whole = torch.empty(shape, device=features.color.device)
         for block, lab in tiles:
-            top, left = block.top - target.top, block.left - target.left
+            top, left = block.top - requested.top, block.left - requested.left
             whole[..., top : top + block.height, left : left + block.width] = lab
         return whole
 

@@ -155,11 +155,11 @@ def _decode_blocks(
     net: SCSNet,
     features: Features,
     size: tuple[int, int],
-    target: Window,
+    requested: Window,
     tile: int,
     progress: Progress | None,
 ) -> Iterator[tuple[Window, Tensor]]:
-    """Yield the window `target` block by block: (window of the output grid, LAB (B, 3, n, m)).
+    """Yield the window `requested` block by block: (window of the output grid, LAB (B, 3, n, m)).
 
     CPM samples points of the picture, so below magnification 1 it would alias. There an integer multiple of the grid,
     at least as fine as the picture, is decoded, and every output pixel is the mean of its cell.
@@ -168,10 +168,10 @@ def _decode_blocks(
         max(1, ceil(source / result)) for source, result in zip(features.size, size, strict=True)
     )
     if down == across == 1:
-        yield from net.decode_tiles(features, size, target, tile=tile, progress=progress)
+        yield from net.decode_tiles(features, size, requested, tile=tile, progress=progress)
         return
     side = min(tile, _CELLS)
-    blocks = list(target.blocks(max(1, side // down), max(1, side // across)))
+    blocks = list(requested.blocks(max(1, side // down), max(1, side // across)))
     for done, block in enumerate(blocks, 1):
         cells = Window(
             block.top * down, block.left * across, block.height * down, block.width * across
@@ -207,9 +207,9 @@ def render(
     """
     if not (isfinite(strength) and strength >= 0):
         raise ValueError(f"strength must be 0 or more, got {strength}")
-    target = validate_window(size, window)
+    requested = validate_window(size, window)
     device = features.color.device
-    shape = (features.luminance.shape[0], 3, target.height, target.width)
+    shape = (features.luminance.shape[0], 3, requested.height, requested.width)
     if out is None:
         out = torch.empty(shape, dtype=dtype, device=device)
     elif tuple(out.shape) != shape:
@@ -228,8 +228,8 @@ def render(
         replacement = features.luminance
     elif luminance is not None:
         raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
-    for block, planes in _decode_blocks(net, features, size, target, tile, progress):
-        top, left = block.top - target.top, block.left - target.left
+    for block, planes in _decode_blocks(net, features, size, requested, tile, progress):
+        top, left = block.top - requested.top, block.left - requested.left
         area = (..., slice(top, top + block.height), slice(left, left + block.width))
         if lab_out is not None:
             lab_out[area] = denormalize_lab(planes, net.config)

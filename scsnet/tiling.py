@@ -41,14 +41,14 @@ def validate_window(size: tuple[int, int], window: tuple[int, int, int, int] | N
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"output size must be at least 1 x 1, got {height} x {width}")
-    target = Window(0, 0, height, width) if window is None else Window(*window)
-    if min(target.height, target.width) < 1 or min(target.top, target.left) < 0:
+    requested = Window(0, 0, height, width) if window is None else Window(*window)
+    if min(requested.height, requested.width) < 1 or min(requested.top, requested.left) < 0:
         raise ValueError(
-            f"expected a window of positive size that starts inside the picture, got {target}"
+            f"expected a window of positive size that starts inside the picture, got {requested}"
         )
-    if target.bottom > height or target.right > width:
-        raise ValueError(f"expected a window inside {height} x {width} pixels, got {target}")
-    return target
+    if requested.bottom > height or requested.right > width:
+        raise ValueError(f"expected a window inside {height} x {width} pixels, got {requested}")
+    return requested
 
 
 def crop(x: Tensor, window: Window, dim: int) -> Tensor:

@@ -1,9 +1,9 @@
-// Points on a picture, "x, y; x, y" in fractions of its width and height, and the element they are picked on.
-// Nothing of ComfyUI in here: the caller hands in how the text is read and written.
+// A picker for points on a picture, kept as text: "x, y; x, y" in fractions of its width and height.
+// It knows nothing of ComfyUI: the caller passes functions that read and write the text.
 
 const NUMBER = "[-+]?(?:\\d+\\.?\\d*|\\.\\d+)";
 const PAIR = new RegExp(`(${NUMBER})\\s*,\\s*(${NUMBER})`, "g");
-// One colour per point, the same as in the figures (scsnet/figures.py).
+// One colour per point, as in the figures (scsnet/attention_figures.py).
 export const COLORS = ["#ff3b30", "#34c759", "#0a84ff", "#ffcc00", "#bf5af2", "#ff9f0a", "#64d2ff", "#ff6482"];
 
 const WORDS = {
@@ -33,8 +33,8 @@ function clamp(value) {
 
 const STYLE = `
 .scsnet-points { position: relative; width: 100%; height: 100%; min-height: 120px; overflow: hidden; box-sizing: border-box;
-  display: flex; align-items: center; justify-content: center; border-radius: 6px; background: rgba(0, 0, 0, 0.35);
-  color: #bbb; font: 12px sans-serif; user-select: none; touch-action: none; }
+  display: flex; align-items: center; justify-content: center; border-radius: 6px;
+  background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); font: 12px sans-serif; user-select: none; touch-action: none; }
 .scsnet-points-stage { position: relative; flex: none; cursor: crosshair; }
 .scsnet-points-stage img { width: 100%; height: 100%; display: block; pointer-events: none; -webkit-user-drag: none; }
 .scsnet-points-mark { position: absolute; width: 16px; height: 16px; margin: -8px 0 0 -8px; border-radius: 50%; cursor: grab;
@@ -45,8 +45,8 @@ const STYLE = `
 .scsnet-points-empty { padding: 12px; text-align: center; }`;
 
 /**
- * A picture to click on: a click adds a point, dragging moves it, a right click on it removes it.
- * read() gives the text, null where it is not the user's to change; write(text) changes it.
+ * Shows a picture: a click adds a point, dragging moves it, a right click removes it.
+ * read() returns the text, or null where a link provides it; write(text) changes it.
  */
 export class PointPicker {
   constructor({ read, write, language }) {
@@ -61,20 +61,20 @@ export class PointPicker {
       style.textContent = STYLE;
       document.head.append(style);
     }
-    this.element = make("div", "scsnet-points");
-    this.empty = make("div", "scsnet-points-empty");
+    this.element = createElement("div", "scsnet-points");
+    this.empty = createElement("div", "scsnet-points-empty");
     this.empty.textContent = this.words.empty;
-    this.stage = make("div", "scsnet-points-stage");
+    this.stage = createElement("div", "scsnet-points-stage");
     this.picture = new Image();
     this.picture.draggable = false;
-    this.marks = make("div", "scsnet-points-marks");
-    this.hint = make("div", "scsnet-points-hint");
+    this.marks = createElement("div", "scsnet-points-marks");
+    this.hint = createElement("div", "scsnet-points-hint");
     this.stage.append(this.picture, this.marks);
     this.element.append(this.empty, this.stage, this.hint);
     this.picture.addEventListener("load", () => this.layOut());
     this.picture.addEventListener("error", () => {
-      this.broken = Date.now();
-      this.reveal(false);
+      this.failed = Date.now();
+      this.setVisible(false);
     });
     this.resizes = new ResizeObserver(() => this.layOut());
     this.resizes.observe(this.element);
@@ -90,33 +90,33 @@ export class PointPicker {
     this.element.dataset.stale = "";
   }
 
-  /** Undo makes a node anew under its old id, and frontends that draw nodes as elements go on showing the old picker. */
+  /** Undo creates a node with the old id again; frontends that draw nodes as elements still show the picker of the old one. */
   replaceStale(id) {
     this.element.dataset.node = id;
     if (this.element.isConnected) return;
     document.querySelector(`.scsnet-points[data-stale][data-node="${id}"]`)?.replaceWith(this.element);
   }
 
-  /** The picture at this address; null: none yet. */
+  /** Show the picture at this address; null for none. */
   show(url) {
     this.url = url;
-    this.broken = 0;
+    this.failed = 0;
     if (url) this.picture.src = url;
-    this.reveal(Boolean(url));
+    this.setVisible(Boolean(url));
     this.refresh();
   }
 
-  /** Follow the address; one that gave no picture is tried again after a while, for it may have been uploaded since. */
-  look(url) {
-    if (url !== this.url || (this.broken && Date.now() - this.broken > 5000)) this.show(url);
+  /** Show the address if it has changed, or if it failed more than five seconds ago: the file may have been uploaded since. */
+  update(url) {
+    if (url !== this.url || (this.failed && Date.now() - this.failed > 5000)) this.show(url);
   }
 
-  reveal(there) {
-    this.empty.style.display = there ? "none" : "";
-    this.stage.style.display = this.hint.style.display = there ? "" : "none";
+  setVisible(visible) {
+    this.empty.style.display = visible ? "none" : "";
+    this.stage.style.display = this.hint.style.display = visible ? "" : "none";
   }
 
-  /** The largest size of the picture's shape that fits; offsets are layout pixels, whatever the canvas' zoom. */
+  /** Give the picture the largest size that fits, in layout pixels, which do not depend on the canvas' zoom. */
   layOut() {
     const { naturalWidth: width, naturalHeight: height } = this.picture;
     const scale = Math.min(this.element.clientWidth / width, this.element.clientHeight / height);
@@ -126,13 +126,13 @@ export class PointPicker {
     this.refresh();
   }
 
-  /** Draw the marks of the text as it is now. */
+  /** Draw the marks of the current text. */
   refresh() {
-    this.shown = this.read();
-    this.hint.textContent = this.shown === null ? this.words.linked : this.words.hint;
+    this.text = this.read();
+    this.hint.textContent = this.text === null ? this.words.linked : this.words.hint;
     this.marks.replaceChildren(
-      ...parsePoints(this.shown).map(({ x, y }, number) => {
-        const mark = make("div", "scsnet-points-mark");
+      ...parsePoints(this.text).map(({ x, y }, number) => {
+        const mark = createElement("div", "scsnet-points-mark");
         mark.dataset.number = number;
         mark.style.left = `${100 * x}%`;
         mark.style.top = `${100 * y}%`;
@@ -143,9 +143,9 @@ export class PointPicker {
     );
   }
 
-  /** Follow a text that somebody else has changed. */
+  /** Draw the marks again where the text was changed elsewhere. */
   follow() {
-    if (this.dragged < 0 && this.read() !== this.shown) this.refresh();
+    if (this.dragged < 0 && this.read() !== this.text) this.refresh();
   }
 
   change(points) {
@@ -153,14 +153,15 @@ export class PointPicker {
     this.refresh();
   }
 
-  at(event) {
-    const box = this.stage.getBoundingClientRect(); // as seen on the screen, zoom included
+  /** The position of a pointer event, in fractions of the picture. */
+  locate(event) {
+    const box = this.stage.getBoundingClientRect(); // in screen pixels, zoom included
     return { x: clamp((event.clientX - box.left) / box.width), y: clamp((event.clientY - box.top) / box.height) };
   }
 
   press(event) {
     event.stopPropagation();
-    // Not prevented: the frontend looks for changes, which undo takes back, at the mouse event that follows.
+    // No preventDefault: the frontend records changes for undo at the mouse event that follows.
     if (event.button !== 0 || this.read() === null) return;
     const mark = event.target.closest(".scsnet-points-mark");
     const points = parsePoints(this.read());
@@ -168,7 +169,7 @@ export class PointPicker {
       this.dragged = Number(mark.dataset.number);
     } else {
       this.dragged = points.length;
-      this.change([...points, this.at(event)]);
+      this.change([...points, this.locate(event)]);
     }
     this.stage.setPointerCapture(event.pointerId);
   }
@@ -178,7 +179,7 @@ export class PointPicker {
     event.stopPropagation();
     const points = parsePoints(this.read());
     if (this.dragged >= points.length) return; // the text has changed meanwhile
-    points[this.dragged] = this.at(event);
+    points[this.dragged] = this.locate(event);
     this.change(points);
   }
 
@@ -197,7 +198,7 @@ export class PointPicker {
   }
 }
 
-function make(tag, name) {
+function createElement(tag, name) {
   const element = document.createElement(tag);
   element.className = name;
   return element;

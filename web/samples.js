@@ -1,38 +1,38 @@
-// The pictures that the example workflows load. They ship in web/samples and are copied into ComfyUI's input folder
-// when such a workflow is opened and the folder lacks them; never before, and never over a file that is there.
+// Copies the pictures of an example workflow from web/samples into ComfyUI's input folder when the workflow is opened.
+// A file that is already there is never overwritten.
 
 const SAMPLE = /^scsnet_[a-z0-9_]+\.(?:jpg|mp4)$/;
 
-function wanted(graph) {
+function listSamples(graph) {
   const nodes = [...(graph?.nodes ?? []), ...(graph?.definitions?.subgraphs ?? []).flatMap(({ nodes }) => nodes ?? [])];
   const values = nodes.filter(({ type }) => /^Load(Image|ImageMask|Video)$/.test(type)).map((node) => node.widgets_values?.[0]);
   return [...new Set(values)].filter((value) => typeof value === "string" && SAMPLE.test(value));
 }
 
-async function present(api, name) {
+async function exists(api, name) {
   const query = new URLSearchParams({ filename: name, type: "input" });
   return (await api.fetchApi(`/view?${query}`, { method: "HEAD" })).ok;
 }
 
 async function copy(api, name) {
   const sample = await fetch(new URL(`samples/${name}`, import.meta.url));
-  if (!sample.ok) return false; // a picture of the user's own that happens to have such a name
+  if (!sample.ok) return false; // a user's own picture with such a name
   const body = new FormData();
   body.append("image", new File([await sample.blob()], name));
   body.append("type", "input");
   return (await api.fetchApi("/upload/image", { method: "POST", body })).ok;
 }
 
-/** Bring the missing sample pictures of a workflow into the input folder; the names of those that came. */
+/** Copy the missing sample pictures of a workflow into the input folder; returns their names. */
 export async function provideSamples(api, graph) {
-  const came = [];
-  for (const name of wanted(graph)) {
-    if (!(await present(api, name)) && (await copy(api, name))) came.push(name);
+  const copied = [];
+  for (const name of listSamples(graph)) {
+    if (!(await exists(api, name)) && (await copy(api, name))) copied.push(name);
   }
-  return came;
+  return copied;
 }
 
-/** Let the choosers that exist already offer the new files. */
+/** Add the new files to the lists of loader nodes that exist already. */
 export function offerSamples(nodes, names) {
   for (const node of nodes) {
     for (const widget of node.widgets ?? []) {

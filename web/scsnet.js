@@ -1,14 +1,14 @@
-// SCSNet in ComfyUI's frontend: pick the points of AttentionMapViz with the mouse, and bring the sample pictures along.
+// SCSNet in ComfyUI's frontend: a point picker on AttentionMapViz, and the sample pictures of the example workflows.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { PointPicker } from "./points.js";
 import { offerSamples, provideSamples } from "./samples.js";
 import { chosenPicture, feeder } from "./upstream.js";
 
-const NAME = "scsnet.nodes"; // unlike that of any other pack
+const NAME = "scsnet.nodes";
 const HEIGHT = 240;
 
-/** Address of the source picture: what the loader upstream has chosen, else what the last run has used. */
+/** Address of the source picture: that of the loader upstream, else that of the last run. */
 function sourceUrl(node) {
   const loader = feeder(feeder(node, "attention"), "image");
   const query = chosenPicture(loader) ?? (node.scsnetSource && new URLSearchParams(node.scsnetSource));
@@ -34,13 +34,13 @@ function addPicker(node) {
     hideOnZoom: false,
     getMinHeight: () => HEIGHT,
   });
-  widget.serialize = false; // of the workflow file too: the points are in the text
+  widget.serialize = false; // in workflow files too: the text holds the points
   const update = () => {
     picker.replaceStale(node.id);
-    picker.look(sourceUrl(node));
+    picker.update(sourceUrl(node));
     picker.follow();
   };
-  // Links, loaders and the text change in many ways, each with its own event in each frontend; looking is cheap.
+  // Links, loaders and the text change in many ways, with different events in each frontend; polling is cheap.
   const timer = setInterval(update, 300);
   const removed = node.onRemoved;
   node.onRemoved = function (...rest) {
@@ -56,14 +56,14 @@ const extension = {
 
   async beforeConfigureGraph(graph) {
     try {
-      this.came = await provideSamples(api, graph);
+      this.copied = await provideSamples(api, graph);
     } catch (error) {
       console.warn(`${NAME}: the sample pictures could not be copied into the input folder`, error);
     }
   },
 
   async afterConfigureGraph() {
-    if (this.came?.length) offerSamples(app.graph.nodes ?? app.graph._nodes, this.came);
+    if (this.copied?.length) offerSamples(app.graph.nodes ?? app.graph._nodes, this.copied);
   },
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
@@ -81,5 +81,5 @@ const extension = {
   },
 };
 
-// A second copy of the pack must not stop the frontend: the first one serves both.
+// The frontend refuses a second extension of the same name, as a second copy of the pack would register.
 if (!app.extensions?.some(({ name }) => name === NAME)) app.registerExtension(extension);

@@ -1,14 +1,12 @@
 """Decide whether CPM runs as one Triton kernel, and with which block sizes.
 
-The kernel is experimental and has not been run on a GPU: it is used only with the environment variable SCSNET_TRITON=1
-or after `enable_triton()`, where Triton is installed and compiles, for bfloat16 and float16. Otherwise `CPM.map` uses
-PyTorch's operators.
+The kernel is experimental and has not been run on a GPU: it is used only after `enable_triton()`, where Triton is
+installed and compiles, for bfloat16 and float16. Otherwise `CPM.map` uses PyTorch's operators.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from functools import cache
 from typing import TYPE_CHECKING
@@ -25,7 +23,7 @@ FORMATS = (torch.bfloat16, torch.float16)
 WIDTHS = (16, 32, 64, 128, 256)  # channels: powers of two, and what fits into registers
 CAPABILITY = (8, 0)  # below, Triton multiplies without tensor cores
 
-_enabled = os.environ.get("SCSNET_TRITON") == "1"
+_enabled = False
 
 
 def enable_triton(enabled: bool = True) -> None:

@@ -96,6 +96,77 @@ def test_the_help_page_opens(page, node):
         page.wait_for_timeout(1500)  # its pictures
 
 
+NUMBERS = {
+    "scale": "2.37",
+    "megapixels": "1.25",
+    "window_x": "0.125",
+    "window_width": "0.375",
+    "strength": "0.85",
+}
+
+
+def test_typed_numbers_keep_their_decimals(page):
+    open_workflow(page, "Enlarge by any factor")
+    find = "const n = app.graph._nodes.find(n => n.title === '1.37 times');"
+    vue = page.evaluate("() => LiteGraph.vueNodesMode === true")
+    page.evaluate(
+        f"() => {{ {find} app.canvas.ds.scale = 1; app.canvas.centerOnNode(n); app.canvas.setDirty(true, true) }}"
+    )
+    page.wait_for_timeout(800)
+    if vue:
+        node = page.locator(
+            f"[data-node-id='{page.evaluate(f'() => {{ {find} return n.id }}')}']"
+        ).first
+        node.get_by_text("Show advanced inputs").click()
+    for name, text in NUMBERS.items():
+        value = f"() => {{ {find} return n.widgets.find(w => w.name === '{name}').value }}"
+        if vue:
+            field = (
+                node.get_by_label(name.replace("_", " "), exact=True)
+                .locator("input")
+                .or_(node.get_by_role("spinbutton", name=name.replace("_", " "), exact=True))
+            )
+            for attempt in (text, None):  # then clicked into, with nothing typed
+                field.first.click()
+                if attempt:
+                    field.first.fill(attempt)
+                page.keyboard.press("Enter")
+        else:
+            place = page.evaluate(
+                f"""() => {{ {find} const w = n.widgets.find(w => w.name === '{name}'), c = app.canvas,
+                  box = c.canvas.getBoundingClientRect(), [x, y] = c.ds.convertOffsetToCanvas(
+                    [n.pos[0] + n.size[0] / 2, n.pos[1] + (w.last_y ?? w.y) + 10]);
+                  return [box.left + x, box.top + y] }}"""
+            )
+            for attempt in (text, None):
+                page.mouse.dblclick(*place)
+                field = page.locator(".graphdialog input").first
+                field.wait_for(timeout=3000)
+                if attempt:
+                    field.fill(attempt)
+                page.keyboard.press("Enter")
+        page.wait_for_timeout(200)
+        assert page.evaluate(value) == float(text), name
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Colorize with the colours of another photo", "SCSColorizeReference"),
+        ("Colorize a photo and enlarge it 4 times", "SCSColorizeAuto"),
+    ],
+)
+def test_a_bypassed_node_hands_on_the_photo(page, name, kind):
+    open_workflow(page, name)
+    find = f"const n = app.graph._nodes.find(n => n.type === '{kind}');"
+    photo = page.evaluate(
+        f"() => {{ {find} n.mode = 4; return n.getInputNode(n.inputs.findIndex(i => i.name === 'image')).id }}"
+    )
+    api = page.evaluate("async () => (await app.graphToPrompt()).output")
+    previews = [node["inputs"] for node in api.values() if node["class_type"] == "PreviewImage"]
+    assert {"images": [str(photo), 0]} in previews
+
+
 def test_in_chinese(browser, comfy):
     words = comfy.get("/i18n")["zh"]["nodeDefs"]["SCSColorizeAuto"]
     with opened(browser, comfy, language="zh") as tab:

@@ -59,7 +59,7 @@ def test_masks_lead_and_follow(comfy):
     p = Prompt()
     gray, near = p.image(ALPS), p.image("scsnet_lake.jpg")
     node = p.reference(p.load(TINY), gray, near)
-    heat = (p.viz((node, 1), "0.5, 0.2"), 2)
+    heat = (p.viz((node, 2), "0.5, 0.2"), 2)
     whole = p.upscale((node, 0), 1.5)
     below = p.scaled(gray, 540, 432, method="bilinear", crop="disabled")
     mixed = (
@@ -97,7 +97,7 @@ def test_many_frames_and_the_progress_of_each(comfy):
     values = [m["value"] / m["max"] for m in seen if m.get("node") == node]
     assert values == sorted(values)
     assert values[-1] == 1
-    assert len(values) >= 48
+    assert len(values) >= 3  # newer hosts send one message per 0.1 s at most
 
 
 def _watch(comfy, prompt, preview):
@@ -123,7 +123,7 @@ def test_48_frames_with_a_reference_each(comfy):
     halves = [(p.add("RepeatImageBatch", image=near, amount=24), 0) for near in (first, second)]
     near = (p.add("ImageBatch", image1=halves[0], image2=halves[1]), 0)
     node = p.reference(p.load(TINY), frames, near, reference_batch="one per picture")
-    results = shown(comfy, p, (node, 2))
+    results = shown(comfy, p, (node, 1))
     assert len(results) == 48
     assert all((picture == results[0]).all() for picture in results[:24])
     assert all((picture == results[24]).all() for picture in results[24:])
@@ -155,7 +155,7 @@ def test_lists_of_pictures_with_lists_of_references(comfy):
         for images, size in ((frames, 3), (references, 1))
     )
     node = p.reference(p.load(TINY), pictures_, references)
-    results = shown(comfy, p, (node, 2), (p.viz((node, 1)), 1))
+    results = shown(comfy, p, (node, 1), (p.viz((node, 2)), 1))
     assert [picture.shape for picture in results[:5]] == [(32, 40, 3)] * 5
     assert (results[0] == results[2]).all()
     assert (results[0] != results[3]).any()
@@ -171,8 +171,8 @@ def test_smallest_pictures(comfy, width, height):
         for w, h in ((width, height), (height, width))
     )
     node = p.reference(p.load(TINY), small, near)
-    viz = p.viz((node, 1), "0, 0; 1, 1", what="both")
-    same, large, figure = shown(comfy, p, (node, 2), p.upscale((node, 0), 16.0), (viz, 0))
+    viz = p.viz((node, 2), "0, 0; 1, 1", what="both")
+    same, large, figure = shown(comfy, p, (node, 1), p.upscale((node, 0), 16.0), (viz, 0))
     assert same.shape == (height, width, 3)
     assert large.shape == (16 * height, 16 * width, 3)
     assert figure.std() > 0.01
@@ -199,13 +199,13 @@ def test_the_ends_of_every_number(comfy):
     lab = (p.auto(model, small), 0)
     points = "\n".join(f"{k / 29:.3f}, {1 - k / 29:.3f}" for k in range(30))
     options = {"level": "D1", "what": "both", "color_map": "viridis", "overlay": 0.0}
-    figure = (p.viz((nodes[0], 1), points, **options), 0)
-    window = {"window_x": 0.99999, "window_y": 0.0, "window_width": 0.00001, "window_height": 1.0}
+    figure = (p.viz((nodes[0], 2), points, **options), 0)
+    window = {"window_x": 0.999, "window_y": 0.0, "window_width": 0.001, "window_height": 1.0}
     results = shown(
-        comfy, p, *((node, 2) for node in nodes), figure, p.upscale(lab, 0.1), p.upscale(lab, 16.0, **window),
-        p.upscale(lab, size_by="width and height", width=7), p.upscale(lab, size_by="megapixels", megapixels=0.0001),
-        p.upscale(lab, 2.0, luminance_image=alps, keep_luminance=True),
+        comfy, p, *((node, 1) for node in nodes), figure, p.upscale(lab, 0.1), p.upscale(lab, 16.0, **window),
+        p.upscale(lab, size_by="width and height", width=7), p.upscale(lab, size_by="megapixels", megapixels=0.01),
+        p.upscale(lab, 2.0, luminance_image=alps, keep_luminance=True, strength=3.0),
     )  # fmt: skip
     assert [r.shape[:2] for r in results[:4]] == [(288, 360)] * 4
-    expected = [(2, 3), (320, 1), (5, 7), (8, 12), (40, 60)]
+    expected = [(2, 3), (320, 1), (5, 7), (82, 122), (40, 60)]
     assert [r.shape[:2] for r in results[5:]] == expected

@@ -11,15 +11,9 @@ from conftest import PACK, ROOT, TINY
 from PIL import Image
 from prompts import Prompt, pictures
 from server import Server
+from workflows import OURS
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
-OURS = (
-    "LoadSCSNet",
-    "SCSColorizeAuto",
-    "SCSColorizeReference",
-    "SCSContinuousUpscale",
-    "AttentionMapViz",
-)
 
 
 def essence(info):
@@ -59,7 +53,7 @@ def test_memory_stays_where_it_is(comfy, checkpoint):
             strength=0.5 + i / 100,
         )
         p.preview(p.upscale((node, 0), 1.3))
-        p.preview((p.viz((node, 1), f"0.{i + 1}, 0.5", level="D4"), 0))
+        p.preview((p.viz((node, 2), f"0.{i + 1}, 0.5", level="D4"), 0))
         comfy.run(p)
         used.append(comfy.resident())
     # One run holds about 60 MB of features and pictures: ten that were kept would be 600.

@@ -20,7 +20,7 @@ def errors(comfy, p) -> str:
 def test_messages_of_wrong_inputs(comfy):
     p = Prompt()
     node = p.reference(p.load(TINY), p.image(ALPS), p.image(ALPS))
-    p.preview((p.viz((node, 1), "0.5, 1.5"), 0))
+    p.preview((p.viz((node, 2), "0.5, 1.5"), 0))
     failed = comfy.fail(p)
     assert "(0.5, 1.5) is outside of the picture" in failed["exception_message"]
     assert failed["current_inputs"]["attention"] == ["SCS_ATTENTION(1 pictures, 1 references)"]
@@ -64,7 +64,7 @@ def test_weights_that_have_gone(comfy):
         message = errors(comfy, p)
     except StatusError as error:
         message = error.body
-    assert "'gone.safetensors' is not in" in message or "value_not_in_list" in message
+    assert "not found: 'gone.safetensors'" in message or "value_not_in_list" in message
 
 
 def test_no_network(comfy):
@@ -72,10 +72,9 @@ def test_no_network(comfy):
     p = Prompt()
     p.preview((p.auto(p.load(TINY, hub_id="someone/scsnet"), p.image(ALPS)), 1))
     message = errors(comfy, p)
-    assert "hf:someone/scsnet" in message
-    assert "by hand" in message
+    assert "someone/scsnet" in message
     target = comfy.base / "models" / "scsnet" / "someone--scsnet" / "weights.safetensors"
-    assert f"A file at {target} is used as it is." in message
+    assert str(target) in message
 
 
 class Silence:
@@ -141,8 +140,8 @@ def test_two_copies_start_without_a_network_and_stop_waiting_for_one(base, archi
                 time.sleep(0.1)
             assert proxy.to_the_hub()
             time.sleep(0.5)
-            asked = time.time()
+            requested = time.time()
             server.post("/interrupt", {})
             kind, data = server.wait(waiting)["status"]["messages"][-1]
             assert kind == "execution_interrupted"
-            assert data["timestamp"] / 1000 - asked < 0.5
+            assert data["timestamp"] / 1000 - requested < 0.5

@@ -28,11 +28,11 @@ def test_colorize_and_enlarge(comfy):
     assert np.abs(luminance(picture) - luminance(source)).mean() < 0.02
 
 
-def test_changing_the_scale_runs_the_head_only(comfy):
+def test_changing_scale_or_strength_runs_the_head_only(comfy):
     p, large, _ = chain(1.2)
     comfy.run(p)
     nodes = {node["class_type"]: name for name, node in p.items()}
-    p[nodes["SCSContinuousUpscale"]]["inputs"]["scale"] = 1.9
+    p[nodes["SCSContinuousUpscale"]]["inputs"] |= {"scale": 1.9, "strength": 0.5}
     history = comfy.wait(comfy.queue(p))
     assert {nodes["LoadSCSNet"], nodes["SCSColorizeAuto"]} <= cached(history)
     assert nodes["SCSContinuousUpscale"] not in cached(history)
@@ -47,7 +47,7 @@ def test_reference_attention_and_hand_over(comfy):
         0,
     )
     node = p.reference(model, image, references)
-    viz = p.viz((node, 1), "0.2, 0.2; 0.6, 0.8", what="both")
+    viz = p.viz((node, 2), "0.2, 0.2; 0.6, 0.8", what="both")
     mask = p.preview((p.add("MaskToImage", mask=(viz, 2)), 0))
     figure, heat, large = (
         p.preview((viz, 0)),
@@ -70,7 +70,7 @@ def test_one_reference_per_picture(comfy):
         0,
     )
     node = p.reference(p.load(TINY), two, near, reference_batch="one per picture")
-    first, second = shown(comfy, p, (node, 2))
+    first, second = shown(comfy, p, (node, 1))
     assert np.abs(first - second).max() > 0.01
 
 
@@ -91,7 +91,7 @@ def full(comfy) -> str:
     return path.name
 
 
-def test_interruption_within_a_fraction_of_a_second(comfy, full):
-    """At any moment. What else the machine does may delay one stop; slices too large delay all three tries."""
-    found = delays(comfy, full, moments=8, enough=0.2)
-    assert max(found) < 0.2, found
+def test_interruption_within_a_second(comfy, full):
+    """At any moment. Other load may delay one stop; a single long operation delays all three attempts."""
+    seconds = delays(comfy, full, moments=8, enough=0.5)
+    assert max(seconds) < 1, seconds

@@ -94,6 +94,44 @@ def test_the_text_and_the_marks_stay_in_step(page, picker):
     assert near(points(picker.text())[0], (0.25, 0.75))
 
 
+def test_a_subgraph_shows_the_photo_before_the_first_run(page, picker):
+    """With the node alone inside, and with what it is connected to."""
+    for kinds in (["AttentionMapViz"], ["SCSColorizeReference", "AttentionMapViz"]):
+        open_workflow(page, "See where the colours came from")
+        inside = page.evaluate(
+            """kinds => { const g = app.graph, nodes = g._nodes.filter(n => kinds.includes(n.type));
+              const { subgraph } = g.convertToSubgraph(new Set(nodes)); app.canvas.setGraph(subgraph);
+              return subgraph._nodes.length }""",
+            kinds,
+        )
+        assert inside == len(kinds)
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.scsnet-points-stage img')].some(i => i.src.includes('scsnet_alps'))",
+            timeout=5000,
+        )
+        page.evaluate("() => app.canvas.setGraph(app.graph)")
+
+
+CONTRAST = """() => {
+  const luminance = color => { const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(v => (v /= 255) <= 0.04045
+    ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+  const style = getComputedStyle(document.querySelector('.scsnet-points'));
+  const [a, b] = [style.color, style.backgroundColor].map(luminance).sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05) }"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_empty_picker_can_be_read(page, picker, theme):
+    """Contrast of WCAG, level AA."""
+    set_theme = "t => app.extensionManager.setting.set('Comfy.ColorPalette', t)"
+    page.evaluate(set_theme, theme)
+    page.wait_for_timeout(500)
+    try:
+        assert page.evaluate(CONTRAST) >= 4.5
+    finally:
+        page.evaluate(set_theme, "dark")
+
+
 def test_points_from_another_node_are_not_picked(page, picker):
     before = picker.text()
     page.evaluate(f"""() => {{ const n = ({PICK})(), t = LiteGraph.createNode('PrimitiveString'); app.graph.add(t);

@@ -1,4 +1,4 @@
-"""The shipped workflows: what is in them, and their translation to API form by what ComfyUI says of its nodes."""
+"""The shipped workflows, and their conversion to API form by the nodes' descriptions in /object_info."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "example_workflows"
+OURS = (
+    "LoadSCSNet",
+    "SCSColorizeAuto",
+    "SCSColorizeReference",
+    "SCSContinuousUpscale",
+    "AttentionMapViz",
+)
 WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
 NOTES = {"Note", "MarkdownNote"}  # the frontend's own, without a counterpart in ComfyUI
 UPLOADS = {"image_upload", "video_upload"}  # their button is one more widget value
 
 
 def read(name: str) -> dict[str, Any]:
-    """A workflow in the frontend's form."""
+    """Read a workflow, in the frontend's form."""
     return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
 
 
 def widgets(info: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
-    """Name, options and whether a button follows, of each widget of a node in the order of widgets_values."""
+    """List name, options and whether a button follows, of each widget of a node in the order of widgets_values."""
     result = []
     for part in ("required", "optional"):
         for name, (kind, *rest) in info["input"].get(part, {}).items():
@@ -30,7 +37,7 @@ def widgets(info: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
 
 
 def to_prompt(workflow: dict[str, Any], infos: dict[str, Any]) -> dict[str, Any]:
-    """The API form. AssertionError where the workflow does not fit the nodes as they are."""
+    """Convert to the API form. AssertionError where the workflow does not fit the nodes."""
     links = {link[0]: link for link in workflow["links"]}
     nodes = {node["id"]: node for node in workflow["nodes"]}
     prompt = {}
@@ -40,6 +47,13 @@ def to_prompt(workflow: dict[str, Any], infos: dict[str, Any]) -> dict[str, Any]
         info = infos[node["type"]]
         values, inputs = list(node.get("widgets_values") or []), {}
         for name, options, button in widgets(info):
+            if not values:
+                assert "default" in options, (
+                    node["type"],
+                    name,
+                )  # a widget that a newer host has added
+                inputs[name] = options["default"]
+                continue
             inputs[name] = values.pop(0)
             if "min" in options:
                 assert options["min"] <= inputs[name] <= options["max"], (node["type"], name)
@@ -51,11 +65,11 @@ def to_prompt(workflow: dict[str, Any], infos: dict[str, Any]) -> dict[str, Any]
                 continue
             number, source, output, target, target_slot, kind = links[item["link"]]
             assert (target, target_slot) == (node["id"], slot)
-            made = infos[nodes[source]["type"]]["output"][output]
+            given = infos[nodes[source]["type"]]["output"][output]
             takes = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[
                 item["name"]
             ][0]
-            assert kind == made == takes, (node["type"], item["name"], kind, made, takes)
+            assert kind == given == takes, (node["type"], item["name"], kind, given, takes)
             assert number in nodes[source]["outputs"][output]["links"]
             inputs[item["name"]] = [str(source), output]
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}

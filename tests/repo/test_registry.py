@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,39 +34,46 @@ def test_workflows_name_this_version(root, metadata):
         assert f'"ver": "{version}"' in path.read_text("utf-8"), path.name
 
 
+def requirements(root):
+    lines = (root / "requirements.txt").read_text().splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
+
+
 def test_requirements_leave_the_hosts_packages_alone(root):
-    names = {
-        line.split("#")[0].strip() for line in (root / "requirements.txt").read_text().splitlines()
-    }
-    assert not {name for name in names if name.startswith(("torch", "numpy", "opencv"))}
+    assert requirements(root) == {"huggingface-hub", "einops", "safetensors"}
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="the workflow runs in bash")
 @pytest.mark.skipif(sys.platform != "linux", reason="the workflow runs on Linux")
-def test_the_publisher_says_where_its_repository_is(root, tmp_path):
-    """The step of the publishing workflow, run on a copy."""
-    lines = (root / ".github" / "workflows" / "publish.yml").read_text().splitlines()
-    start = lines.index("        run: |") + 1
-    script = [line for line in lines[start:] if line.startswith(" " * 10)][: lines[start:].index(
-        next(line for line in lines[start:] if not line.startswith(" " * 10))
-    )]  # fmt: skip
-    shutil.copy(root / "pyproject.toml", tmp_path)
-    place = {
+def test_what_the_publishing_workflow_fills_in(root, tmp_path):
+    """The script of its step, run on a copy."""
+    workflow = (root / ".github" / "workflows" / "publish.yml").read_text()
+    (script,) = re.findall(r"^ {8}run: \|\n((?: {10}.*\n)+)", workflow, re.MULTILINE)
+    for name in ("pyproject.toml", "requirements.txt"):
+        shutil.copy(root / name, tmp_path)
+    page = "![a](docs/a.jpg) [b](tests/README.md#c) [d](https://x.org/d) [e](#e)"
+    (tmp_path / "README.md").write_text(page)
+    repository = {
         "GITHUB_REPOSITORY": "someone/scsnet",
         "GITHUB_SHA": "abc",
         "GITHUB_SERVER_URL": "https://github.com",
     }
     subprocess.run(
-        ["bash", "-e", "-c", "\n".join(script)],
-        cwd=tmp_path,
-        env={**os.environ, **place},
-        check=True,
+        ["bash", "-e", "-c", script], cwd=tmp_path, env={**os.environ, **repository}, check=True
     )
-    said = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))
-    assert said["project"]["urls"] == {"Repository": "https://github.com/someone/scsnet"}
-    icon = "https://raw.githubusercontent.com/someone/scsnet/abc/icon.png"
-    assert said["tool"]["comfy"]["Icon"] == icon
+    published = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))
+    assert published["project"]["urls"]["Repository"] == "https://github.com/someone/scsnet"
+    raw = "https://raw.githubusercontent.com/someone/scsnet/abc"
+    assert published["tool"]["comfy"]["Icon"] == f"{raw}/icon.png"
     assert (root / "icon.png").is_file()
+    assert set(published["project"]["dependencies"]) == requirements(root)
+    assert (tmp_path / "README.md").read_text() == (
+        f"![a]({raw}/docs/a.jpg) [b](https://github.com/someone/scsnet/blob/abc/tests/README.md#c) "
+        "[d](https://x.org/d) [e](#e)"
+    )
+    # Actions of others: those of GitHub by version, all others by commit.
+    for action in re.findall(r"uses: (\S+)", workflow):
+        assert re.search(r"^actions/[\w-]+@v\d|@[0-9a-f]{40}$", action), action
 
 
 def test_the_archive_holds_what_a_user_needs():

@@ -64,9 +64,9 @@ def test_training_attends_alike_and_gets_the_same_gradients():
     module = build(PVCAttn, SCSNetConfig()).levels[0].requires_grad_(True)
     source, reference = features(2, CHANNELS, 5, 6), features(2, CHANNELS, 4, 7)
     made = []
-    for limit in (scsnet.attention.MATRIX_ENTRIES, 0):
+    for limit in (scsnet.attention.MAX_MATRIX, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scsnet.attention, "MATRIX_ENTRIES", limit)
+            patch.setattr(scsnet.attention, "MAX_MATRIX", limit)
             module.zero_grad()
             result = module(source, module.compute_keys_values([reference]))
             result.square().sum().backward()

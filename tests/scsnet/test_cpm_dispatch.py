@@ -83,14 +83,6 @@ def test_kernel_is_chosen_for_what_it_can_do(monkeypatch):
         assert choose(learning, features(requires_grad=True)) is not None
 
 
-@pytest.mark.parametrize(("value", "enabled"), [(None, False), ("0", False), ("1", True)])
-def test_the_environment_enables_the_kernel(root, value, enabled):
-    environment = {k: v for k, v in os.environ.items() if k != "SCSNET_TRITON"}
-    environment |= {"SCSNET_TRITON": value} if value else {}
-    code = f"from scsnet.cpm import dispatch\nassert dispatch._enabled is {enabled}\n"
-    subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True)
-
-
 def test_blocks_stay_small_where_the_kernel_is_not_used(monkeypatch):
     """Beyond the magnification where CPM is computed in float32, a large block would take 1 GiB."""
     monkeypatch.setattr(dispatch, "_enabled", True)

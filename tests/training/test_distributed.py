@@ -156,3 +156,22 @@ def test_a_signal_to_one_process_stops_both(photos, tmp_path):
     assert f"stopped at step {step}" in output
     resumed = replace(config, stages=(replace(config.stages[0], steps=step + 2),))
     finish(start(resumed, tmp_path / "b", "--resume"))
+
+
+def test_weights_that_differ_between_processes_are_noticed(root, tmp_path):
+    script = tmp_path / "compare.py"
+    script.write_text(
+        "import torch\n"
+        "import torch.distributed as dist\n"
+        "from training.engine.distributed import is_equal_everywhere\n"
+        "dist.init_process_group('gloo')\n"
+        "checksum = torch.tensor(2**60 + 1)\n"
+        "assert is_equal_everywhere(checksum)\n"
+        "assert not is_equal_everywhere(checksum + dist.get_rank())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *TORCHRUN, str(script)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -16,9 +16,11 @@ pytest.importorskip("skimage")
 
 from scsnet import checkpoint
 from training.config import Stage
+from training.config.schedule import Schedule
 from training.engine import checkpoints
 from training.engine.checkpoints import RunError
-from training.engine.loop import read_config, train
+from training.engine.loop import make_accelerator, read_config, train
+from training.engine.step import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -246,8 +248,34 @@ def test_two_runs_never_share_a_folder(photos, tmp_path):
         train(config, on_step=start_another)
     assert not (folder / "run.lock").exists()
     host = socket.gethostname()
-    (folder / "run.lock").write_text(f"{host} {2**22 + 1}")  # of a process that was killed
-    train(config, resume=True)
+    # of a process that was killed, of one with our number, cut off
+    for left in (f"{host} {2**22 + 1} 1.0", f"{host} {os.getpid()} 1.0", ""):
+        (folder / "run.lock").write_text(left)
+        train(config, resume=True)
+        assert not (folder / "run.lock").exists()
+    (folder / "run.lock").write_text("another-host 1 1.0")
+    with pytest.raises(RunError, match="in use by process 1 on another-host"):
+        train(config, resume=True)
+
+
+def test_photos_may_lie_in_the_folder_of_the_run(photos, tmp_path, capsys):
+    with pytest.raises(StopError):
+        train(tiny_config(photos, tmp_path), on_step=stop_at(1))
+    assert "12 photos, 8 steps" in capsys.readouterr().out
+
+
+def test_weights_that_differ_by_one_bit_have_another_checksum(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "run")
+    trainer = Trainer(config, Schedule(config, 12), make_accelerator(config))
+    before = trainer.checksum()
+    assert before.dtype == torch.int64  # float64 is missing on Apple GPUs
+    assert torch.equal(trainer.checksum(), before)
+    for network in (trainer.model, trainer.discriminator):
+        parameter = next(network.parameters())
+        with torch.no_grad():
+            parameter.view(torch.int32).flatten()[0] ^= 1
+        assert not torch.equal(trainer.checksum(), before)
+        before = trainer.checksum()
 
 
 def test_pictures_of_the_run_are_no_training_photos(photos, tmp_path, capsys):

@@ -121,6 +121,17 @@ def check_changes(config: TrainConfig, state: dict[str, Any], verbose: bool) -> 
                 print(f"changed since the checkpoint: {field.name}")
 
 
+def process_start(pid: str) -> str | None:
+    """Return when a process of this machine was started, or None if there is none of this number.
+
+    A restarted container gives its processes the same numbers again: the time tells them apart.
+    """
+    try:
+        return str(psutil.Process(int(pid)).create_time())
+    except (ValueError, psutil.NoSuchProcess):
+        return None
+
+
 @contextmanager
 def lock_folder(output: Path) -> Iterator[None]:
     """Hold the run's lock file, so that two runs never write into one folder. Raises RunError.
@@ -128,18 +139,16 @@ def lock_folder(output: Path) -> Iterator[None]:
     The lock of a process that has ended, on this machine, is taken over.
     """
     output.mkdir(parents=True, exist_ok=True)
-    path, owner = output / LOCK, f"{socket.gethostname()} {os.getpid()}"
+    path, pid = output / LOCK, str(os.getpid())
+    owner = f"{socket.gethostname()} {pid} {process_start(pid)}"
     for _ in range(2):
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(owner)
             break
         except FileExistsError:
-            host, _, pid = path.read_text(encoding="utf-8").partition(" ")
-            stale = host == socket.gethostname() and not (
-                pid.isdecimal() and psutil.pid_exists(int(pid))
-            )
-            if not stale:
+            host, pid, started = [*path.read_text(encoding="utf-8").split(), "", "", ""][:3]
+            if host not in ("", socket.gethostname()) or started == process_start(pid):
                 raise RunError(
                     f"{output} is in use by process {pid} on {host}; if that process has ended, remove {path}"
                 ) from None
@@ -175,7 +184,14 @@ def find_training_photos(config: TrainConfig, verbose: bool) -> list[Entry]:
     """Return the training photos, without the pictures that the run itself has written."""
     output = Path(config.output).resolve()
     entries = find_photos(config.data)
-    kept = [e for e in entries if not Path(e.path).resolve().is_relative_to(output)]
+    sources = [Path(source).expanduser().resolve() for source in config.data]
+    given = [source for source in sources if output in source.parents]  # chosen by the user
+    kept = [
+        entry
+        for entry in entries
+        if not (path := Path(entry.path).resolve()).is_relative_to(output)
+        or any(path.is_relative_to(source) for source in given)
+    ]
     if verbose and len(kept) < len(entries):
         print(f"left out {len(entries) - len(kept)} pictures of the run itself, in {output}")
     if verbose and config.validation:
@@ -212,8 +228,11 @@ def _train(
             leftover.unlink(missing_ok=True)
         save_text(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
         truncate_log(output / LOG, trainer.step)
-        if not trainer.step:
-            (output / BEST).unlink(missing_ok=True)
+        best = output / BEST
+        if best.exists() and (
+            not trainer.step or int(checkpoint.read_info(best).card["step"]) > trainer.step
+        ):
+            best.unlink()  # of steps that are run again
     accelerator.init_trackers(
         "tensorboard",
         init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {},
@@ -319,6 +338,8 @@ def _run_steps(
             monitor.flush(facts)
             if not saves:
                 _save(trainer, output, config.keep, main)
+            # torchrun terminates the others when one process ends: not before the checkpoint is written
+            trainer.accelerator.wait_for_everyone()
             raise RunError(f"stopped at step {step}; continue with --resume")
 
 

@@ -183,8 +183,13 @@ class Trainer:
         return stack
 
     def checksum(self) -> Tensor:
-        """Return a number that differs between processes whose weights have diverged."""
-        return torch.stack([p.detach().double().sum() for p in self.model.parameters()]).sum()
+        """Return a scalar int64 that differs between processes whose weights have diverged.
+
+        Summing the bits of the float32 weights is exact: no order of summation changes it, on any device.
+        """
+        networks = [n for n in (self.model, self.discriminator) if n is not None]
+        parameters = [p.detach() for network in networks for p in network.parameters()]
+        return torch.stack([p.view(torch.int32).sum(dtype=torch.int64) for p in parameters]).sum()
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint holds."""

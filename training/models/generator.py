@@ -49,14 +49,14 @@ class TrainingModel(nn.Module):
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             initial = net.initial(luminance)
             source = branch.source_encoder(initial)
-            memories = None
+            keys_values = None
             if not mode.automatic:
                 reference = warp(clean, batch.distortion)
                 encoded = branch.encode_reference(reference)
                 if mode.supervised:
                     loss = loss + self.supervision.loss("reference", encoded, reference[:, 1:])
-                memories = branch.cross_attention.compute_keys_values([encoded])
-            aggregated = branch.aggregate(source, memories)
+                keys_values = branch.cross_attention.compute_keys_values([encoded])
+            aggregated = branch.aggregate(source, keys_values)
             extracted = branch.extractor.convolve(aggregated)
             attended = branch.extractor.attend(extracted)
             if mode.supervised:
@@ -68,7 +68,7 @@ class TrainingModel(nn.Module):
                 for name, value in points.items():
                     loss = loss + self.supervision.loss(name, value, clean[:, 1:])
             texture = net.texture_encoder(initial) if mode.texture else initial
-            kept = None if memories is None else ReferenceFeatures(memories)
+            kept = None if keys_values is None else ReferenceFeatures(keys_values)
             features = Features(luminance, branch.decoder(attended), source, texture, kept)
             planes = net.decode(features, batch.size, batch.window)
         return Prediction(planes.float(), loss)
