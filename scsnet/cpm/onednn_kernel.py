@@ -17,8 +17,8 @@ from .grid import Axis
 from .parameters import Parameters
 
 HIDDEN = 8 * 2**20
-"""Bytes of hidden features at a time; the output of a layer takes as much again. Measured at 128 -> 512: half of it
-costs up to 15 % more time, twice as much costs twice the time."""
+"""Bytes of hidden features per block; the output of a layer needs as much again. At 128 -> 512, half of it takes up to
+15 % longer, twice as much twice as long."""
 
 
 def is_usable(parameters: Parameters, hidden: Tensor) -> bool:
