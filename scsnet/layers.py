@@ -49,7 +49,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
-        if self.norm == "none" and onednn.usable(x, self.conv):
+        if self.norm == "none" and onednn.usable(x, self.conv.weight):
             return onednn.convolve(x, self.conv, SLOPE)
         return activate(self.conv(x), self.norm, inplace=True)
 

@@ -52,7 +52,7 @@ def _works() -> bool:
         results = (
             convolve(x, conv, 0.2),
             convolve_add_to(x.clone(), conv, x, relu=True),
-            linear(rows, layer, relu=True),
+            linear(rows, layer.weight, layer.bias, relu=True),
             product_relu(rows, layer.weight),
         )
     except (RuntimeError, TypeError):
@@ -67,9 +67,8 @@ def _works() -> bool:
     return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(results, expected, strict=True))
 
 
-def usable(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
-    """Return whether the functions below can apply `layer` to x: device, dtype, no gradients, no autocast."""
-    weight = layer.weight
+def usable(x: Tensor, weight: Tensor) -> bool:
+    """Return whether the functions below can apply a layer with `weight` to x: device, dtype, no gradients or autocast."""
     return (
         x.dtype in FORMATS
         and weight.dtype == x.dtype
@@ -86,10 +85,10 @@ def product_relu(left: Tensor, right: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "relu", [], "")
 
 
-def linear(x: Tensor, layer: nn.Linear, relu: bool) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
     """Apply the layer, then ReLU if `relu`: (..., inputs) -> (..., outputs)."""
     name = "relu" if relu else "none"
-    return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, name, [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], "")
 
 
 def _arguments(conv: nn.Conv2d) -> tuple[object, ...]:

@@ -36,7 +36,7 @@ class TextureEncoder(nn.Module):
         blocks = [cast(ResidualBlock, block) for block in self.blocks]
         # One row or column has the strides of both layouts; PyTorch then adds by an operator that lacks bfloat16.
         narrow = min(initial.shape[2:]) < 2
-        if not blocks or narrow or not onednn.usable(initial, blocks[0].conv1):
+        if not blocks or narrow or not onednn.usable(initial, blocks[0].conv1.weight):
             return self.blocks(initial)
         x, between = initial.clone(), torch.empty_like(initial)
         for block in blocks:

@@ -23,7 +23,7 @@ HIDDEN = 8 * 2**20
 
 def is_usable(parameters: Parameters, hidden: Tensor) -> bool:
     """Return whether `map_pixels` supports these features."""
-    return onednn.usable(hidden, parameters.layers[0])
+    return onednn.usable(hidden, parameters.layers[0].weight)
 
 
 def _weights(axis: Axis, n_in: int, dtype: torch.dtype) -> Tensor:
@@ -70,5 +70,5 @@ def _map_columns(
     weights = _weights(columns, last - first, lines.dtype)
     x = onednn.product_relu(weights, above.view(-1, n * channels)).view(-1, channels)  # (m n, 256)
     second, third, fourth = parameters.layers
-    x = onednn.linear(onednn.linear(x, second, relu=True), third, relu=True)
-    return onednn.linear(x, fourth, relu=False).view(-1, n, 3).float()
+    x = onednn.linear(onednn.linear(x, *second, relu=True), *third, relu=True)
+    return onednn.linear(x, *fourth, relu=False).view(-1, n, 3).float()

@@ -25,12 +25,12 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor
 from triton.errors import TritonError
 from triton.runtime.errors import OutOfResources
 
 from .grid import Axis, build_axis
-from .parameters import Parameters
+from .parameters import Linear, Parameters
 
 __all__ = ["Plan", "TritonError", "find_fastest", "list_plans", "map_pixels"]
 
@@ -179,7 +179,7 @@ def map_pixels(
             *(rows.taps.source, rows.taps.weight, rows.relative),
             *(columns.taps.source, columns.taps.weight, columns.relative),
             coordinates,
-            *(t for linear in parameters.layers for t in (linear.weight, linear.bias)),
+            *(tensor for layer in parameters.layers for tensor in layer),
             out,
             *(n, m),
             *(hidden.stride(0), hidden.stride(1), coordinates.stride(0)),
@@ -222,12 +222,10 @@ def find_fastest(
     none fits the device, and the errors of Triton's compiler.
     """
     widths = (channels, channels, 3)
-    # skip_init: initialisation would change the caller's random numbers
-    layers = [
-        nn.utils.skip_init(nn.Linear, channels, n, device=device, dtype=dtype) for n in widths
-    ]
-    parameters = Parameters(torch.zeros(channels, 2, device=device, dtype=dtype), layers)
-    hidden = torch.zeros(1, side, side, channels, dtype=dtype, device=device)
+    zeros = partial(torch.zeros, device=device, dtype=dtype)
+    layers = tuple(Linear(zeros(n, channels), zeros(n)) for n in widths)
+    parameters = Parameters(zeros(channels, 2), layers)
+    hidden = zeros(1, side, side, channels)
     grid = build_axis(side, 4 * side, 0, 4 * side, "centre", device)
     times: dict[Plan, float] = {}
     failure: OutOfResources | None = None
