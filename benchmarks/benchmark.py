@@ -1,11 +1,11 @@
 """Time and peak memory of SCSNet and its peers, in one run.
 
-    python benchmarks/benchmark.py [--ddcolor CHECKOUT] [--json FILE] [--plots FOLDER]
+    python benchmarks/benchmark.py [--ddcolor CHECKOUT] [--json FILE]
 
 Sections: heads (CPM, Meta-SR, LIIF), pictures (ours and the formulas), files (from file to file, ours, the formulas,
 DDColor + ESRGAN), growth (output and source pixels, windows, video), startup. Where ways are compared on small
 pictures they take turns in one process: median and range. What takes long runs once. Peak memory is the highest
-resident size of a process of its own, less what it held before. A peer that is not there is named as skipped.
+resident size of a fresh process, less that before the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FRAMES = [8, 240]
 def sections(
     options: argparse.Namespace,
 ) -> dict[str, tuple[Callable[[], list[Record]], Callable[[list[Record]], str]]]:
-    """What measures each, and what makes its tables."""
+    """Return the functions that measure each section and format its tables."""
     runs, sizes = options.runs, options.sizes
     return {
         "startup": (lambda: startup.measure(runs), startup.tables),
@@ -51,7 +51,7 @@ def sections(
 
 
 def main() -> None:
-    """Measure, print, and write JSON and plots where asked."""
+    """Measure, print, and write JSON to --json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,8 +63,7 @@ def main() -> None:
     parser.add_argument("--sources", type=int, nargs="+", default=SOURCES)
     parser.add_argument("--frames", type=int, nargs="+", default=FRAMES)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write every measurement there")
-    parser.add_argument("--plots", type=Path, help="a folder for plots; needs matplotlib")
+    parser.add_argument("--json", type=Path, help="write the measurements to FILE")
     options = parser.parse_args()
     machine = (
         f"{platform.machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
@@ -74,16 +73,12 @@ def main() -> None:
     for name in options.sections:
         measure, tables = sections(options)[name]
         start = time.perf_counter()
-        found = measure()
-        records += found
-        print(f"\n## {name}\n\n{tables(found)}\n", flush=True)
+        measured = measure()
+        records += measured
+        print(f"\n## {name}\n\n{tables(measured)}\n", flush=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
         if options.json:
             options.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
-    if options.plots:
-        from benchmarks import plots
-
-        plots.draw(records, options.plots)
 
 
 if __name__ == "__main__":

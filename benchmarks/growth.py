@@ -1,6 +1,6 @@
-"""What the cost grows with: output pixels, source pixels, windows, pictures of a video.
+"""How time and memory grow with output pixels, source pixels, windows and the frames of a video.
 
-python -m benchmarks.growth outputs SOURCE SIDES | sources SIDES | video COUNT    one of them by itself, as JSON
+python -m benchmarks.growth outputs SOURCE SIDES | sources SIDES | video COUNT    one of them, in this process, as JSON
 """
 
 from __future__ import annotations
@@ -15,204 +15,105 @@ import torch
 
 from benchmarks.measure import Record, alone, markdown, peak, spread
 from benchmarks.pictures import best, inputs, network
-from scsnet import SCSNet, encode_picture, encode_references, render
-from scsnet.texture import encode_texture
+from scsnet import encode_picture, encode_references, render
 
-SMALL = 128  # side of the picture whose output grows
-SOURCE = 1024  # of a large one, which costs something by itself
-WINDOW = 512  # side of the windows
-FRAME, CHUNK = 128, 8  # of the video: side, pictures at a time
+SMALL, SOURCE = 128, 1024  # sides of the pictures that are enlarged
+WINDOW = 512
+FRAME, CHUNK = 128, 8  # side of a video frame, and frames per batch
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, int]:
-    """Seconds, and bytes of the peak."""
-
-    def run() -> float:
-        start = time.perf_counter()
-        function()
-        return time.perf_counter() - start
-
-    return peak(run)
+def measure_once(function: Callable[[], Any], kept: Callable[[Any], int] = lambda _: 0) -> Record:
+    """Return seconds and peak bytes of one call, less the bytes of its result by `kept`."""
+    start = time.perf_counter()
+    result, nbytes = peak(function)
+    seconds = time.perf_counter() - start
+    return {"seconds": [seconds], "bytes": max(0, nbytes - kept(result))}
 
 
 def outputs(source: int, sides: list[int]) -> list[Record]:
-    """One picture of that side, encoded once, decoded to squares of those sides, each once."""
-    net, records = network(best()), []
-    gray, _ = inputs(source, "automatic", 1)
-    features = net.encode(gray)
+    """Decode one picture of side `source` to squares of `sides`."""
+    net = network(best())
+    features = net.encode(inputs(source, "automatic", 1)[0])
     net.decode(features, (256, 256))
-    for side in sides:
-        size = (side, side)
-        seconds, nbytes = timed(lambda size=size: net.decode(features, size))  # type: ignore[misc]
-        result = 3 * 4 * side**2
-        records.append(
-            {
-                "output": side,
-                "from": source,
-                "seconds": [seconds],
-                "bytes": max(0, nbytes - result),
-            }
-        )
-        print("output", source, side, seconds, nbytes - result, file=sys.stderr, flush=True)
-    return records
+    return [
+        {"what": f"decode {source}² → {side}²", "pixels": side**2}
+        | measure_once(lambda side=side: net.decode(features, (side, side)), lambda t: t.nbytes)  # type: ignore[misc]
+        for side in sides
+    ]
 
 
 def sources(sides: list[int]) -> list[Record]:
-    """encode of squares of those sides: the colour branch, psi_E, and the peak beside what is kept."""
-    net, records = network(best()), []
+    """Encode squares of `sides`."""
+    net = network(best())
     net.encode(inputs(64, "automatic", 1)[0])
+    records = []
     for side in sides:
         gray, _ = inputs(side, "automatic", 1)
-        features, nbytes = peak(lambda gray=gray: net.encode(gray))  # type: ignore[misc]
-        start = time.perf_counter()
-        net.encode(gray)
-        seconds = time.perf_counter() - start
-        texture = 0.0
-        if features.texture is not None:
-            start = time.perf_counter()
-            encode_texture(net.initial, net.texture_encoder, gray)
-            texture = time.perf_counter() - start
-        kept = features.nbytes - features.luminance.nbytes
-        records.append(
-            {
-                "source": side,
-                "seconds": [seconds],
-                "colour": max(0.0, seconds - texture),
-                "texture": texture if features.texture is not None else None,
-                "bytes": max(0, nbytes - kept),
-            }
-        )
-        del features
+        record = measure_once(lambda gray=gray: net.encode(gray), lambda f: f.nbytes)  # type: ignore[misc]
+        records.append({"what": f"encode {side}²", "pixels": side**2} | record)
     return records
 
 
-def again(runs: int) -> list[Record]:
-    """The same features at a second size, and windows of a large grid: decode alone."""
-    net, records = network(best()), []
-    gray, _ = inputs(SOURCE, "automatic", 1)
-    encodings: list[float] = []
-    features = clocked(encodings, lambda: net.encode(gray))
-    large = (16 * SOURCE, 16 * SOURCE)
-    cases: dict[str, Callable[[], Any]] = {
-        f"{SOURCE}² → {SOURCE}²": lambda: net.decode(features, (SOURCE, SOURCE)),
-        f"a second size: → {SOURCE * 3 // 2}²": lambda: net.decode(
-            features, (SOURCE * 3 // 2, SOURCE * 3 // 2)
-        ),
-        f"a window of {WINDOW}² of {large[0]}²": lambda: net.decode(
-            features, large, (5000, 7000, WINDOW, WINDOW)
-        ),
-        f"the window beside it, {WINDOW}²": lambda: net.decode(
-            features, large, (5000, 7000 + WINDOW, WINDOW, WINDOW)
-        ),
-        f"a window of {2 * WINDOW}² of {large[0]}²": lambda: net.decode(
-            features, large, (5000, 7000, 2 * WINDOW, 2 * WINDOW)
-        ),
-    }
-    records.append({"case": f"encode {SOURCE}²", "seconds": encodings})
-    for name, decode in cases.items():
-        seconds: list[float] = []
-        for _ in range(runs):
-            clocked(seconds, decode)
-        records.append({"case": name, "seconds": seconds})
+def windows(runs: int) -> list[Record]:
+    """Decode windows of a large grid from one picture that is encoded once."""
+    net, large = network(best()), (16 * SOURCE, 16 * SOURCE)
+    features = net.encode(inputs(SOURCE, "automatic", 1)[0])
+    records = []
+    for side in (WINDOW, 2 * WINDOW):
+        record: Record = {"what": f"a window of {side}² of {large[0]}²", "pixels": side**2}
+        window = (large[0] // 3, large[1] // 2, side, side)
+        each = [measure_once(lambda w=window: net.decode(features, large, w)) for _ in range(runs)]  # type: ignore[misc]
+        records.append(record | {"seconds": [s for r in each for s in r["seconds"]]})
     return records
 
 
-def clocked(seconds: list[float], function: Callable[[], Any]) -> Any:
-    """Calls, and appends how long it took."""
-    start = time.perf_counter()
-    result = function()
-    seconds.append(time.perf_counter() - start)
-    return result
-
-
-def video(count: int) -> Record:
-    """Frames of 128 x 128 to 512 x 512 in colours of one reference, eight at a time, each thrown away."""
+def video(count: int) -> list[Record]:
+    """Enlarge `count` frames four times in colours of one reference, eight at a time."""
     net = network(best())
     reference = encode_references(net, [torch.rand(1, 3, 128, 128)])
-    generator = torch.Generator().manual_seed(1)
-    frame(net, reference, generator)
+    frames, size = torch.rand(CHUNK, 1, FRAME, FRAME), (4 * FRAME, 4 * FRAME)
 
-    def frames() -> None:
-        for _ in range(count // CHUNK):
-            frame(net, reference, generator)
+    def run(count: int) -> None:
+        for _ in range(0, count, CHUNK):
+            render(net, encode_picture(net, frames, reference), size, dtype=torch.uint8)
 
-    seconds, nbytes = timed(frames)
-    return {"frames": count, "seconds": [seconds], "bytes": nbytes}
-
-
-def frame(net: SCSNet, reference: Any, generator: torch.Generator) -> None:
-    """A chunk of the video."""
-    rgb = torch.rand(CHUNK, 1, FRAME, FRAME, generator=generator)
-    render(net, encode_picture(net, rgb, reference), (4 * FRAME, 4 * FRAME), dtype=torch.uint8)
+    run(CHUNK)
+    name = f"{count} frames {FRAME}² → {size[0]}²"
+    return [{"what": name, "pixels": count * size[0] ** 2} | measure_once(lambda: run(count))]
 
 
 @torch.inference_mode()
 def measure(output_sides: list[int], source_sides: list[int], frames: list[int]) -> list[Record]:
-    """All of it; what is measured once is said to be."""
-    records: list[Record] = again(3)
+    """Measure everything; all but the windows once, each kind in a fresh process."""
+    records: list[Record] = windows(3)
     records += alone("growth", "outputs", SMALL, *output_sides)
     records += alone("growth", "outputs", SOURCE, *(s for s in output_sides if SOURCE < s <= 4096))
     records += alone("growth", "sources", *source_sides)
-    records += [alone("growth", "video", count) for count in frames]
+    for count in frames:
+        records += alone("growth", "video", count)
     return [{"section": "growth", **record} for record in records]
 
 
 def tables(records: list[Record]) -> str:
-    """Four of them."""
-    cases = [[r["case"], spread(r["seconds"])] for r in records if "case" in r]
-    grown = [
+    """Format seconds, time per pixel and peak memory."""
+    rows = [
         [
-            f"{r['from']}² → {r['output']}²",
-            f"{r['seconds'][0]:.2f}",
-            f"{r['seconds'][0] / r['output'] ** 2 * 1e9:.0f}",
-            f"{r['bytes'] / 2**20:.0f}",
+            r["what"],
+            spread(r["seconds"]),
+            f"{min(r['seconds']) / r['pixels'] * 1e9:.0f}",
+            f"{r['bytes'] / 2**20:.0f}" if "bytes" in r else "",
         ]
         for r in records
-        if "output" in r
     ]
-    encoded = [
-        [
-            f"{r['source']}²",
-            f"{r['seconds'][0]:.3f}",
-            f"{r['colour']:.3f}",
-            "in decode" if r["texture"] is None else f"{r['texture']:.3f}",
-            f"{r['bytes'] / 2**20:.0f}",
-        ]
-        for r in records
-        if "source" in r
-    ]
-    films = [
-        [
-            str(r["frames"]),
-            f"{r['seconds'][0]:.2f}",
-            f"{r['seconds'][0] / r['frames'] * 1e3:.0f}",
-            f"{r['bytes'] / 2**20:.0f}",
-        ]
-        for r in records
-        if "frames" in r
-    ]
-    beside = "peak beside the result, MiB"
-    return "\n\n".join(
-        [
-            markdown([f"one picture of {SOURCE}²", "seconds"], cases),
-            markdown(["decode", "seconds", "ns per output pixel", beside], grown),
-            markdown(["encode", "seconds", "colour branch", "texture", beside], encoded),
-            markdown(["frames, 128 → 512", "seconds", "ms per frame", "peak, MiB"], films),
-        ]
-    )
-
-
-@torch.inference_mode()
-def main(what: str, *numbers: str) -> None:
-    """The process of its own."""
-    values = [int(n) for n in numbers]
-    done: dict[str, Callable[[], Any]] = {
-        "outputs": lambda: outputs(values[0], values[1:]),
-        "sources": lambda: sources(values),
-        "video": lambda: video(values[0]),
-    }
-    print(json.dumps(done[what]()))
+    return markdown(["", "seconds", "ns per pixel", "peak beside the result, MiB"], rows)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    numbers = [int(n) for n in sys.argv[2:]]
+    with torch.inference_mode():
+        kinds: dict[str, Callable[[], list[Record]]] = {
+            "outputs": lambda: outputs(numbers[0], numbers[1:]),
+            "sources": lambda: sources(numbers),
+            "video": lambda: video(numbers[0]),
+        }
+        print(json.dumps(kinds[sys.argv[1]]()))

@@ -24,8 +24,8 @@ CHANNELS = 64
 class MetaSR(nn.Module):
     """Meta-Upscale: a network predicts k x k x C x 3 weights for every output pixel.
 
-    Its authors do that for the whole picture at once. `pixels` bounds how many are worked on at a time: 4096,
-    28 MiB of weights in float32, was fastest.
+    Its authors predict them for the whole picture at once; `pixels` bounds how many output pixels are computed at a
+    time.
     """
 
     def __init__(self, channels: int = CHANNELS, kernel: int = 3, hidden: int = 256) -> None:
@@ -36,12 +36,12 @@ class MetaSR(nn.Module):
         )
 
     def offsets(self, n_in: int, n_out: int) -> tuple[Tensor, Tensor]:
-        """Along an axis: which source pixel floor(i / r) each output falls into, and i / r - floor(i / r)."""
+        """Return the source pixel floor(i / r) of each output pixel along an axis, and i / r - floor(i / r)."""
         i = torch.arange(n_out)
         return (i * n_in).div(n_out, rounding_mode="floor"), ((i * n_in) % n_out) / n_out
 
     def forward(self, features: Tensor, size: tuple[int, int], pixels: int | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, 3, n, m)."""
+        """Map features (B, C, H, W) to planes (B, 3, n, m)."""
         batch, _, height, width = features.shape
         patches = F.unfold(features, self.kernel, padding=self.kernel // 2).mT.contiguous()
         row, down = self.offsets(height, size[0])
@@ -67,25 +67,6 @@ class MetaSR(nn.Module):
                 out[picture, area] = torch.bmm(near, weights)[:, 0]
         return out.mT.reshape(batch, 3, *size)
 
-    def shared(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """The same at whole-number scales alone: with only r x r different offsets, weights are predicted once.
-
-        Neither the paper nor its authors' code does this.
-        """
-        _, channels, height, width = features.shape
-        scale = size[0] // height
-        if size != (scale * height, scale * width):
-            raise ValueError(f"expected a whole-number scale, got {height} x {width} -> {size}")
-        part = torch.arange(scale) / scale
-        y, x = torch.meshgrid(part, part, indexing="ij")
-        offset = torch.stack([y, x, torch.full_like(y, 1 / scale)], dim=-1).view(-1, 3)
-        weights = self.predict(offset.to(features.dtype))
-        # (r r, C k k, 3) -> a convolution to 3 x r x r channels
-        shape = (scale**2, channels, self.kernel, self.kernel, 3)
-        weights = weights.view(shape).permute(4, 0, 1, 2, 3).flatten(0, 1)
-        planes = F.conv2d(features, weights.contiguous(), padding=self.kernel // 2)
-        return F.pixel_shuffle(planes, scale)
-
 
 class LIIF(nn.Module):
     """Local implicit image function: 3x3 feature unfolding, local ensemble, cell decoding."""
@@ -102,7 +83,7 @@ class LIIF(nn.Module):
         self.mlp = nn.Sequential(*layers, nn.Linear(self.HIDDEN, 3))
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, C, H, W) -> (B, 3, n, m)."""
+        """Map features (B, C, H, W) to planes (B, 3, n, m)."""
         batch = features.shape[0]
         unfolded = F.unfold(features, 3, padding=1).mT.contiguous()  # (B, H W, 9 C)
         out = features.new_empty(batch, size[0] * size[1], 3)
@@ -117,7 +98,7 @@ class LIIF(nn.Module):
     def _band(
         self, unfolded: Tensor, shape: torch.Size, size: tuple[int, int], top: int, bottom: int
     ) -> Tensor:
-        """Rows top..bottom of the output -> (P, 3): four answers, each weighted by the area opposite."""
+        """Return output rows top..bottom, (P, 3): four predictions, each weighted by the opposite area."""
         neighbours = list(_neighbours(shape, size, top, bottom))
         cell = unfolded.new_tensor([2 * shape[0] / size[0], 2 * shape[1] / size[1]])
         areas = [(offset[:, :1] * offset[:, 1:]).abs() + 1e-9 for _, offset in neighbours]
@@ -125,15 +106,15 @@ class LIIF(nn.Module):
         total = unfolded.new_zeros(len(whole), 3)
         for (source, offset), opposite in zip(neighbours, reversed(areas), strict=True):
             query = [unfolded.index_select(0, source), offset.to(unfolded.dtype)]
-            answer = self.mlp(torch.cat([*query, cell.expand(len(source), -1)], dim=1))
-            total += answer * (opposite / whole).to(answer.dtype)
+            prediction = self.mlp(torch.cat([*query, cell.expand(len(source), -1)], dim=1))
+            total += prediction * (opposite / whole).to(prediction.dtype)
         return total
 
 
 def _neighbours(
     shape: torch.Size, size: tuple[int, int], top: int, bottom: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The four source pixels around each output pixel: index (P,), offset from it in source pixels (P, 2)."""
+    """Yield the four source pixels around each output pixel: index (P,), and offset in source pixels (P, 2)."""
     ranges = (range(top, bottom), range(size[1]))
     positions = [
         (torch.arange(r.start, r.stop) + 0.5) * (shape[d] / size[d]) - 0.5
@@ -151,7 +132,7 @@ def _neighbours(
 
 
 def cpm(head: CPM, features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Our head by itself, in the blocks of `SCSNet.decode`: (B, C, H, W) -> (B, 3, n, m) float32."""
+    """Apply CPM in the blocks of `SCSNet.decode`: (B, C, H, W) -> (B, 3, n, m) float32."""
     height, width = features.shape[2:]
     hidden = head.fold_first_layer(features)
     out = torch.empty(features.shape[0], 3, *size)

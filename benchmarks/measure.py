@@ -1,4 +1,4 @@
-"""Seconds and peak memory: ways that take turns, processes of their own, the spread."""
+"""Measure seconds and peak memory, in turns or in fresh processes, and format them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 Record = dict[str, Any]
 """One measurement: "section", what was measured, and "seconds" (a list) or "bytes"."""
 Note = Callable[[str, float], None]
-"""Takes the name of a part and the seconds that it took."""
+"""Called with the name of a part and its seconds."""
 
 
 class Clock:
@@ -27,7 +27,7 @@ class Clock:
         self.seconds: dict[str, list[float]] = {}
 
     def time(self, part: str, function: Callable[[], T]) -> T:
-        """Calls, and notes how long it took."""
+        """Call the function, record its seconds, and return its result."""
         start = time.perf_counter()
         result = function()
         self.seconds.setdefault(part, []).append(time.perf_counter() - start)
@@ -37,7 +37,7 @@ class Clock:
 def in_turns(
     ways: Mapping[str, Callable[[Clock], object]], runs: int, warm: bool = True
 ) -> dict[str, Clock]:
-    """Every way once without a clock, then `runs` times each, one after the other."""
+    """Run every way once as a warm-up if `warm`, then `runs` times each, in turns."""
     clocks = {name: Clock() for name in ways}
     if warm:
         for way in ways.values():
@@ -49,14 +49,14 @@ def in_turns(
 
 
 def resident() -> int:
-    """Bytes of this process in memory now."""
+    """Return the resident size of this process in bytes."""
     import psutil
 
     return psutil.Process().memory_info().rss
 
 
 def peak(function: Callable[[], T]) -> tuple[T, int]:
-    """The result, and how far the resident size rose above what it was before."""
+    """Return the result, and the peak of the resident size above that before the call, in bytes."""
     before, highest, done = resident(), 0, threading.Event()
 
     def watch() -> None:
@@ -76,21 +76,21 @@ def peak(function: Callable[[], T]) -> tuple[T, int]:
 
 
 def alone(module: str, *arguments: object) -> Any:
-    """What `python -m benchmarks.<module> <arguments>` says as JSON on its last line: a fresh process."""
+    """Run `python -m benchmarks.<module> <arguments>` and return the JSON of its last line."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def free_memory() -> int:
-    """Bytes that processes can still get."""
+    """Return the available memory in bytes."""
     import psutil
 
     return psutil.virtual_memory().available
 
 
 def spread(seconds: list[float]) -> str:
-    """Median and, where there is more than one, the range."""
+    """Format the median, and the range if there are several."""
     middle = statistics.median(seconds)
     if len(seconds) == 1:
         return f"{middle:.3f}"
@@ -98,13 +98,13 @@ def spread(seconds: list[float]) -> str:
 
 
 def times(slow: list[float] | None, fast: list[float] | None) -> str:
-    """How many times as fast; empty where one of them is not there."""
+    """Format the ratio of medians; empty if either is missing."""
     if not slow or not fast:
         return ""
     return f"{statistics.median(slow) / statistics.median(fast):.1f}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

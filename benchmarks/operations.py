@@ -17,14 +17,14 @@ from scsnet.resample import STRIDE, compute_working_shape
 
 
 class Work(NamedTuple):
-    """Of one layer, or of several."""
+    """Operations and values of one or several layers."""
 
     name: str
     operations: int
     values: int
-    """Numbers read and written, in the format of the weights."""
+    """Values read and written in the dtype of the weights."""
     planes: int = 0
-    """Numbers read and written in float32, whatever that is."""
+    """Values read and written in float32."""
 
     def bytes(self, itemsize: int) -> int:
         """Memory traffic where the weights' format takes `itemsize` bytes."""
@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 
 def together(name: str, parts: Iterator[Work]) -> Work:
-    """The sum."""
+    """Return the sum."""
     sums = (sum(column) for column in zip(*(part[1:] for part in parts), strict=True))
     return Work(name, *sums)
 
@@ -40,14 +40,14 @@ def together(name: str, parts: Iterator[Work]) -> Work:
 def convolution(
     name: str, inputs: int, outputs: int, pixels: int, kernel: int = 3, stride: int = 1
 ) -> Work:
-    """Square, with bias, making `pixels` output pixels."""
+    """Count a square convolution with bias and `pixels` output pixels."""
     weights = outputs * (inputs * kernel**2 + 1)
     operations = 2 * pixels * outputs * inputs * kernel**2
     return Work(name, operations, pixels * (inputs * stride**2 + outputs) + weights)
 
 
 def level(width: int, height: int, across: int) -> Iterator[Work]:
-    """VCAttn of a picture to itself at one level of the pyramid, height x across positions."""
+    """Count VCAttn of a picture to itself at one level of height x across positions."""
     positions, channels = height * across, 4 * width
     for name in ("pre_source", "pre_reference"):
         yield convolution(name, channels, channels, positions)
@@ -59,14 +59,14 @@ def level(width: int, height: int, across: int) -> Iterator[Work]:
 
 
 def texture(config: SCSNetConfig, pixels: int) -> Iterator[Work]:
-    """psi_E."""
+    """Count psi_E."""
     yield convolution("initial", 1, config.width, pixels)
     for _ in range(2 * config.depth):
         yield convolution("block", config.width, config.width, pixels)
 
 
 def colour(config: SCSNetConfig, size: tuple[int, int], working_size: int) -> Iterator[Work]:
-    """phi without references."""
+    """Count phi without references."""
     height, across = (
         -(-n // STRIDE) for n in compute_working_shape(*size, working_size)
     )  # quarter size
@@ -99,7 +99,7 @@ def colour(config: SCSNetConfig, size: tuple[int, int], working_size: int) -> It
 
 
 def encode(config: SCSNetConfig, size: tuple[int, int], working_size: int | None = None) -> Work:
-    """`SCSNet.encode` of one picture of `size`, automatic mode."""
+    """Count `SCSNet.encode` of one picture of `size`, automatic mode."""
     bound = config.working_size if working_size is None else working_size
 
     def parts() -> Iterator[Work]:
@@ -110,7 +110,7 @@ def encode(config: SCSNetConfig, size: tuple[int, int], working_size: int | None
 
 
 def decode(config: SCSNetConfig, source: tuple[int, int], size: tuple[int, int]) -> Work:
-    """`SCSNet.decode` of one picture of `source` to `size`, by CPM."""
+    """Count `SCSNet.decode` of one picture of `source` to `size`, by CPM."""
     if config.head != "cpm":
         raise ValueError(f'expected a network with head="cpm", got {config.head!r}')
     hidden, pixels = 4 * config.width, size[0] * size[1]

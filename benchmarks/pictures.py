@@ -1,4 +1,4 @@
-"""Whole pictures: ours in the chosen format and in float32, against the formulas, in time and memory.
+"""Time and memory of whole pictures: ours in the chosen dtype and in float32, and the formulas.
 
 python -m benchmarks.pictures WAY SIDE MODE BATCH    one of them by itself, as JSON
 """
@@ -35,23 +35,23 @@ Run = Callable[[Clock], None]
 
 
 def best() -> torch.dtype:
-    """What the program chooses on this CPU."""
+    """Return the dtype that is chosen for this CPU."""
     return choose_dtype(torch.device("cpu"))
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """Of ours in that format."""
+    """Return the label of ours in that dtype."""
     return "ours " + str(dtype).removeprefix("torch.")
 
 
 def network(dtype: torch.dtype) -> SCSNet:
-    """The full model with random weights: speed does not depend on them."""
+    """Return the full model with random weights: speed does not depend on them."""
     torch.manual_seed(0)
     return SCSNet().eval().requires_grad_(False).to(dtype)
 
 
 def inputs(side: int, mode: str, batch: int) -> tuple[Tensor, list[Tensor]]:
-    """Gray pictures of that side, and in referential mode a reference of 128 x 128 for each."""
+    """Return normalised L of gray squares, and in referential mode a reference of 128 x 128 for each."""
     generator = torch.Generator().manual_seed(1)
     gray = torch.rand(batch, 1, side, side, generator=generator) * 2 - 1
     reference = torch.rand(batch, 3, 128, 128, generator=generator) * 2 - 1
@@ -59,7 +59,7 @@ def inputs(side: int, mode: str, batch: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def run_of(way: str, side: int, mode: str, batch: int) -> Run:
-    """Encodes and decodes once, each on the clock."""
+    """Return a run that encodes and decodes once, each timed."""
     gray, references = inputs(side, mode, batch)
     size = (side * SCALE, side * SCALE)
     net = network(torch.float32 if way == FORMULAS else getattr(torch, way.removeprefix("ours ")))
@@ -79,13 +79,13 @@ def run_of(way: str, side: int, mode: str, batch: int) -> Run:
 
 
 def fits(side: int, batch: int) -> bool:
-    """Whether the formulas have room on this machine."""
+    """Return whether the formulas fit into the free memory."""
     need = straightforward.decode_bytes((side * SCALE, side * SCALE))
     return 2 * batch * need < free_memory()
 
 
 def ways(side: int, mode: str, batch: int) -> list[str]:
-    """Those that are measured: all for small pictures, what takes minutes once or not at all."""
+    """Return what is measured: everything for small pictures, without what takes minutes for large ones."""
     chosen = [name_of(best())]
     if best() != torch.float32 and (side <= INTERLEAVED or (side <= 512 and batch == 1)):
         chosen.append(name_of(torch.float32))
@@ -97,7 +97,7 @@ def ways(side: int, mode: str, batch: int) -> list[str]:
 
 @torch.inference_mode()
 def once(way: str, side: int, mode: str, batch: int) -> Record:
-    """Seconds of each part and peak memory of one run, after a tiny one."""
+    """Return seconds of each part and peak memory of one run, after a small warm-up."""
     run_of(way, 8, mode, 1)(Clock())
     run, clock = run_of(way, side, mode, batch), Clock()
     _, nbytes = peak(lambda: run(clock))
@@ -106,7 +106,7 @@ def once(way: str, side: int, mode: str, batch: int) -> Record:
 
 @torch.inference_mode()
 def measure(sizes: list[int], runs: int) -> list[Record]:
-    """All sizes, both modes, batches of 1 and 8."""
+    """Measure all sizes, both modes, batches of 1 and 8."""
     records = []
     for side in sizes:
         for mode in MODES:
@@ -135,7 +135,7 @@ def measure(sizes: list[int], runs: int) -> list[Record]:
 
 
 def tables(records: list[Record]) -> str:
-    """Seconds with ratios, then memory."""
+    """Format seconds with ratios, and peak memory."""
     cases = list(dict.fromkeys((r["side"], r["mode"], r["batch"]) for r in records))
     found = {
         (r["side"], r["mode"], r["batch"], r["way"], r.get("part")): r.get(

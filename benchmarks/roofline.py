@@ -1,4 +1,4 @@
-"""How much of what the machine can do encode and decode reach.
+"""Compare encode and decode with the peak operations and bandwidth of the machine.
 
     python benchmarks/roofline.py [--side 128] [--scale 4] [--batch 1] [--dtypes bfloat16 float32]
                                   [--device auto] [--runs 9]
@@ -24,6 +24,7 @@ import torch
 
 from benchmarks import operations
 from scsnet import SCSNet
+from scsnet.cpm import enable_triton
 from scsnet.device import DTYPES, choose_device
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the product that is timed
@@ -31,14 +32,14 @@ COPIED = {"cpu": 2**28, "cuda": 2**31}  # bytes
 
 
 class Ceiling(NamedTuple):
-    """What the machine does in a second."""
+    """Peak operations and bytes per second."""
 
     operations: float
     bytes: float
 
 
 def seconds(function: Callable[[], object], device: torch.device, runs: int) -> list[float]:
-    """Of each run after two that don't count, finished on the device."""
+    """Return the seconds of each run, synchronised with the device, after two warm-ups."""
     taken = []
     for _ in range(runs + 2):
         start = time.perf_counter()
@@ -50,7 +51,7 @@ def seconds(function: Callable[[], object], device: torch.device, runs: int) -> 
 
 
 def ceiling(device: torch.device, dtype: torch.dtype, runs: int) -> Ceiling:
-    """The best of several runs; read and written bytes both count."""
+    """Measure the best of several runs; bytes read and written both count."""
     side = MATRIX.get(device.type, 2048)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = min(seconds(lambda: a @ b, device, runs))
@@ -61,14 +62,14 @@ def ceiling(device: torch.device, dtype: torch.dtype, runs: int) -> Ceiling:
 
 
 def bound(work: operations.Work, batch: int, itemsize: int, top: Ceiling) -> float:
-    """Seconds that cannot be undercut."""
+    """Return the lower bound of the time in seconds."""
     return batch * max(work.operations / top.operations, work.bytes(itemsize) / top.bytes)
 
 
 def reached(
     side: int, scale: float, batch: int, dtype: torch.dtype, device: torch.device, runs: int
 ) -> list[str]:
-    """One line of Markdown each for encode and decode."""
+    """Measure encode and decode; return one Markdown row each."""
     torch.manual_seed(0)
     net = SCSNet().eval().requires_grad_(False).to(device, dtype)
     luminance = torch.rand(batch, 1, side, side, device=device) * 2 - 1
@@ -116,14 +117,23 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["bfloat16", "float32"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--triton", action="store_true", help="use the Triton kernel of CPM")
     options = parser.parse_args()
+    enable_triton(options.triton)
     device = choose_device(options.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{where}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}\n\n{HEAD}")
     with torch.inference_mode():
         for name in options.dtypes:
-            asked = (options.side, options.scale, options.batch, DTYPES[name], device, options.runs)
-            for line in reached(*asked):
+            arguments = (
+                options.side,
+                options.scale,
+                options.batch,
+                DTYPES[name],
+                device,
+                options.runs,
+            )
+            for line in reached(*arguments):
                 print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Start-up: imports beyond torch's own, and the bundled weights from a warm disk.
+"""Time to import the package after torch, and to load the bundled weights from a warm disk.
 
 python -m benchmarks.startup     once, as JSON
 """
@@ -17,7 +17,7 @@ WHAT = {
 
 
 def once() -> dict[str, float]:
-    """Seconds of each, in a process that has torch and nothing of ours."""
+    """Return the seconds of each, in a process that has imported torch only."""
     import einops
     import numpy
     import torch
@@ -37,7 +37,7 @@ def once() -> dict[str, float]:
 
 
 def measure(runs: int) -> list[Record]:
-    """In fresh processes."""
+    """Measure in fresh processes."""
     results = [alone("startup") for _ in range(runs)]
     return [
         {"section": "startup", "what": what, "seconds": [r[what] for r in results]} for what in WHAT
@@ -45,7 +45,7 @@ def measure(runs: int) -> list[Record]:
 
 
 def tables(records: list[Record]) -> str:
-    """Seconds."""
+    """Format seconds."""
     rows = [[WHAT[r["what"]], spread(r["seconds"])] for r in records]
     return markdown(["start-up", "seconds"], rows)
 

@@ -1,4 +1,4 @@
-"""The paper's formulas as one would first write them in PyTorch: what the fast path is compared with.
+"""The paper's formulas, written straightforwardly in PyTorch: the baseline of the benchmarks.
 
 Same weights, same result: every attention matrix is written out, CPM gathers 256 features and two
 coordinates for each output pixel and maps all 258 through the first linear layer, in float32, whole
@@ -22,7 +22,7 @@ from scsnet.resample import pad_to_stride, resize_to_working_size
 
 
 def vcattn(level: VCAttn, source: Tensor, references: Sequence[Tensor]) -> Tensor:
-    """Fig. 4, with CMat in memory: F_s (B, 256, h, w) -> F_t of the level."""
+    """Compute VCAttn (Fig. 4) with CMat in memory: F_s (B, 256, h, w) -> F_t of the level."""
     pooled = pool(source, level.factor)
     query = level.query(level.pre_source(pooled)).flatten(2)
     features = [level.pre_reference(pool(r, level.factor)) for r in references]
@@ -37,7 +37,7 @@ def vcattn(level: VCAttn, source: Tensor, references: Sequence[Tensor]) -> Tenso
 
 
 def pvcattn(module: PVCAttn, source: Tensor, references: Sequence[Tensor]) -> Tensor:
-    """Fig. 5."""
+    """Compute PVCAttn (Fig. 5)."""
     height, width = source.shape[2:]
     levels = [cast(VCAttn, level) for level in module.levels]
     parts = [
@@ -47,7 +47,7 @@ def pvcattn(module: PVCAttn, source: Tensor, references: Sequence[Tensor]) -> Te
 
 
 def encode(net: SCSNet, luminance: Tensor, references: Sequence[Tensor] = ()) -> Tensor:
-    """L (B, 1, H, W) -> cat(F_tex, F_color) (B, 128, H, W), at the network's working size."""
+    """Encode L (B, 1, H, W) to cat(F_tex, F_color) (B, 128, H, W), at the network's working size."""
     branch, bound = net.color_branch, net.config.working_size
     working = resize_to_working_size(luminance, bound)
     source = branch.source_encoder(net.initial(pad_to_stride(working)))
@@ -72,7 +72,7 @@ def decode(
     size: tuple[int, int],
     window: tuple[int, int, int, int] | None = None,
 ) -> Tensor:
-    """cat(F_tex, F_color) -> planes (B, 3, Ht, Wt): Eq. 3 and four linear layers, one after the other.
+    """Map cat(F_tex, F_color) to planes (B, 3, Ht, Wt): Eq. 3, then four linear layers.
 
     Or a window (top, left, height, width) of them.
     """
@@ -105,5 +105,5 @@ def decode(
 
 
 def decode_bytes(size: tuple[int, int]) -> int:
-    """What `decode` holds at once, at least: the 258 planes and the next layer's 256, in float32."""
+    """Return a lower bound of the bytes `decode` needs: 258 planes and the 256 of the next layer, in float32."""
     return size[0] * size[1] * (258 + 256) * 4

@@ -1,7 +1,6 @@
 """SCSNet: colorization and continuous super-resolution of gray pictures in one pass (AAAI 2022).
 
-The names below are imported when they are first used: the command line refuses a wrong argument, and
-prints its help, without waiting for torch.
+Public names are imported on first use, so that the command line prints help and errors without importing torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Pictures of attention and valves, like the paper's Fig. 8. Plain numpy and Pillow.
+"""Figures of attention and valves, like the paper's Fig. 8, drawn with numpy and Pillow.
 
-A figure is a table: one row per looked-at point (or valve), the source on the left, then one column per level of
-the pyramid, D1 the finest. Pictures are (H, W, 1 or 3), uint8 or float 0..1.
+A figure is a table: one row per point (or valve), the source on the left, then one column per level of the pyramid, D1
+the finest. Pictures are (H, W, 1 or 3), uint8 or float in 0..1.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-CELL = (320, 256)  # largest width and height of a picture in the table
+CELL = (320, 256)  # maximum width and height of a picture in the table, in pixels
 _GAP = 10
 _TEXT = 15
 
-# Colours at even steps from 0 to 1, from the tables of matplotlib (CC0); in between they are interpolated.
+# Colours at even steps from 0 to 1, from the tables of matplotlib (CC0), with linear interpolation between.
 _MAPS = {
     "viridis": "440154 482475 414487 355f8d 2a788e 21918c 22a884 44bf70 7ad151 bddf26 fde725",
     "inferno": "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4",
@@ -37,13 +37,13 @@ class Heat(NamedTuple):
     """A map over a picture."""
 
     values: np.ndarray
-    """(h, w), any non-negative numbers"""
+    """(h, w), non-negative."""
     coverage: tuple[float, float] = (1.0, 1.0)
-    """share of the map's height and width that lies on the picture; the rest is padding"""
+    """Share of the map's height and width that covers the picture; the rest is padding."""
 
 
 def apply_color_map(values: np.ndarray, name: str = "inferno") -> np.ndarray:
-    """Numbers 0..1 (clipped) -> RGB (..., 3) uint8, by "viridis" or "inferno"."""
+    """Map numbers in 0..1 (clipped) to RGB (..., 3), uint8, by "viridis" or "inferno"."""
     table = np.array(
         [list(bytes.fromhex(color)) for color in _MAPS[name].split()], dtype=np.float64
     )
@@ -55,10 +55,10 @@ def apply_color_map(values: np.ndarray, name: str = "inferno") -> np.ndarray:
 def overlay_heat(
     picture: np.ndarray, heat: Heat, peak: float, colors: str = "inferno", opacity: float = 1.0
 ) -> Image.Image:
-    """The picture, darkened, with the map glowing over it; `peak` is the value of full glow."""
-    base = _shown(picture)
-    strength = _spread(heat, base.size) / peak if peak > 0 else np.zeros(base.size[::-1])
-    strength = np.clip(strength, 0, 1)[..., None] ** 0.5  # faint places stay visible
+    """Draw the map over the darkened picture; `peak` is the value of full strength."""
+    base = _to_cell(picture)
+    strength = _resize_map(heat, base.size) / peak if peak > 0 else np.zeros(base.size[::-1])
+    strength = np.clip(strength, 0, 1)[..., None] ** 0.5  # keeps small values visible
     gray = np.asarray(base.convert("L"), dtype=np.float64)[..., None] * 0.55
     glow = apply_color_map(strength[..., 0], colors)
     strength = strength * opacity
@@ -75,17 +75,19 @@ def draw_attention(
     opacity: float = 1.0,
     step: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """Where points (x, y in pixels) of the source look: maps[level][point][reference] -> RGB (H, W, 3) uint8.
+    """Draw the attention of points (x, y in pixels) of the source -> RGB (H, W, 3), uint8.
 
-    Colours are scaled to each map's own maximum over all references; with several references the share of the
-    weight that each one got is written under it. `step` is called before each map; what it raises ends the work.
+    `maps[level][point][reference]` are the weights. Colours are scaled to the maximum over all references of a point;
+    with several references the share of each is written below it. `step` is called before each map; an exception that
+    it raises stops the drawing.
     """
     header = ["source", *(f"attention, D{level}" for level in levels)]
     rows = []
     for p in range(len(points)):
         row = [
-            _captioned(
-                _marked(source, points, p), f"point {p + 1}: {points[p][0]:g}, {points[p][1]:g}"
+            _add_caption(
+                _mark_points(source, points, p),
+                f"point {p + 1}: {points[p][0]:g}, {points[p][1]:g}",
             )
         ]
         for level in maps:
@@ -98,11 +100,11 @@ def draw_attention(
                 share = float(heat.values.sum()) / total if total > 0 else 0.0
                 caption = f"weight {share:.0%}" if len(references) > 1 else ""
                 cells.append(
-                    _captioned(overlay_heat(picture, heat, peak, colors, opacity), caption)
+                    _add_caption(overlay_heat(picture, heat, peak, colors, opacity), caption)
                 )
-            row.append(_beside(cells))
+            row.append(_join_horizontally(cells))
         rows.append(row)
-    return _table(header, rows)
+    return _draw_table(header, rows)
 
 
 def draw_valves(
@@ -112,25 +114,28 @@ def draw_valves(
     colors: str = "viridis",
     step: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """V1 and V2 of each level, 0..1 from dark to bright -> RGB (H, W, 3) uint8. `step`: as above."""
+    """Draw V1 and V2 of each level, 0..1 from dark to bright -> RGB (H, W, 3), uint8.
+
+    `step` is called before each map; an exception that it raises stops the drawing.
+    """
     header = ["source", *(f"valves, D{level}" for level in levels)]
     rows = []
     for number, what in enumerate(
         ("V1: of the picture's own features", "V2: of the references' features")
     ):
-        row = [_captioned(_shown(source), what)]
+        row = [_add_caption(_to_cell(source), what)]
         for pair in valves:
             step()
             heat = pair[number]
-            size = _shown(source).size
-            picture = Image.fromarray(apply_color_map(_spread(heat, size), colors))
-            row.append(_captioned(picture, f"mean {heat.values.mean():.2f} (dark 0, bright 1)"))
+            size = _to_cell(source).size
+            picture = Image.fromarray(apply_color_map(_resize_map(heat, size), colors))
+            row.append(_add_caption(picture, f"mean {heat.values.mean():.2f} (dark 0, bright 1)"))
         rows.append(row)
-    return _table(header, rows)
+    return _draw_table(header, rows)
 
 
 def stack_figures(figures: Sequence[np.ndarray]) -> np.ndarray:
-    """Figures one below the other on white -> RGB (H, W, 3) uint8."""
+    """Stack figures vertically on white -> RGB (H, W, 3), uint8."""
     width = max(figure.shape[1] for figure in figures)
     padded = [
         np.pad(f, ((0, 0), (0, width - f.shape[1]), (0, 0)), constant_values=255) for f in figures
@@ -138,8 +143,8 @@ def stack_figures(figures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(padded)
 
 
-def _shown(picture: np.ndarray) -> Image.Image:
-    """Any picture as RGB, brought to the size of a cell."""
+def _to_cell(picture: np.ndarray) -> Image.Image:
+    """Convert a picture to RGB and resize it to a cell."""
     if picture.dtype != np.uint8:
         picture = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
     height, width = picture.shape[:2]
@@ -149,27 +154,27 @@ def _shown(picture: np.ndarray) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC).convert("RGB")
 
 
-def _spread(heat: Heat, size: tuple[int, int]) -> np.ndarray:
-    """The map over a cell of (width, height) pixels, without its padding -> float64 (height, width)."""
+def _resize_map(heat: Heat, size: tuple[int, int]) -> np.ndarray:
+    """Resize the map without its padding to `size` (width, height) -> float64 (height, width)."""
     height, width = heat.values.shape
     box = (0.0, 0.0, width * min(1.0, heat.coverage[1]), height * min(1.0, heat.coverage[0]))
     image = Image.fromarray(heat.values.astype(np.float32))
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box), dtype=np.float64)
 
 
-def _marked(
-    source: np.ndarray, points: Sequence[tuple[float, float]], looked_at: int
+def _mark_points(
+    source: np.ndarray, points: Sequence[tuple[float, float]], current: int
 ) -> Image.Image:
-    """The source with all points numbered; the one this row is about is larger."""
-    image = _shown(source)
+    """Draw the source with all points numbered, the one at index `current` larger."""
+    image = _to_cell(source)
     draw = ImageDraw.Draw(image)
     factor = image.width / source.shape[1], image.height / source.shape[0]
     for number, (x, y) in enumerate(points):
         color = _POINT_COLORS[number % len(_POINT_COLORS)]
         centre = (x + 0.5) * factor[0], (y + 0.5) * factor[1]
-        radius = 11 if number == looked_at else 8
-        for grown, fill in ((2, "black"), (1, "white"), (-1, color)):
-            r = radius + grown
+        radius = 11 if number == current else 8
+        for margin, fill in ((2, "black"), (1, "white"), (-1, color)):
+            r = radius + margin
             draw.ellipse((centre[0] - r, centre[1] - r, centre[0] + r, centre[1] + r), fill=fill)
         draw.text(
             centre,
@@ -187,8 +192,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _captioned(image: Image.Image, text: str) -> Image.Image:
-    """An empty text leaves the picture as it is."""
+def _add_caption(image: Image.Image, text: str) -> Image.Image:
+    """Write `text` under the image; an empty text leaves it unchanged."""
     if not text:
         return image
     width = max(image.width, int(_font(_TEXT).getlength(text)) + 1)
@@ -198,7 +203,7 @@ def _captioned(image: Image.Image, text: str) -> Image.Image:
     return result
 
 
-def _beside(images: Sequence[Image.Image]) -> Image.Image:
+def _join_horizontally(images: Sequence[Image.Image]) -> Image.Image:
     result = Image.new(
         "RGB",
         (sum(i.width for i in images) + _GAP * (len(images) - 1), max(i.height for i in images)),
@@ -211,8 +216,8 @@ def _beside(images: Sequence[Image.Image]) -> Image.Image:
     return result
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> np.ndarray:
-    """Cells of any size in columns and rows on white -> RGB (H, W, 3) uint8."""
+def _draw_table(header: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> np.ndarray:
+    """Arrange cells of any size in rows and columns on white -> RGB (H, W, 3), uint8."""
     titles = [int(_font(_TEXT).getlength(text)) + 1 for text in header]
     widths = [max([title, *(row[c].width for row in rows)]) for c, title in enumerate(titles)]
     heights = [max(cell.height for cell in row) for row in rows]

@@ -1,8 +1,8 @@
-"""sRGB <-> CIE LAB, and LAB <-> the planes that the network sees. Pure functions, float32.
+"""sRGB <-> CIE LAB, and LAB <-> the network's normalised planes. Pure functions.
 
-sRGB after IEC 61966-2-1 (exact piecewise curve), white point D65, 2 degree observer: the values of
-scikit-image, to 1e-3. Everything is differentiable; the powers are guarded at 0, where their slope
-is infinite, so that gradients stay finite.
+sRGB by IEC 61966-2-1 (piecewise curve), white point D65, 2 degree observer, as scikit-image to 1e-3. Computed in float32,
+or in float64 for float64 input. All functions are differentiable; arguments of powers are kept away from 0, where the
+slope is infinite.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OFFSET = 16.0 / 116.0
 def _mix(matrix: Tensor, planes: Tensor) -> Tensor:
     """Apply a 3x3 matrix to planes (..., 3, H, W)."""
     x, y, z = planes.unbind(-3)
-    # As numbers: a matrix would have to be copied to the planes' device first, each time.
+    # As Python numbers: a tensor would be copied to the planes' device on every call.
     rows: list[list[float]] = matrix.tolist()
     return torch.stack([m[0] * x + m[1] * y + m[2] * z for m in rows], dim=-3)
 
@@ -58,7 +58,7 @@ def linear_to_srgb(linear: Tensor) -> Tensor:
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """sRGB (..., 3, H, W) in 0..1 -> LAB (..., 3, H, W), L* 0..100, a* and b* about -110..110."""
+    """Convert sRGB (..., 3, H, W) in 0..1 to LAB (..., 3, H, W): L* in 0..100, a* and b* about -110..110."""
     xyz = _mix(_TO_XYZ, srgb_to_linear(_as_float32(rgb, (3,))))
     root = xyz.clamp_min(_EPSILON) ** (1 / 3)
     fx, fy, fz = torch.where(xyz > _EPSILON, root, _SLOPE * xyz + _OFFSET).unbind(-3)
@@ -66,10 +66,10 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor, clip: bool = False) -> Tensor:
-    """LAB (..., 3, H, W) -> sRGB (..., 3, H, W).
+    """Convert LAB (..., 3, H, W) to sRGB (..., 3, H, W).
 
-    Colours outside of sRGB leave 0..1 unless `clip` is set. Clip only when a picture leaves the
-    program: inside a loss a clipped value has no gradient.
+    Colours outside the sRGB gamut exceed 0..1 unless `clip` is set. Do not clip inside a loss: clipped values have no
+    gradient.
     """
     lightness, a, b = _as_float32(lab, (3,)).unbind(-3)
     fy = (lightness + 16) / 116
@@ -81,7 +81,7 @@ def lab_to_rgb(lab: Tensor, clip: bool = False) -> Tensor:
 
 
 def rgb_to_lightness(rgb: Tensor) -> Tensor:
-    """sRGB (..., 3, H, W) or gray (..., 1, H, W) in 0..1 -> L* (..., 1, H, W) in 0..100."""
+    """Convert sRGB (..., 3, H, W) or gray (..., 1, H, W) in 0..1 to L* (..., 1, H, W) in 0..100."""
     linear = srgb_to_linear(_as_float32(rgb, (1, 3)))
     if linear.shape[-3] == 3:
         red, green, blue = linear.unbind(-3)
@@ -92,20 +92,20 @@ def rgb_to_lightness(rgb: Tensor) -> Tensor:
 
 
 def normalize_lab(lab: Tensor, config: SCSNetConfig) -> Tensor:
-    """LAB (..., 3, H, W), or L* alone (..., 1, H, W) -> the network's planes, about -1..1."""
+    """Normalise LAB (..., 3, H, W), or L* alone (..., 1, H, W), to the network's planes, about -1..1."""
     planes = _as_float32(lab, (1, 3))
     lightness = (planes[..., :1, :, :] - config.lightness_centre) / config.lightness_scale
     return torch.cat([lightness, planes[..., 1:, :, :] / config.chroma_scale], dim=-3)
 
 
 def denormalize_lab(planes: Tensor, config: SCSNetConfig) -> Tensor:
-    """The inverse of `normalize_lab`."""
+    """Invert `normalize_lab`."""
     planes = _as_float32(planes, (1, 3))
     lightness = planes[..., :1, :, :] * config.lightness_scale + config.lightness_centre
     return torch.cat([lightness, planes[..., 1:, :, :] * config.chroma_scale], dim=-3)
 
 
 def rgb_to_gray(rgb: Tensor) -> Tensor:
-    """sRGB (B, 3, H, W) in 0..1 -> the gray of the same L*, three equal planes."""
+    """Convert sRGB (B, 3, H, W) in 0..1 to the gray of the same L*, as three equal planes."""
     lab = rgb_to_lab(rgb)
     return lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], 1), clip=True)

@@ -1,7 +1,7 @@
 """phi, the colorization branch: L and the references -> F_color (Fig. 3, Table 8).
 
-It is global (attention, and instance norm where the config asks for it): never evaluate it in tiles.
-Sides must be multiples of 4; the calling contract pads.
+It is global (attention, and instance norm if configured), so it cannot be evaluated in tiles. Sides must be multiples
+of 4: `SCSNet.encode` pads.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int, config: SCSNetConfig) -> None:
         super().__init__()
-        n = config.norm
-        self.norm = n
+        self.norm = n = config.norm
         self.blocks = nn.Sequential(
             ConvBlock(width, width, n),
             ConvBlock(width, width, n),
@@ -37,12 +36,12 @@ class Encoder(nn.Module):
         )
 
     def forward(self, initial: Tensor) -> Tensor:
-        """Raw first convolution (B, 64, H, W) -> F_s or F_r (B, 256, H/4, W/4)."""
+        """Return F_s or F_r (B, 256, H/4, W/4) of the initial convolution's output (B, 64, H, W)."""
         return self.blocks(activate(initial, self.norm))
 
 
 class Extractor(nn.Module):
-    """Three convolutions and SAttn, a pyramid of valve attention of the picture to itself."""
+    """Three convolutions and SAttn, the pyramid valve attention of the picture to itself."""
 
     def __init__(self, channels: int, config: SCSNetConfig) -> None:
         super().__init__()
@@ -51,23 +50,23 @@ class Extractor(nn.Module):
         self.residual = config.residual
 
     def convolve(self, x: Tensor) -> Tensor:
-        """F_int (B, 256, h, w) through the three convolutions, the same shape."""
+        """Apply the three convolutions to F_int (B, 256, h, w); the shape stays."""
         for conv in self.convs:
             x = x + conv(x) if self.residual else conv(x)
         return x
 
     def attend(self, x: Tensor) -> Tensor:
-        """SAttn (B, 256, h, w), the same shape."""
+        """Apply SAttn to (B, 256, h, w); the shape stays."""
         attended = self.attention(x, self.attention.compute_keys_values([x]))
         return x + attended if self.residual else attended
 
     def forward(self, x: Tensor) -> Tensor:
-        """F_int (B, 256, h, w) -> the same shape."""
+        """Apply the convolutions and SAttn to F_int (B, 256, h, w); the shape stays."""
         return self.attend(self.convolve(x))
 
 
 class Decoder(nn.Module):
-    """phi_D: back to the source's size; UP is bilinear and has no parameters."""
+    """phi_D: two bilinear upsamplings, each followed by two convolutions."""
 
     def __init__(self, width: int, config: SCSNetConfig) -> None:
         super().__init__()
@@ -80,12 +79,12 @@ class Decoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 256, h, w) -> F_color (B, 64, 4 h, 4 w)."""
+        """Return F_color (B, 64, 4 h, 4 w) of the extractor's output (B, 256, h, w)."""
         return self.at_full(upsample(self.at_half(upsample(x))))
 
 
-def cross_attention(config: SCSNetConfig) -> PVCAttn | BCAttn | AddedReference:
-    """The module that joins F_s and F_r, as the config names it."""
+def build_cross_attention(config: SCSNetConfig) -> PVCAttn | BCAttn | AddedReference:
+    """Return the module that combines F_s and F_r, by `config.attention`."""
     channels = 4 * config.width
     if config.attention == "pyramid_valve":
         return PVCAttn(channels, config.attention_scale, config.cosine_attention)
@@ -103,27 +102,29 @@ class ColorBranch(nn.Module):
         self.source_encoder = Encoder(width, config)
         self.reference_initial = conv3x3(3, width)
         self.reference_encoder = Encoder(width, config)
-        self.cross_attention = cross_attention(config)
+        self.cross_attention = build_cross_attention(config)
         self.extractor = Extractor(4 * width, config)
         self.decoder = Decoder(width, config)
 
     @property
     def only_reference(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """What the automatic mode never meets: phi_E^r, in two parts, and PVCAttn."""
+        """Modules that only references use: phi_E^r, in two parts, and the cross attention."""
         return self.reference_initial, self.reference_encoder, self.cross_attention
 
     def encode_reference(self, lab: Tensor) -> Tensor:
-        """phi_E^r: reference LAB planes (B, 3, Hr, Wr) -> F_r (B, 256, Hr/4, Wr/4)."""
+        """Return F_r (B, 256, Hr/4, Wr/4) of normalised LAB planes (B, 3, Hr, Wr)."""
         return self.reference_encoder(channels_last(self.reference_initial(lab)))
 
     def aggregate(self, source: Tensor, keys_values: Sequence[KeysValues] | None) -> Tensor:
-        """F_int: PVCAttn(F_s, F_r) with references, F_s itself without (Eq. 2)."""
+        """Return F_int: PVCAttn(F_s, F_r) with references, F_s itself without (Eq. 2)."""
         return source if keys_values is None else self.cross_attention(source, keys_values)
 
     def level(self, index: int) -> VCAttn:
-        """The VCAttn of a pyramid level, counted from 0; ValueError where there is none."""
+        """Return the VCAttn of a pyramid level, counted from 0. Raises ValueError if there is none."""
         if isinstance(self.cross_attention, AddedReference):
-            raise ValueError('this network has attention="none": there are no attention maps')
+            raise ValueError(
+                'expected a network with attention: attention="none" has no attention maps'
+            )
         levels = self.cross_attention.levels
         if not 0 <= index < len(levels):
             raise ValueError(f"level must be between 0 and {len(levels) - 1}, got {index}")
@@ -137,7 +138,10 @@ class ColorBranch(nn.Module):
         shape: tuple[int, int],
         level: int,
     ) -> tuple[Tensor, ...]:
-        """Rows of CMat for points (x, y) in 0..1 of a picture seen at `shape`: per reference (B, P, h, w)."""
+        """Return rows of CMat, per reference (B, P, h, w), for points (x, y) in 0..1.
+
+        `shape` is the height and width of the picture at the working size, without padding.
+        """
         attn = self.level(level)
         pooled = pool(source, attn.factor)
         height, width = pooled.shape[2:]
@@ -146,20 +150,20 @@ class ColorBranch(nn.Module):
         columns = [min(width - 1, int(x * shape[1] / cell)) for x, _ in points]
         positions = [row * width + column for row, column in zip(rows, columns, strict=True)]
         index = torch.tensor(positions, device=source.device)
-        pairs = keys_values[level]
-        areas = [h * w for h, w in pairs.grids]
-        flat = torch.split(attn.compute_rows(pooled, pairs, index), areas, dim=-1)
+        kv = keys_values[level]
+        areas = [h * w for h, w in kv.grids]
+        flat = torch.split(attn.compute_rows(pooled, kv, index), areas, dim=-1)
         # (B, P, h w) -> (B, P, h, w)
-        return tuple(f.reshape(*f.shape[:2], *g) for f, g in zip(flat, pairs.grids, strict=True))
+        return tuple(f.reshape(*f.shape[:2], *g) for f, g in zip(flat, kv.grids, strict=True))
 
     def valves(
         self, source: Tensor, keys_values: Sequence[KeysValues], level: int
     ) -> tuple[Tensor, Tensor]:
-        """V1, V2 of a level, each (B, 1, h, w) in 0..1."""
+        """Return V1 and V2 of a level, each (B, 1, h, w) in 0..1."""
         attn = self.level(level)
         pooled = pool(source, attn.factor)
         return attn.compute_valves(pooled, attn.aggregate(pooled, keys_values[level]))
 
     def forward(self, source: Tensor, keys_values: Sequence[KeysValues] | None) -> Tensor:
-        """F_s (B, 256, H/4, W/4) and the references' keys_values -> F_color (B, 64, H, W)."""
+        """Return F_color (B, 64, H, W) of F_s (B, 256, H/4, W/4) and the references' keys and values."""
         return self.decoder(self.extractor(self.aggregate(source, keys_values)))

@@ -1,4 +1,4 @@
-"""The one description of a network: `SCSNetConfig`, saved inside every weights file."""
+"""`SCSNetConfig`, the hyperparameters of a network, saved in every weights file."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _RANGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SCSNetConfig:
-    """What the network is; the defaults are what learns, `paper()` is the paper to the letter.
+    """Hyperparameters of the network. The defaults are those of the shipped weights; `paper()` follows the paper exactly.
 
-    None of the options that differ between the two adds or removes a parameter.
+    The options in which the two differ add or remove no parameters.
     """
 
     attention: Attention = "pyramid_valve"
@@ -39,27 +39,27 @@ class SCSNetConfig:
     head: Head = "cpm"
     """Super-resolution head: CPM of Fig. 6, or a fixed x4 pixel shuffle (the ablation of Table 5)."""
     norm: Norm = "none"
-    """"instance" (Table 8) erases a picture's tint after the first convolution; "none" keeps it."""
+    """"instance" (Table 8) removes the mean colour after the first convolution; "none" keeps it."""
     residual: bool = True
     """x + f(x) around every extractor convolution and around SAttn."""
     cosine_attention: bool = True
-    """Queries and keys are scaled to length 1 before their product; the paper takes them plain."""
+    """Normalise queries and keys to unit length before their product; the paper does not."""
     attention_scale: float = 30.0
-    """Factor on the products before the softmax; the paper has 1, and no 1/sqrt(d)."""
+    """Factor on the products before the softmax; 1 in the paper, without 1/sqrt(d)."""
     luminance_skip: bool = True
-    """The head predicts L as a residual over the bilinearly resampled input L."""
+    """Predict L as a residual over the bilinearly resampled input L."""
     cpm_align: Alignment = "centre"
-    """Where output pixel j samples the features: at its centre, or at j / (Wt - 1) ("paper")."""
+    """Sampling position of output pixel j: its centre, or j / (Wt - 1) of Eq. 3 ("paper")."""
     width: int = 64
     """Channels at full size; 2 and 4 times as many at half and quarter size."""
     depth: int = 16
     """Residual blocks of the texture encoder psi_E."""
     lightness_centre: float = 50.0
-    """Network plane of L is (L - lightness_centre) / lightness_scale."""
+    """The normalised L plane is (L* - lightness_centre) / lightness_scale."""
     lightness_scale: float = 50.0
     """See `lightness_centre`; L* is 0..100."""
     chroma_scale: float = 110.0
-    """Network planes of a and b are a / chroma_scale and b / chroma_scale."""
+    """The normalised a and b planes are a* / chroma_scale and b* / chroma_scale."""
     working_size: int = 128
     """Side in pixels of the square pictures that the colour branch was trained on."""
 

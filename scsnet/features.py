@@ -1,4 +1,4 @@
-"""What `SCSNet.encode` hands to `SCSNet.decode`, and what it keeps of references."""
+"""Features of a picture and of its references: the results of `SCSNet.encode` and `SCSNet.encode_reference`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def list_tensors(value: object) -> Iterator[Tensor]:
-    """Every tensor inside of (nested) dataclasses and tuples."""
+    """Yield every tensor inside (nested) dataclasses and tuples."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple):
@@ -27,7 +27,7 @@ def list_tensors(value: object) -> Iterator[Tensor]:
 
 
 def move_features(value: T, device: torch.device | str) -> T:
-    """A copy of (nested) dataclasses and tuples with every tensor on `device`."""
+    """Return a copy of (nested) dataclasses and tuples with every tensor on `device`."""
     result: Any = value
     if isinstance(value, Tensor):
         result = value.to(device)
@@ -44,45 +44,45 @@ def move_features(value: T, device: torch.device | str) -> T:
 
 @dataclass(frozen=True)
 class ReferenceFeatures:
-    """Keys and values of one or several references, for any number of source pictures."""
+    """Encoded references, one or several, for any number of source pictures."""
 
     keys_values: tuple[KeysValues, ...]
-    """One per level of the cross attention."""
+    """Keys and values, one per level of the cross attention."""
 
     @property
     def batch(self) -> int:
-        """1: shared by every source picture; otherwise one per picture of the batch."""
+        """Batch size: 1 if every source picture shares the references."""
         return self.keys_values[0].value.shape[0]
 
     @property
     def count(self) -> int:
-        """How many references each source picture has."""
+        """Number of references of each source picture."""
         return len(self.keys_values[0].grids)
 
     @property
     def nbytes(self) -> int:
-        """Memory taken by the tensors, in bytes."""
+        """Size of the tensors in bytes."""
         return sum(t.nbytes for t in list_tensors(self))
 
     def to(self, device: torch.device | str) -> ReferenceFeatures:
-        """The same on another device."""
+        """Return a copy on another device."""
         return move_features(self, device)
 
 
 @dataclass(frozen=True)
 class Features:
-    """A picture, encoded: everything left of CPM in Fig. 3. Decode it as often as you like."""
+    """An encoded picture: the outputs of everything before CPM in Fig. 3."""
 
     luminance: Tensor
     """The input's L (B, 1, Hs, Ws), normalised, float32."""
     color: Tensor
-    """F_color (B, 64, h, w) at the working size."""
+    """F_color (B, 64, h, w) at the working size, in the dtype of the weights."""
     source: Tensor
-    """F_s (B, 256, h/4, w/4), what the attention pictures need."""
+    """F_s (B, 256, h/4, w/4), for `SCSNet.attention` and `SCSNet.valves`."""
     texture: Tensor | None
-    """F_tex (B, 64, Hs, Ws); None for a large picture, whose tiles `decode` makes as it needs them."""
+    """F_tex (B, 64, Hs, Ws); None for a large picture, for which `decode` computes it tile by tile."""
     reference: ReferenceFeatures | None
-    """The references that F_color was made with."""
+    """The references that F_color was computed with."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,9 +91,9 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        """Memory taken by the tensors, in bytes."""
+        """Size of the tensors in bytes."""
         return sum(t.nbytes for t in list_tensors(self))
 
     def to(self, device: torch.device | str) -> Features:
-        """The same on another device."""
+        """Return a copy on another device."""
         return move_features(self, device)

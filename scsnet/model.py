@@ -4,8 +4,8 @@
                    F_init ─psi_E──▶ F_tex
     cat(F_tex, F_color), output grid ─CPM─▶ LAB, any size, any window
 
-No RGB, files or devices here: planes are normalised LAB (see `scsnet.color`), on the device and in the
-dtype of the weights. B pictures of Hs x Ws, output grid of Ht x Wt.
+Planes are normalised LAB (see `scsnet.color`) on the device of the weights; `scsnet.pipeline` converts from and to sRGB.
+B pictures of Hs x Ws pixels, output grid of Ht x Wt.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
 from .tiling import Window, crop, join_blocks, validate_window
 
 Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all) after each tile; what it raises ends the work."""
+"""Called with (tiles done, tiles in total) after each tile; an exception that it raises stops the work."""
 
-TILE_KEPT = (
-    192  # the same as TILE on a CPU where F_tex is kept, and no margin is needed: F_cs of 18 MiB
-)
-KEPT_TEXTURE = 256 * 2**20  # bytes of F_tex that encode keeps; beyond, decode makes it in tiles
+TILE_KEPT = 192
+"""Side of a tile in source pixels on a CPU if F_tex is kept, so that tiles need no margin: F_cs takes 18 MiB."""
+KEPT_TEXTURE = 256 * 2**20
+"""Largest F_tex in bytes that `encode` computes and keeps; a larger one is computed by `decode`, tile by tile."""
 
 
 class SCSNet(nn.Module):
@@ -56,15 +56,17 @@ class SCSNet(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, hence of the features."""
+        """Dtype of the weights, which the features have too."""
         return self.initial.weight.dtype
 
     def encode_reference(
         self, references: Sequence[Tensor], working_size: int | None = None
     ) -> ReferenceFeatures:
-        """References, each LAB (1 or B, 3, Hr, Wr) of any size -> what the attention keeps of them.
+        """Encode references, each normalised LAB (1 or B, 3, Hr, Wr) of any size.
 
-        With 1 in front they serve every source picture, with B they belong to picture 0..B-1.
+        A reference with batch size 1 serves every source picture, one with B belongs to pictures 0..B-1. Each is
+        reduced to about working_size² pixels (default: the config's). Raises ValueError for no reference, wrong shapes
+        or different batch sizes.
         """
         if not references:
             raise ValueError("expected at least one reference, got none")
@@ -88,10 +90,11 @@ class SCSNet(nn.Module):
         tile: int = TILE,
         progress: Progress | None = None,
     ) -> Features:
-        """L (B, 1, Hs, Ws) of any size, and optionally references -> features.
+        """Encode L (B, 1, Hs, Ws) of any size, optionally with references.
 
-        The colour branch sees at most working_size² pixels (default: what the weights were trained
-        at); with a working size at or above the picture's this is the paper exactly.
+        The colour branch sees the picture reduced to about working_size² pixels (default: the config's, at which the
+        weights were trained); a picture that fits is not reduced, as in the paper. The texture encoder sees the whole
+        picture, `tile` pixels at a time. Raises ValueError for wrong shapes.
         """
         if luminance.ndim != 4 or luminance.shape[1] != 1 or 0 in luminance.shape:
             raise ValueError(f"expected luminance (B, 1, H, W), got shape {tuple(luminance.shape)}")
@@ -116,7 +119,7 @@ class SCSNet(nn.Module):
         return features
 
     def concatenate_features(self, features: Features, window: Window) -> Tensor:
-        """cat(F_tex, F_color) (B, 128, height, width) of a window of the source."""
+        """Return cat(F_tex, F_color) (B, 128, height, width) of a window of the source."""
         if features.texture is None:
             texture = encode_texture_window(
                 self.initial, self.texture_encoder, features.luminance, window
@@ -142,7 +145,11 @@ class SCSNet(nn.Module):
         block: tuple[int, int] | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[Window, Tensor]]:
-        """The blocks of `decode`'s result one by one: (where in the output grid, LAB (B, 3, n, m))."""
+        """Yield the result of `decode` block by block: (window of the output grid, LAB (B, 3, n, m)).
+
+        `tile` is the side of a tile in source pixels; `block` the height and width in output pixels that CPM maps at a
+        time (default: what the head prefers).
+        """
         requested = validate_window(size, window)
         if isinstance(self.head, PixelShuffle):
             yield requested, self._shuffle_pixels(features, size, requested)
@@ -152,7 +159,8 @@ class SCSNet(nn.Module):
         if features.texture is not None and device.type == "cpu":
             tile = min(tile, TILE_KEPT)
         if block is None:
-            block = self.head.block_size(features.color)
+            magnification = max(size[0] / source_height, size[1] / source_width)
+            block = self.head.block_size(features.color, magnification)
         # Output pixels whose source pixels fill about one tile; blocks divide it evenly.
         step = (
             max(1, int(tile * size[0] / source_height)),
@@ -165,7 +173,7 @@ class SCSNet(nn.Module):
             columns = build_axis(source_width, size[1], outer.left, outer.right, align, device)
             top, bottom = rows.taps.span()
             left, right = columns.taps.span()
-            # One pixel more to each side for the 3x3 convolution, where the picture has one.
+            # One more pixel on each side for the 3x3 convolution, within the picture.
             up, lead = max(0, top - 1), max(0, left - 1)
             down, trail = min(source_height, bottom + 1), min(source_width, right + 1)
             hidden = self.head.fold_first_layer(
@@ -184,7 +192,7 @@ class SCSNet(nn.Module):
     def _map_block(
         self, features: Features, hidden: Tensor, rows: Axis, columns: Axis, start: tuple[int, int]
     ) -> Tensor:
-        """One block: LAB (B, 3, n, m) from `hidden`, whose first pixel is `start` of the source."""
+        """Map one block to LAB (B, 3, n, m); the first pixel of `hidden` is the pixel `start` of the source."""
         assert isinstance(self.head, CPM)
         (top, bottom), (left, right) = rows.taps.span(), columns.taps.span()
         used = Window(top - start[0], left - start[1], bottom - top, right - left)
@@ -202,7 +210,7 @@ class SCSNet(nn.Module):
         height, width = features.size
         if size != (FACTOR * height, FACTOR * width):
             expected = f"{FACTOR * height} x {FACTOR * width}"
-            raise ValueError(f"the pixel-shuffle head makes {expected} pixels only, got {size}")
+            raise ValueError(f"expected size {expected} with the pixel-shuffle head, got {size}")
         assert isinstance(self.head, PixelShuffle)
         lab = self.head(self.concatenate_features(features, Window(0, 0, height, width)))
         if self.config.luminance_skip:
@@ -221,17 +229,18 @@ class SCSNet(nn.Module):
         *,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Features -> LAB (B, 3, Ht, Wt) float32 at `size` = (Ht, Wt), or `window` of that grid.
+        """Return normalised LAB (B, 3, Ht, Wt), float32, at `size` = (Ht, Wt), or a window of that grid.
 
-        `window` is (top, left, height, width) in output pixels; it costs by its own pixels only.
+        `window` is (top, left, height, width) in output pixels; its cost does not depend on the rest of the grid.
+        Raises ValueError for a window outside the grid.
         """
         requested = validate_window(size, window)
-        learning = features.color.requires_grad or next(self.head.parameters()).requires_grad
-        if torch.is_grad_enabled() and learning:
+        needs_gradients = features.color.requires_grad or next(self.head.parameters()).requires_grad
+        if torch.is_grad_enabled() and needs_gradients:
             at_once = (
                 requested.height,
                 requested.width,
-            )  # gradients need all of it in memory anyway
+            )  # the backward pass needs all of it in memory
             return join_blocks(
                 self.decode_tiles(features, size, requested, block=at_once, progress=progress)
             )
@@ -247,28 +256,29 @@ class SCSNet(nn.Module):
     def attention(
         self, features: Features, points: Sequence[tuple[float, float]], level: int = 0
     ) -> tuple[Tensor, ...]:
-        """Where points of the source look in the references (Fig. 8), float32.
+        """Return the attention weights of points of the source over the references (Fig. 8), float32.
 
-        `points` are (x, y) in 0..1 of the picture; `level` 0, 1, 2 is the pyramid's D1, D2, D4. Returns
-        one (B, P, h, w) per reference; over all references a point's weights sum to 1. Only the requested
-        rows of the matrix are computed.
+        `points` are (x, y) in 0..1 of the picture; `level` 0, 1, 2 is D1, D2, D4 of the pyramid. The result is one
+        (B, P, h, w) per reference; the weights of a point sum to 1 over all references. Only these rows of CMat are
+        computed. Raises ValueError for points outside the picture and for features without a reference.
         """
         if outside := [p for p in points if not (0 <= p[0] <= 1 and 0 <= p[1] <= 1)]:
-            raise ValueError(f"points must lie inside the picture, x and y in 0..1, got {outside}")
+            raise ValueError(f"expected points with x and y in 0..1, got {outside}")
         if not points:
             raise ValueError("expected at least one point, got none")
         shape = (features.color.shape[2], features.color.shape[3])
-        keys_values = self._keys_values(features)
+        keys_values = self._get_keys_values(features)
         return self.color_branch.attention(features.source, keys_values, points, shape, level)
 
     @torch.inference_mode()
     def valves(self, features: Features, level: int = 0) -> tuple[Tensor, Tensor]:
-        """V1 and V2 of a level (Fig. 4), each (B, 1, h, w): what passes of the source and the references."""
-        return self.color_branch.valves(features.source, self._keys_values(features), level)
+        """Return V1 and V2 of a level (Fig. 4), each (B, 1, h, w) in 0..1: the gates of F_s and of F_r->s.
 
-    def _keys_values(self, features: Features) -> tuple[KeysValues, ...]:
+        Raises ValueError for features without a reference.
+        """
+        return self.color_branch.valves(features.source, self._get_keys_values(features), level)
+
+    def _get_keys_values(self, features: Features) -> tuple[KeysValues, ...]:
         if features.reference is None:
-            raise ValueError(
-                "these features were encoded without a reference: nothing to attend to"
-            )
+            raise ValueError("expected features encoded with a reference, got features without")
         return features.reference.keys_values

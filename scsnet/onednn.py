@@ -1,12 +1,10 @@
-"""Convolutions and linear layers on a CPU with what follows them done in the same pass (oneDNN).
+"""Convolutions and linear layers on a CPU fused with bias, activation and sum (oneDNN).
 
-PyTorch's own operators write a result, then read and write it once more for a ReLU or a sum, and write
-the bias before the product. On a CPU with AMX those passes took more than half of CPM's time. oneDNN
-does them while the numbers are in registers; PyTorch calls these operators when it compiles a network,
-and they can be called without compiling.
+Eager PyTorch applies bias, ReLU and sums in separate passes over memory, which took more than half of CPM's time on a CPU
+with AMX. oneDNN's operators apply them in registers. They are private to PyTorch, which calls them in compiled networks.
 
-Without gradients only, on x86, in float32 or in a bfloat16 that the CPU multiplies in hardware; `usable`
-says where, and the callers do the same with PyTorch's operators elsewhere.
+For inference on x86, in float32, or in bfloat16 where the CPU multiplies it in hardware. Callers check `usable`, and use
+PyTorch's operators otherwise.
 """
 
 from __future__ import annotations
@@ -25,10 +23,10 @@ _OPERATORS = (
 )
 
 
-def _formats() -> frozenset[torch.dtype]:
-    """What the operators can multiply here; nothing where they are missing."""
+def _list_dtypes() -> frozenset[torch.dtype]:
+    """Return the dtypes that the operators support on this CPU; none if this PyTorch lacks them."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return frozenset()  # measured on x86 alone
+        return frozenset()  # measured on x86 only
     if not torch.backends.mkldnn.is_available():
         return frozenset()
     if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
@@ -37,24 +35,24 @@ def _formats() -> frozenset[torch.dtype]:
     return frozenset({torch.float32, torch.bfloat16} if bfloat16 else {torch.float32})
 
 
-FORMATS = _formats()
+FORMATS = _list_dtypes()
 
 
 @cache
 def _works() -> bool:
-    """Whether the operators take these arguments and give what PyTorch's own do: another release may differ."""
+    """Compare the private operators with PyTorch's public ones, once: they may change between releases."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # of the CPU alone
+        torch.default_generator.manual_seed(0)  # seeds the CPU only
         x = torch.randn(1, 4, 5, 5)
         conv, layer = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 4)
     conv.requires_grad_(False)
     layer.requires_grad_(False)
     rows = x[0, 0, :, :4].contiguous()
     try:
-        found = (
+        results = (
             convolve(x, conv, 0.2),
             convolve_add_to(x.clone(), conv, x, relu=True),
-            linear(rows, layer, relu=True),
+            linear(rows, layer.weight, layer.bias, relu=True),
             product_relu(rows, layer.weight),
         )
     except (RuntimeError, TypeError):
@@ -66,12 +64,11 @@ def _works() -> bool:
         F.relu(layer(rows)),
         F.relu(rows @ layer.weight),
     )
-    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, expected, strict=True))
+    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(results, expected, strict=True))
 
 
-def usable(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
-    """Whether `layer` may be applied to x by the functions below."""
-    weight = layer.weight
+def usable(x: Tensor, weight: Tensor) -> bool:
+    """Return whether the functions below can apply a layer with `weight` to x: device, dtype, no gradients or autocast."""
     return (
         x.dtype in FORMATS
         and weight.dtype == x.dtype
@@ -84,28 +81,28 @@ def usable(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
 
 
 def product_relu(left: Tensor, right: Tensor) -> Tensor:
-    """ReLU(left @ right): (m, k), (k, n) -> (m, n)."""
+    """Compute ReLU(left @ right): (m, k), (k, n) -> (m, n)."""
     return torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "relu", [], "")
 
 
-def linear(x: Tensor, layer: nn.Linear, relu: bool) -> Tensor:
-    """The layer on (..., inputs), and ReLU where asked -> (..., outputs)."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+    """Apply the layer, then ReLU if `relu`: (..., inputs) -> (..., outputs)."""
     name = "relu" if relu else "none"
-    return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, name, [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], "")
 
 
-def _parts(conv: nn.Conv2d) -> tuple[object, ...]:
-    """A convolution as the operators take it."""
+def _arguments(conv: nn.Conv2d) -> tuple[object, ...]:
+    """Return weight, bias and geometry of a convolution, in the order of the operators' arguments."""
     return conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, slope: float) -> Tensor:
-    """The convolution and LeakyReLU of that slope."""
-    return torch.ops.mkldnn._convolution_pointwise(x, *_parts(conv), "leaky_relu", [slope], "")
+    """Apply the convolution, then LeakyReLU with `slope`."""
+    return torch.ops.mkldnn._convolution_pointwise(x, *_arguments(conv), "leaky_relu", [slope], "")
 
 
 def convolve_add_to(total: Tensor, conv: nn.Conv2d, x: Tensor, relu: bool = False) -> Tensor:
-    """total += the convolution of x, and ReLU where asked; returns total."""
+    """Add the convolution of x to `total` in place, then apply ReLU if `relu`; return `total`."""
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        total, x, *_parts(conv), "add", 1.0, "relu" if relu else None, [], None
+        total, x, *_arguments(conv), "add", 1.0, "relu" if relu else None, [], None
     )

@@ -1,7 +1,7 @@
-"""The calling contract around the network: pictures in, pictures out.
+"""From sRGB pictures to sRGB pictures: colour conversion, sizes, device and dtype around the network.
 
-Pictures are sRGB planes (B, 3, H, W), or gray (B, 1, H, W), float in 0..1 of any device; the network's
-device and dtype are its own business. Nothing here writes to its input.
+Pictures are sRGB planes (B, 3, H, W), or gray (B, 1, H, W), float in 0..1, on any device; they are converted to the
+network's device and dtype. Inputs are never written to.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from .tiling import Window, validate_window
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000
+_RANGE = (-0.5, 1.5)  # resampling overshoots 0..1; 0..255 and -1..1 are refused
 _BAND = 2**22  # pixels converted to luminance at a time
-_CELLS = 512  # side of what is mapped at a time where a picture shrinks
+_CELLS = 512  # output pixels per side of a block when downscaling, before averaging
 
 
 def output_size(
@@ -37,11 +38,11 @@ def output_size(
     megapixels: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, int]:
-    """(height, width) of the result, from exactly one of the four ways to ask for it.
+    """Return (height, width) of the result, from exactly one of `scale`, `size`, `long_side` and `megapixels`.
 
-    `scale` is any number above 0, `size` is (height, width), `megapixels` counts 1,000,000 pixels; all
-    but `size` keep the shape. ValueError for what is not a size, or larger than `max_pixels`, by default
-    1.5 gigapixels: more is for those who render a window of it only.
+    `scale` is any number above 0, `size` is (height, width), `megapixels` counts 1,000,000 pixels; all but `size` keep
+    the aspect ratio. Raises ValueError for none or several of them, sizes below 1 x 1, and results of more than
+    `max_pixels` (default: 1.5 gigapixels; give more to render a window).
     """
     ways = {"scale": scale, "size": size, "long_side": long_side, "megapixels": megapixels}
     given = {name: value for name, value in ways.items() if value is not None}
@@ -58,7 +59,7 @@ def output_size(
             name, value = next(iter(given.items()))
             raise ValueError(f"{name.replace('_', ' ')} must be above 0, got {value}")
         if max(height, width) * factor > 10 * MAX_SIDE:
-            factor = 10 * MAX_SIDE / max(height, width)  # refused below, without overflow
+            factor = 10 * MAX_SIDE / max(height, width)  # raises below, without overflow
         size = (max(1, round(height * factor)), max(1, round(width * factor)))
     if min(size) < 1:
         raise ValueError(f"size must be at least 1 x 1, got {size[1]} x {size[0]}")
@@ -70,17 +71,33 @@ def output_size(
     return size
 
 
-def checked_picture(rgb: Tensor, name: str) -> Tensor:
-    """`rgb` itself; ValueError where it is no picture (B, 1 or 3, H, W)."""
-    if rgb.ndim != 4 or rgb.shape[1] not in (1, 3) or 0 in rgb.shape:
-        raise ValueError(f"expected {name} (B, 1 or 3, H, W), got shape {tuple(rgb.shape)}")
-    return rgb
+def validate_picture(rgb: Tensor, name: str, channels: tuple[int, ...] = (1, 3)) -> None:
+    """Raise ValueError unless `rgb` is a float picture (B, C, H, W) with C in `channels` and values about 0..1.
+
+    Values are read only in host memory: on a GPU that would stall the work queued before.
+    """
+    if rgb.ndim != 4 or rgb.shape[1] not in channels or 0 in rgb.shape:
+        expected = " or ".join(str(c) for c in channels)
+        raise ValueError(f"expected {name} (B, {expected}, H, W), got shape {tuple(rgb.shape)}")
+    if not rgb.is_floating_point():
+        raise ValueError(
+            f"expected {name} of floats in 0..1, got {rgb.dtype}: divide by its maximum"
+        )
+    if rgb.device.type == "cpu":
+        low, high = (value.item() for value in torch.aminmax(rgb))
+        if not (_RANGE[0] <= low and high <= _RANGE[1]):  # also false for NaN
+            raise ValueError(f"expected {name} with values in 0..1, got {low:g} to {high:g}")
 
 
 def extract_luminance(net: SCSNet, rgb: Tensor) -> Tensor:
-    """Picture -> L (B, 1, H, W), normalised, float32, on the network's device; row by row."""
+    """Return normalised L (B, 1, H, W) of a picture, float32, on the network's device.
+
+    It is converted in bands of rows, so that no float32 copy of the whole picture is needed. Raises ValueError as
+    `validate_picture`.
+    """
     device = net.initial.weight.device
-    batch, _, height, width = checked_picture(rgb, "a picture").shape
+    validate_picture(rgb, "a picture")
+    batch, _, height, width = rgb.shape
     whole = torch.empty(batch, 1, height, width, device=device)
     step = max(1, _BAND // (batch * width))
     for top in range(0, height, step):
@@ -93,13 +110,16 @@ def extract_luminance(net: SCSNet, rgb: Tensor) -> Tensor:
 def encode_references(
     net: SCSNet, references: Sequence[Tensor], *, working_size: int | None = None
 ) -> ReferenceFeatures:
-    """Reference photos (1 or B, 3, Hr, Wr) of any sizes -> features for `encode_picture`."""
+    """Encode reference photos (1 or B, 3, Hr, Wr), sRGB in 0..1, of any sizes, for `encode_picture`.
+
+    Each is reduced to about working_size² pixels (default: the network's). Raises ValueError for pictures of another
+    shape, dtype or range.
+    """
     device = net.initial.weight.device
     bound = net.config.working_size if working_size is None else working_size
     planes = []
     for rgb in references:
-        if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape:
-            raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(rgb.shape)}")
+        validate_picture(rgb, "a reference", (3,))
         small = resize_to_working_size(rgb.to(device, torch.float32), bound).clamp(0, 1)
         planes.append(normalize_lab(rgb_to_lab(small), net.config))
     return net.encode_reference(planes, bound)
@@ -115,10 +135,11 @@ def encode_picture(
     tile: int = TILE,
     progress: Progress | None = None,
 ) -> Features:
-    """A picture, whose luminance alone is used, and its references -> features for `render`.
+    """Encode a picture, of which only the luminance is used, with its references, for `render`.
 
-    References with 1 in front serve every picture of the batch, with B one each. `working_size`
-    bounds what the colour branch sees (default: what the weights were trained at).
+    References of batch size 1 serve every picture of the batch, of batch size B one each. `working_size` is the side of
+    the square that the colour branch sees as many pixels of (default: the size the weights were trained at). Raises
+    ValueError for pictures of another shape, dtype or range.
     """
     luminance = extract_luminance(net, rgb)
     if isinstance(references, ReferenceFeatures):
@@ -130,7 +151,7 @@ def encode_picture(
     return net.encode(luminance, encoded, working_size=working_size, tile=tile, progress=progress)
 
 
-def _rendered(
+def _decode_blocks(
     net: SCSNet,
     features: Features,
     size: tuple[int, int],
@@ -138,13 +159,13 @@ def _rendered(
     tile: int,
     progress: Progress | None,
 ) -> Iterator[tuple[Window, Tensor]]:
-    """The blocks of `requested`: (where in the output grid, LAB (B, 3, n, m)).
+    """Yield the window `requested` block by block: (window of the output grid, LAB (B, 3, n, m)).
 
-    CPM looks at points of the picture, so below magnification 1 it would alias. There it maps a
-    whole multiple of the grid, as fine as the picture or finer, and every pixel is the mean of its cell.
+    CPM samples points of the picture, so below magnification 1 it would alias. There an integer multiple of the grid,
+    at least as fine as the picture, is decoded, and every output pixel is the mean of its cell.
     """
     down, across = (
-        max(1, ceil(have / want)) for have, want in zip(features.size, size, strict=True)
+        max(1, ceil(source / result)) for source, result in zip(features.size, size, strict=True)
     )
     if down == across == 1:
         yield from net.decode_tiles(features, size, requested, tile=tile, progress=progress)
@@ -176,12 +197,13 @@ def render(
     tile: int = TILE,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Features -> sRGB (B, 3, Ht, Wt) at `size` = (Ht, Wt), or `window` (top, left, height, width) of it.
+    """Decode features to sRGB (B, 3, Ht, Wt) at `size` = (Ht, Wt), or its `window` (top, left, height, width).
 
-    `strength` multiplies the chroma. `luminance` replaces the network's: "input" takes the encoded
-    picture's own, a tensor L* (B or 1, 1, H, W) in 0..100 of any size takes that, both resampled
-    bicubically. `dtype` is a float type (0..1) or uint8. `out` receives the result where given,
-    `lab_out`, a tensor of the same shape, the network's own LAB before strength and luminance.
+    `strength` multiplies a and b. `luminance` replaces the predicted L: with "input" by that of the encoded picture, or
+    by a tensor L* (B or 1, 1, H, W) in 0..100 of any size, resampled bicubically. `dtype` is a float type (0..1) or
+    uint8 (0..255). The result is written to `out` if given; the predicted LAB, before strength and luminance, to
+    `lab_out`, a tensor of the same shape. Raises ValueError for a window outside the grid, a negative strength, or
+    wrong shapes.
     """
     if not (isfinite(strength) and strength >= 0):
         raise ValueError(f"strength must be 0 or more, got {strength}")
@@ -192,7 +214,7 @@ def render(
         out = torch.empty(shape, dtype=dtype, device=device)
     elif tuple(out.shape) != shape:
         raise ValueError(f"expected out of shape {shape}, got {tuple(out.shape)}")
-    given: Tensor | None = None
+    replacement: Tensor | None = None
     if isinstance(luminance, Tensor):
         if (
             luminance.ndim != 4
@@ -201,18 +223,18 @@ def render(
         ):
             expected = f"(1 or {shape[0]}, 1, H, W)"
             raise ValueError(f"expected luminance {expected}, got shape {tuple(luminance.shape)}")
-        given = normalize_lab(luminance.to(device), net.config)
+        replacement = normalize_lab(luminance.to(device), net.config)
     elif luminance == "input":
-        given = features.luminance
+        replacement = features.luminance
     elif luminance is not None:
         raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
-    for block, planes in _rendered(net, features, size, requested, tile, progress):
+    for block, planes in _decode_blocks(net, features, size, requested, tile, progress):
         top, left = block.top - requested.top, block.left - requested.left
         area = (..., slice(top, top + block.height), slice(left, left + block.width))
         if lab_out is not None:
             lab_out[area] = denormalize_lab(planes, net.config)
-        if given is not None:
-            planes[:, :1] = resample_bicubic(given, size, block)
+        if replacement is not None:
+            planes[:, :1] = resample_bicubic(replacement, size, block)
         lab = denormalize_lab(planes, net.config)
         lab[:, 1:] *= strength
         rgb = lab_to_rgb(lab, clip=True)

@@ -1,8 +1,10 @@
-"""Separable resampling on one global grid, whole or any window of it.
+"""Separable resampling of a whole picture or a window of the result, and the sizes the colour branch works at.
 
-A picture of `n_in` pixels and its copy of `n_out` pixels cover the same area: output pixel i lies at
-(i + 0.5) * n_in / n_out - 0.5 of the input. Positions are computed from the global index in whole
-numbers, so a window gives the very pixels that the whole picture would.
+Input of `n_in` and output of `n_out` pixels cover the same area: output pixel i lies at (i + 0.5) * n_in / n_out - 0.5 of
+the input. Positions are computed from the global index in integers, so a window has exactly the pixels of the whole.
+
+Taps have float32 weights. `resample` and `resample_features` convert them to the dtype of the planes and return that
+dtype: use float32 planes for pictures.
 """
 
 from __future__ import annotations
@@ -20,55 +22,55 @@ WITHOUT_DOUBLES = {"mps"}  # kinds of device that have no float64
 
 
 def exact(device: torch.device | str) -> torch.device:
-    """Where positions for a device are worked out: there, or in host memory where it has no float64."""
+    """Return the device to compute positions on: `device`, or the CPU if it lacks float64."""
     device = torch.device(device)
     return torch.device("cpu") if device.type in WITHOUT_DOUBLES else device
 
 
 class Taps(NamedTuple):
-    """Which input pixels make an output pixel, along one axis."""
+    """The input pixels of each output pixel along one axis, and their weights."""
 
     source: Tensor
-    """(n, k) int64, clamped into the picture: beyond its border the last pixel repeats."""
+    """(n, k) int64 indices, clamped to the picture: its border pixels are repeated."""
     weight: Tensor
     """(n, k) float32; every row sums to 1."""
     host: tuple[Tensor, Tensor] | None = None
-    """Both once more in host memory, where they are elsewhere: reading a GPU's means to wait for it."""
+    """CPU copies of both if they are on another device, so that `span` and `identity` need no synchronisation."""
 
-    def _at_hand(self) -> tuple[Tensor, Tensor]:
+    def _on_host(self) -> tuple[Tensor, Tensor]:
         return self.host or (self.source, self.weight)
 
     def span(self) -> tuple[int, int]:
-        """First and one past the last input pixel used."""
-        source, _ = self._at_hand()
+        """Return the first input pixel used, and one past the last."""
+        source, _ = self._on_host()
         return int(source.min()), int(source.max()) + 1
 
     def part(self, start: int, stop: int) -> Taps:
-        """Those of outputs start..stop."""
+        """Return the taps of output pixels start..stop."""
         host = self.host and (self.host[0][start:stop], self.host[1][start:stop])
         return Taps(self.source[start:stop], self.weight[start:stop], host)
 
     def shifted(self, start: int) -> Taps:
-        """The same taps on an input whose first pixel is `start`."""
+        """Return the same taps for an input cropped to begin at pixel `start`."""
         host = self.host and (self.host[0] - start, self.host[1])
         return Taps(self.source - start, self.weight, host)
 
     def identity(self, n_in: int) -> bool:
-        """Whether they only repeat an input of `n_in` pixels."""
+        """Return whether the result equals an input of `n_in` pixels."""
         if self.source.shape[0] != n_in:
             return False
-        source, weight = self._at_hand()
+        source, weight = self._on_host()
         pixels = torch.arange(n_in, device=source.device)
         return bool(((source[:, 0] == pixels) & (weight[:, 0] == 1)).all())
 
     def matrix(self, n_in: int, dtype: torch.dtype) -> Tensor:
-        """The same as a dense matrix (n, n_in)."""
+        """Return the taps as a dense matrix (n, n_in) of `dtype`."""
         dense = self.weight.new_zeros(self.source.shape[0], n_in)
         return dense.scatter_add_(1, self.source, self.weight).to(dtype)
 
 
 def copy_taps_to_host(make: Callable[[torch.device], Taps], device: torch.device | str) -> Taps:
-    """The taps that `make` makes on a device, with what the host must know of them made by the host."""
+    """Return `make(device)` with copies in host memory, which are computed there instead of transferred."""
     device, here = torch.device(device), torch.device("cpu")
     host = make(here)
     if device == here:
@@ -80,7 +82,7 @@ def copy_taps_to_host(make: Callable[[torch.device], Taps], device: torch.device
 def compute_pixel_centres(
     n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Whole part (int64) and fraction (float32, 0..1) of where outputs start..stop lie on the input."""
+    """Return the input positions of output pixels start..stop: integer part (int64) and fraction (float32, 0..1)."""
     i = torch.arange(start, stop, device=device)
     numerator = (2 * i + 1) * n_in - n_out  # position * 2 n_out
     whole = torch.div(numerator, 2 * n_out, rounding_mode="floor")
@@ -89,7 +91,7 @@ def compute_pixel_centres(
 
 
 def compute_linear_taps(whole: Tensor, fraction: Tensor, n_in: int) -> Taps:
-    """Bilinear: two neighbours."""
+    """Return bilinear taps, two neighbours each."""
     index = torch.stack([whole, whole + 1], dim=1).clamp(0, n_in - 1)
     return Taps(index, torch.stack([1 - fraction, fraction], dim=1))
 
@@ -97,7 +99,7 @@ def compute_linear_taps(whole: Tensor, fraction: Tensor, n_in: int) -> Taps:
 def compute_centred_taps(
     n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> Taps:
-    """Bilinear, of outputs start..stop, where both grids cover the same area."""
+    """Return bilinear taps of output pixels start..stop; both grids cover the same area."""
     return copy_taps_to_host(
         lambda d: compute_linear_taps(*compute_pixel_centres(n_in, n_out, start, stop, d), n_in),
         device,
@@ -105,17 +107,17 @@ def compute_centred_taps(
 
 
 def _keys(x: Tensor) -> Tensor:
-    """The cubic of Keys with a = -0.5, as Pillow's BICUBIC."""
+    """Evaluate the cubic kernel of Keys with a = -0.5, as Pillow's BICUBIC."""
     x = x.abs()
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def cubic_taps(
+def compute_cubic_taps(
     n_in: int, n_out: int, start: int, stop: int, device: torch.device | str = "cpu"
 ) -> Taps:
-    """Bicubic; made wider when shrinking (antialias), so the same as Pillow's BICUBIC."""
+    """Return bicubic taps of output pixels start..stop, antialiased when downscaling, as Pillow's BICUBIC."""
     return copy_taps_to_host(lambda d: _cubic_taps(n_in, n_out, start, stop, d), device)
 
 
@@ -126,13 +128,13 @@ def _cubic_taps(n_in: int, n_out: int, start: int, stop: int, device: torch.devi
     offset = torch.arange(-reach, reach + 2, device=device)
     weight = _keys((offset[None, :] - fraction[:, None]) / stretch)
     index = whole[:, None] + offset[None, :]
-    # Pillow leaves out what lies beyond the border and makes the rest sum to 1.
+    # As in Pillow, taps beyond the border are dropped and the rest is normalised.
     weight = torch.where((index < 0) | (index >= n_in), torch.zeros_like(weight), weight)
     return Taps(index.clamp(0, n_in - 1), weight / weight.sum(1, keepdim=True))
 
 
 def _along(planes: Tensor, taps: Taps, dim: int) -> Tensor:
-    """Resample one of the last two dimensions of (B, C, H, W), tap by tap."""
+    """Resample dimension `dim`, 2 or 3, of (B, C, H, W), tap by tap."""
     shape = [1, 1, 1, 1]
     shape[dim] = -1
     total: Tensor | None = None
@@ -145,7 +147,7 @@ def _along(planes: Tensor, taps: Taps, dim: int) -> Tensor:
 
 
 def resample(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
-    """(B, C, H, W) -> (B, C, rows, columns); only the rows and columns that are used are touched."""
+    """Resample (B, C, H, W) to (B, C, rows, columns) in the dtype of the planes; reads only the pixels used."""
     top, bottom = rows.span()
     left, right = columns.span()
     part = planes[..., top:bottom, left:right]
@@ -153,7 +155,7 @@ def resample(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
 
 
 def resample_features(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
-    """The same for many channels, as two products of matrices; the result is channels-last in memory."""
+    """Do the same as `resample` by two matrix products, for many channels; the result is channels-last in memory."""
     top, bottom = rows.span()
     left, right = columns.span()
     part = planes[..., top:bottom, left:right].permute(0, 2, 3, 1)  # (B, h, w, C)
@@ -167,18 +169,19 @@ def resample_features(planes: Tensor, rows: Taps, columns: Taps) -> Tensor:
 def resample_bicubic(
     planes: Tensor, size: tuple[int, int], window: tuple[int, int, int, int] | None = None
 ) -> Tensor:
-    """Planes (B, C, H, W) resized to `size`, or the window (top, left, height, width) of that."""
+    """Resize planes (B, C, H, W) to `size`, or to the window (top, left, height, width) of it."""
     top, left, height, width = window or (0, 0, *size)
-    rows = cubic_taps(planes.shape[2], size[0], top, top + height, planes.device)
-    columns = cubic_taps(planes.shape[3], size[1], left, left + width, planes.device)
+    rows = compute_cubic_taps(planes.shape[2], size[0], top, top + height, planes.device)
+    columns = compute_cubic_taps(planes.shape[3], size[1], left, left + width, planes.device)
     return resample(planes, rows, columns)
 
 
 def compute_working_shape(height: int, width: int, working_size: int) -> tuple[int, int]:
-    """Return the height and width at which the colour branch sees a picture: at most working_size² pixels.
+    """Return the height and width at which the colour branch sees a picture: about working_size² pixels.
 
     A picture that fits keeps its size, as in the paper. A larger one is reduced to multiples of 4, keeping its aspect
-    ratio unless a side would fall below 4.
+    ratio; rounding may exceed the bound by 1/8. Where it would by more, as for pictures a few pixels wide, the long
+    side is shortened instead.
     """
     if working_size < STRIDE:
         raise ValueError(f"working size must be at least {STRIDE} pixels, got {working_size}")
@@ -187,10 +190,8 @@ def compute_working_shape(height: int, width: int, working_size: int) -> tuple[i
         return height, width
     scale = working_size / sqrt(height * width)
     rows, columns = (max(STRIDE, floor(n * scale / STRIDE + 0.5) * STRIDE) for n in (height, width))
-    if (
-        min(rows, columns) == STRIDE
-    ):  # the short side was rounded up: bound the long one by the area
-        longest = max(STRIDE, area // STRIDE // STRIDE * STRIDE)
+    if 8 * rows * columns > 9 * area:
+        longest = max(STRIDE, area // min(rows, columns) // STRIDE * STRIDE)
         rows, columns = min(rows, longest), min(columns, longest)
     return rows, columns
 

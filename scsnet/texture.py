@@ -1,7 +1,7 @@
 """psi_E, the texture encoder of the super-resolution branch: F_init -> F_tex (Table 8).
 
-It has no norm and sees `TextureEncoder.radius` pixels to each side, so it may be evaluated in tiles
-with that much margin.
+It has no norm and a receptive field of `TextureEncoder.radius` pixels to each side, so it can be evaluated in tiles with
+that margin.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from . import onednn
 from .layers import ResidualBlock, channels_last
 from .tiling import Window
 
-TILE = 512  # source pixels on the side of a tile: its margin then costs 28 %
+TILE = 512  # side of a tile in source pixels; the margin adds 28 %
 
 
 class TextureEncoder(nn.Module):
-    """psi_E: `depth` residual blocks conv-ReLU-conv + skip at full size."""
+    """psi_E: `depth` residual blocks at full size."""
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__()
@@ -28,15 +28,15 @@ class TextureEncoder(nn.Module):
 
     @property
     def radius(self) -> int:
-        """How many pixels to each side an output depends on."""
+        """Receptive field to each side, in pixels."""
         return 2 * len(self.blocks)
 
     def forward(self, initial: Tensor) -> Tensor:
-        """F_init (B, 64, H, W) -> F_tex (B, 64, H, W)."""
+        """Return F_tex (B, 64, H, W) of F_init (B, 64, H, W)."""
         blocks = [cast(ResidualBlock, block) for block in self.blocks]
-        # One pixel has the strides of any layout, and PyTorch then adds with an operator that lacks bfloat16.
+        # One row or column has the strides of both layouts; PyTorch then adds by an operator that lacks bfloat16.
         narrow = min(initial.shape[2:]) < 2
-        if not blocks or narrow or not onednn.usable(initial, blocks[0].conv1):
+        if not blocks or narrow or not onednn.usable(initial, blocks[0].conv1.weight):
             return self.blocks(initial)
         x, between = initial.clone(), torch.empty_like(initial)
         for block in blocks:
@@ -47,7 +47,7 @@ class TextureEncoder(nn.Module):
 def encode_texture_window(
     initial: nn.Conv2d, encoder: TextureEncoder, luminance: Tensor, window: Window
 ) -> Tensor:
-    """F_tex (B, 64, height, width) of a window of L (B, 1, Hs, Ws), as if the whole were encoded."""
+    """Return F_tex (B, 64, height, width) of a window of L (B, 1, Hs, Ws), equal to that part of the whole."""
     height, width = luminance.shape[2:]
     margin = encoder.radius + 1  # psi_E and the initial convolution
     top, left = max(0, window.top - margin), max(0, window.left - margin)
@@ -66,7 +66,7 @@ def encode_texture(
     tile: int = TILE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """F_tex (B, 64, Hs, Ws) tile by tile, so that the layers between need no more memory than a tile."""
+    """Return F_tex (B, 64, Hs, Ws) of L (B, 1, Hs, Ws), computed tile by tile to bound memory."""
     batch, _, height, width = luminance.shape
     tiles = list(Window(0, 0, height, width).blocks(tile, tile))
     if len(tiles) == 1:

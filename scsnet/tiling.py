@@ -1,4 +1,4 @@
-"""Windows of an output grid, and blocks that a window is computed in."""
+"""Windows of a grid of pixels, and the blocks they are computed in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Window(NamedTuple):
-    """A part of an output grid, in output pixels."""
+    """A rectangle of a grid, in pixels."""
 
     top: int
     left: int
@@ -28,7 +28,7 @@ class Window(NamedTuple):
         return self.left + self.width
 
     def blocks(self, height: int, width: int) -> Iterator[Window]:
-        """This window cut into blocks of at most height x width, row by row."""
+        """Yield blocks of at most height x width that cover this window, row by row."""
         for top in range(self.top, self.bottom, height):
             for left in range(self.left, self.right, width):
                 yield Window(
@@ -37,24 +37,22 @@ class Window(NamedTuple):
 
 
 def validate_window(size: tuple[int, int], window: tuple[int, int, int, int] | None) -> Window:
-    """`window`, or all of `size`; ValueError where it is empty or reaches beyond the grid."""
+    """Return `window`, or the whole grid of `size` for None. Raises ValueError if it is empty or exceeds the grid."""
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"output size must be at least 1 x 1, got {height} x {width}")
     requested = Window(0, 0, height, width) if window is None else Window(*window)
     if min(requested.height, requested.width) < 1 or min(requested.top, requested.left) < 0:
         raise ValueError(
-            f"window must have a positive size and start inside the picture, got {requested}"
+            f"expected a window of positive size that starts inside the picture, got {requested}"
         )
     if requested.bottom > height or requested.right > width:
-        raise ValueError(
-            f"window {requested} reaches beyond the output of {height} x {width} pixels"
-        )
+        raise ValueError(f"expected a window inside {height} x {width} pixels, got {requested}")
     return requested
 
 
 def crop(x: Tensor, window: Window, dim: int) -> Tensor:
-    """A window along dimensions `dim` and `dim` + 1; all of them is x itself, with no copy on the way back."""
+    """Return a view of the window along dimensions `dim` and `dim` + 1; x itself if the window is all of it."""
     starts, lengths = (window.top, window.left), (window.height, window.width)
     for d, start, length in zip((dim, dim + 1), starts, lengths, strict=True):
         if length != x.shape[d]:
@@ -63,7 +61,7 @@ def crop(x: Tensor, window: Window, dim: int) -> Tensor:
 
 
 def join_blocks(tiles: Iterator[tuple[Window, Tensor]]) -> Tensor:
-    """Blocks in row order put together by concatenation, which gradients pass through."""
+    """Concatenate blocks (window, (B, C, n, m)), row by row, to one tensor; gradients flow through."""
     bands: dict[int, list[Tensor]] = {}
     for block, lab in tiles:
         bands.setdefault(block.top, []).append(lab)

@@ -11,6 +11,7 @@ Errors: ValueError for a malformed source, HubError (an OSError) for everything 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import shutil
 import tempfile
@@ -157,10 +158,10 @@ def _record(folder: Path, wanted: HubFile) -> tuple[str, str]:
 
 
 def _matches(path: Path, etag: str, progress: Progress | None) -> bool:
-    """Whether a file has the content that its etag promises: sha256 (LFS), or git's sha1 (small files).
+    """Return whether a file has the hash of its etag: sha256 (LFS), or git's sha1 (small files).
 
-    An etag of another kind (or none) promises nothing that could be checked. progress: called all the
-    while with (all bytes, all bytes), so that it can end this too.
+    An etag of another kind, or none, cannot be checked: that is logged as a warning. `progress` is called repeatedly with
+    (all bytes, all bytes), so that it can end this too.
     """
     size = path.stat().st_size
     if _SHA256.fullmatch(etag):
@@ -168,6 +169,9 @@ def _matches(path: Path, etag: str, progress: Progress | None) -> bool:
     elif _SHA1.fullmatch(etag):
         digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     else:
+        logging.getLogger(__name__).warning(
+            "%s was not checked: the server gave no hash that is known (%r)", path.name, etag
+        )
         return True
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from .triton_kernel import Plan
 
 FORMATS = (torch.bfloat16, torch.float16)
-WIDTHS = (16, 32, 64, 128, 256)  # channels: powers of two, and what fits into registers
+WIDTHS = (16, 32, 64, 128, 256)  # channels: powers of two whose accumulators fit into registers
 CAPABILITY = (8, 0)  # below, Triton multiplies without tensor cores
-
 
 _enabled = False
 
@@ -74,8 +73,8 @@ def _compile_and_time(device: torch.device, dtype: torch.dtype, channels: int) -
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        # Those of the C compiler and the assembler that Triton calls are known by their module's name: the security
-        # scan of ComfyUI's registry objects to packs that import it.
+        # Errors of the C compiler and assembler that Triton calls come from the module subprocess, which ComfyUI's
+        # registry forbids importing.
         known = isinstance(error, (triton_kernel.TritonError, RuntimeError, OSError))
         if not known and type(error).__module__ != "subprocess":
             raise
@@ -86,7 +85,7 @@ def _compile_and_time(device: torch.device, dtype: torch.dtype, channels: int) -
 def _warn(error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     warnings.warn(
-        f"Triton is installed but does not work here ({reason}); decoding takes the slower way",
+        f"Triton is installed but does not work here ({reason}); using PyTorch's operators",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -11,7 +11,6 @@ without changing the result beyond rounding:
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
@@ -21,13 +20,18 @@ from torch import Tensor, nn
 from ..layers import conv3x3
 from . import dispatch, onednn_kernel
 from .grid import Axis
-from .parameters import Parameters
+from .parameters import Linear, Parameters
 
 BLOCK = (64, 256)  # output pixels mapped at a time: 8 MiB of hidden features in bfloat16
 FUSED_BLOCK = (1024, 1024)  # the same for the Triton kernel, which keeps no hidden features
 FLOAT32_BEYOND = 64
-"""Magnification from which CPM is computed in float32: the weights of neighbouring output pixels differ by less than
-bfloat16 resolves."""
+"""Magnification beyond which CPM is computed in float32: there, neighbouring output pixels differ by less than
+bfloat16 resolves, in interpolation weights, hidden features and planes."""
+
+
+def needs_float32(dtype: torch.dtype, magnification: float) -> bool:
+    """Return whether features of `dtype` are converted to float32 before they are mapped."""
+    return dtype != torch.float32 and magnification > FLOAT32_BEYOND
 
 
 class CPM(nn.Module):
@@ -49,10 +53,12 @@ class CPM(nn.Module):
     def parameters_of_map(self) -> Parameters:
         """Weights that `map` needs beside the folded first layer."""
         first, *layers = (cast(nn.Linear, layer) for layer in self.linears)
-        return Parameters(first.weight[:, -2:], layers)
+        return Parameters(first.weight[:, -2:], tuple(Linear(m.weight, m.bias) for m in layers))
 
-    def block_size(self, features: Tensor) -> tuple[int, int]:
+    def block_size(self, features: Tensor, magnification: float) -> tuple[int, int]:
         """Return the height and width of the blocks of output pixels to map at a time."""
+        if needs_float32(features.dtype, magnification):
+            return BLOCK
         plan = dispatch.choose_plan(self.parameters_of_map, features)
         return BLOCK if plan is None else FUSED_BLOCK
 
@@ -74,10 +80,8 @@ class CPM(nn.Module):
     def map(self, hidden: Tensor, rows: Axis, columns: Axis) -> Tensor:
         """Map the grid rows x columns of `hidden` (B, H, W, 256) to planes (B, n, m, 3), float32."""
         parameters = self.parameters_of_map
-        if hidden.dtype != torch.float32 and rows.magnification > FLOAT32_BEYOND:
-            layers = [copy.deepcopy(layer).float() for layer in parameters.layers]
-            parameters = Parameters(parameters.coordinates.float(), layers)
-            hidden = hidden.float()
+        if needs_float32(hidden.dtype, max(rows.magnification, columns.magnification)):
+            parameters, hidden = parameters.to(torch.float32), hidden.float()
         if onednn_kernel.is_usable(parameters, hidden):
             return onednn_kernel.map_pixels(parameters, hidden, rows, columns)
         plan = dispatch.choose_plan(parameters, hidden)
@@ -103,6 +107,6 @@ class CPM(nn.Module):
             x = torch.matmul(horizontal, x).add_(across)  # (B, n, m, 256)
         shape = x.shape[:3]
         x = F.relu_(x).view(-1, channels)
-        for linear in parameters.layers[:-1]:
-            x = F.relu_(linear(x))
-        return parameters.layers[-1](x).float().view(*shape, -1)
+        for layer in parameters.layers[:-1]:
+            x = F.relu_(F.linear(x, *layer))
+        return F.linear(x, *parameters.layers[-1]).float().view(*shape, -1)

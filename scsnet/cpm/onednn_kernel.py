@@ -17,13 +17,13 @@ from .grid import Axis
 from .parameters import Parameters
 
 HIDDEN = 8 * 2**20
-"""Bytes of hidden features at a time; the output of a layer takes as much again. Measured at 128 -> 512: half of it
-costs up to 15 % more time, twice as much costs twice the time."""
+"""Bytes of hidden features per block; the output of a layer needs as much again. At 128 -> 512, half of it takes up to
+15 % longer, twice as much twice as long."""
 
 
 def is_usable(parameters: Parameters, hidden: Tensor) -> bool:
     """Return whether `map_pixels` supports these features."""
-    return onednn.usable(hidden, parameters.layers[0])
+    return onednn.usable(hidden, parameters.layers[0].weight)
 
 
 def _weights(axis: Axis, n_in: int, dtype: torch.dtype) -> Tensor:
@@ -70,5 +70,5 @@ def _map_columns(
     weights = _weights(columns, last - first, lines.dtype)
     x = onednn.product_relu(weights, above.view(-1, n * channels)).view(-1, channels)  # (m n, 256)
     second, third, fourth = parameters.layers
-    x = onednn.linear(onednn.linear(x, second, relu=True), third, relu=True)
-    return onednn.linear(x, fourth, relu=False).view(-1, n, 3).float()
+    x = onednn.linear(onednn.linear(x, *second, relu=True), *third, relu=True)
+    return onednn.linear(x, *fourth, relu=False).view(-1, n, 3).float()

@@ -1,11 +1,18 @@
-"""What the implementations of CPM need of its weights."""
+"""The weights that the implementations of CPM need."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
+
+
+class Linear(NamedTuple):
+    """Weight (outputs, inputs) and bias (outputs,) of a linear layer."""
+
+    weight: Tensor
+    bias: Tensor
 
 
 class Parameters(NamedTuple):
@@ -13,9 +20,14 @@ class Parameters(NamedTuple):
 
     coordinates: Tensor
     """(C, 2): the columns of the first linear layer that belong to Z, x before y."""
-    layers: Sequence[nn.Linear]
+    layers: tuple[Linear, ...]
     """The linear layers 256 -> 256 -> 256 -> 3 that follow."""
 
     def tensors(self) -> list[Tensor]:
         """Return all weights and biases."""
-        return [self.coordinates, *(t for layer in self.layers for t in (layer.weight, layer.bias))]
+        return [self.coordinates, *(tensor for layer in self.layers for tensor in layer)]
+
+    def to(self, dtype: torch.dtype) -> Parameters:
+        """Return the weights in another dtype."""
+        layers = tuple(Linear(*(tensor.to(dtype) for tensor in layer)) for layer in self.layers)
+        return Parameters(self.coordinates.to(dtype), layers)

@@ -1,18 +1,18 @@
 """CPM as one Triton kernel: from the folded features to three planes, without intermediate results in memory.
 
-It computes `CPM.map`, keeping the 256 channels per output pixel on the chip. A program
-computes a small rectangle of P output pixels:
+It computes `CPM.map`, keeping the 256 channels per output pixel on the chip. A program computes a rectangle of P output
+pixels:
 
     first layer        features of four source pixels, interpolated in float32, and Z; ReLU
-    second, 256 x 256  a block of its inputs at a time, each interpolated when its turn comes; ReLU
-    third, 256 x 256   a block of its outputs at a time, which after ReLU
-    fourth, 3 x 256    sums into the planes at once
+    second, 256 x 256  a block of its inputs at a time, each interpolated when it is needed; ReLU
+    third, 256 x 256   a block of its outputs at a time; ReLU
+    fourth, 3 x 256    accumulated into the planes per block
 
-So a block of 256 x `Plan.part` weights is on the chip at a time, never a layer, and one sum (P, 256) in
-registers, in float32. (Second and third layer in one loop, as attention does it, would keep the inputs
-besides: compiled for compute capability 8, that spilled 14 KB of registers for each thread. This spills none.)
+So one block of 256 x `Plan.part` weights is on the chip at a time, and one accumulator (P, 256) in registers, in float32.
+(Fusing the second and third layer in one loop, as in attention kernels, would also keep the inputs: compiled for compute
+capability 8, that spilled 14 KB of registers per thread. This spills none.)
 
-Imported only if `scsnet.cpm.dispatch` has chosen it. Tested on a CPU in Triton's interpreter, and compiled for GPUs of
+Imported only if `scsnet.cpm.dispatch` selects it. Tested on a CPU in Triton's interpreter, and compiled for GPUs of
 compute capability 8 to 12; it has not been run on a GPU, and its speed is unmeasured.
 """
 
@@ -25,12 +25,12 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor
 from triton.errors import TritonError
 from triton.runtime.errors import OutOfResources
 
 from .grid import Axis, build_axis
-from .parameters import Parameters
+from .parameters import Linear, Parameters
 
 __all__ = ["Plan", "TritonError", "find_fastest", "list_plans", "map_pixels"]
 
@@ -41,18 +41,18 @@ class Plan(NamedTuple):
     down: int
     """Output rows of a program; a power of two, as `across` and `part`."""
     across: int
-    """Output columns of a program; down x across is at least 16, what a product of matrices takes."""
+    """Output columns of a program; down x across is at least 16, the minimum of tl.dot."""
     part: int
-    """Channels of a wide layer at a time, 16 at least."""
+    """Channels of a hidden layer per block, at least 16."""
     warps: int
     stages: int
-    """Blocks of weights under way at once."""
+    """Pipeline stages: blocks of weights loaded ahead."""
 
 
 def list_plans(capability: tuple[int, int]) -> Sequence[Plan]:
-    """Return the candidates for a GPU of that compute capability; none of them spills registers.
+    """Return candidate plans for a compute capability; none of them spills registers.
 
-    9 and 10 (data centres) multiply out of 228 KiB of shared memory; the others take 50 KiB here.
+    Those for 9 and 10 (data centre GPUs) use the larger shared memory there; the others need at most 50 KiB.
     """
     if capability[0] in (9, 10):
         return Plan(8, 16, 64, 8, 2), Plan(8, 16, 32, 8, 3), Plan(8, 8, 64, 4, 2)
@@ -80,7 +80,7 @@ def _cpm(
     column_source,  # the same of m columns
     column_weight,
     column_relative,
-    toward,  # (C, 2), rows `toward_stride` apart: columns of Z in the first layer, x before y
+    coordinates,  # (C, 2), rows `coordinates_stride` apart: columns of Z in the first layer, x before y
     weight1,  # (C, C), out before in
     bias1,
     weight2,
@@ -92,7 +92,7 @@ def _cpm(
     m,
     picture_stride,
     row_stride,
-    toward_stride,
+    coordinates_stride,
     C: tl.constexpr,
     DOWN: tl.constexpr,
     ACROSS: tl.constexpr,
@@ -125,12 +125,12 @@ def _cpm(
     zx = tl.load(column_relative + j, mask=across, other=0.0)
     zy = tl.load(row_relative + i, mask=down, other=0.0)
 
-    # Second layer, a block of its inputs at a time; each is interpolated when its turn comes.
+    # Second layer, a block of its inputs at a time, interpolated when needed.
     wide = tl.zeros((DOWN * ACROSS, C), tl.float32)
     for first in range(0, C, PART):
         k = first + tl.arange(0, PART)
-        x = zx[:, None] * tl.load(toward + k * toward_stride).to(tl.float32)[None, :]
-        x += zy[:, None] * tl.load(toward + k * toward_stride + 1).to(tl.float32)[None, :]
+        x = zx[:, None] * tl.load(coordinates + k * coordinates_stride).to(tl.float32)[None, :]
+        x += zy[:, None] * tl.load(coordinates + k * coordinates_stride + 1).to(tl.float32)[None, :]
         x += tl.load(hidden + (at00[:, None] + k[None, :])).to(tl.float32) * w00[:, None]
         x += tl.load(hidden + (at01[:, None] + k[None, :])).to(tl.float32) * w01[:, None]
         x += tl.load(hidden + (at10[:, None] + k[None, :])).to(tl.float32) * w10[:, None]
@@ -140,8 +140,8 @@ def _cpm(
     wide += tl.load(bias1 + c).to(tl.float32)[None, :]
     activation = _rectified(wide).to(dtype)  # (P, C)
 
-    # Third layer, a block of its outputs at a time; each goes into the three planes at once. The
-    # product with 3 x C weights is made 16 wide, as the hardware wants it.
+    # Third layer, a block of its outputs at a time, accumulated into the three planes. The product with the 3 x C
+    # weights is padded to 16 columns, the minimum of tl.dot.
     plane = tl.arange(0, 16)
     three = plane < 3
     lab = tl.zeros((DOWN * ACROSS, 16), tl.float32)
@@ -163,14 +163,14 @@ def map_pixels(
 ) -> Tensor:
     """Map the grid rows x columns of `hidden` (B, H, W, C) to planes (B, 3, n, m), float32.
 
-    `hidden` and the head's weights in one format: bfloat16, float16 or float32 (exact products, without
-    tensor cores); C a power of two, 16 to 256. No gradients.
+    `hidden` and the weights have one dtype: bfloat16, float16 or float32 (without tensor cores); C is a power of two, 16
+    to 256. Not differentiable.
     """
     batch, _, _, channels = hidden.shape
     assert hidden.stride(3) == 1, hidden.stride()
     assert hidden.shape[2] == 1 or hidden.stride(2) == channels, hidden.stride()
     n, m = rows.relative.shape[0], columns.relative.shape[0]
-    toward = parameters.coordinates
+    coordinates = parameters.coordinates
     out = torch.empty(batch, 3, n, m, device=hidden.device)
     programs = (triton.cdiv(n, plan.down) * triton.cdiv(m, plan.across), batch)
     with torch.cuda.device_of(hidden):  # does nothing for a tensor of the CPU
@@ -178,11 +178,11 @@ def map_pixels(
             hidden,
             *(rows.taps.source, rows.taps.weight, rows.relative),
             *(columns.taps.source, columns.taps.weight, columns.relative),
-            toward,
-            *(t for linear in parameters.layers for t in (linear.weight, linear.bias)),
+            coordinates,
+            *(tensor for layer in parameters.layers for tensor in layer),
             out,
             *(n, m),
-            *(hidden.stride(0), hidden.stride(1), toward.stride(0)),
+            *(hidden.stride(0), hidden.stride(1), coordinates.stride(0)),
             C=channels,
             DOWN=plan.down,
             ACROSS=plan.across,
@@ -216,25 +216,26 @@ def find_fastest(
     side: int = 128,
     timer: Callable[[Callable[[], object]], float] = milliseconds,
 ) -> Plan:
-    """Return the candidate that enlarges side x side features four times in the shortest time.
+    """Return the fastest candidate at a magnification of 4 on side x side features.
 
-    Compiles all of them: seconds on the first call ever, after which Triton has them on disk. Errors:
-    OutOfResources where none fits the device, and whatever else keeps Triton from compiling there.
+    All of them are compiled, which takes seconds until Triton has them in its cache on disk. Raises OutOfResources if
+    none fits the device, and the errors of Triton's compiler.
     """
     widths = (channels, channels, 3)
-    layers = [nn.Linear(channels, n, device=device, dtype=dtype) for n in widths]
-    parameters = Parameters(torch.zeros(channels, 2, device=device, dtype=dtype), layers)
-    hidden = torch.zeros(1, side, side, channels, dtype=dtype, device=device)
+    zeros = partial(torch.zeros, device=device, dtype=dtype)
+    layers = tuple(Linear(zeros(n, channels), zeros(n)) for n in widths)
+    parameters = Parameters(zeros(channels, 2), layers)
+    hidden = zeros(1, side, side, channels)
     grid = build_axis(side, 4 * side, 0, 4 * side, "centre", device)
     times: dict[Plan, float] = {}
-    refusal: OutOfResources | None = None
+    failure: OutOfResources | None = None
     with torch.cuda.device_of(hidden):
         for plan in candidates:
             try:
                 times[plan] = timer(partial(map_pixels, parameters, hidden, grid, grid, plan))
             except OutOfResources as error:
-                refusal = error
+                failure = error
     if not times:
-        assert refusal is not None
-        raise refusal
+        assert failure is not None
+        raise failure
     return min(times, key=lambda plan: times[plan])

@@ -47,13 +47,6 @@ def test_meta_sr(features, size, pixels):
             assert torch.allclose(got[:, :, i, j], expected, atol=1e-4)
 
 
-def test_meta_sr_with_shared_weights(features):
-    head = MetaSR(8).requires_grad_(False)
-    assert torch.allclose(head.shared(features, (15, 18)), head(features, (15, 18)), atol=1e-4)
-    with pytest.raises(ValueError, match="whole-number scale"):
-        head.shared(features, (14, 18))
-
-
 @pytest.mark.parametrize("size", [(10, 12), (13, 17)])
 def test_liif(features, size, monkeypatch):
     monkeypatch.setattr(LIIF, "PIXELS", 40)

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import scsnet
 from scsnet import encode_picture, encode_references, render
-from scsnet.cpm import CPM, dispatch, enable_triton
+from scsnet.cpm import BLOCK, CPM, dispatch, enable_triton
+from scsnet.cpm.head import FUSED_BLOCK
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None,
@@ -80,6 +81,14 @@ def test_kernel_is_chosen_for_what_it_can_do(monkeypatch):
     assert choose(learning, features()) is None
     with torch.no_grad():
         assert choose(learning, features(requires_grad=True)) is not None
+
+
+def test_blocks_stay_small_where_the_kernel_is_not_used(monkeypatch):
+    """Beyond the magnification where CPM is computed in float32, a large block would take 1 GiB."""
+    monkeypatch.setattr(dispatch, "_enabled", True)
+    monkeypatch.setattr(dispatch, "_compile_and_time", lambda *key: key)
+    assert head().block_size(features(), 4) == FUSED_BLOCK
+    assert head().block_size(features(), 100) == BLOCK
 
 
 def test_triton_is_imported_only_when_needed(root):

@@ -14,7 +14,7 @@ import pytest
 from hub_server import HubServer, Repo, git_sha1, sha256
 
 from scsnet import SCSNet, checkpoint
-from scsnet.checkpoint.hub import HubFile, parse
+from scsnet.checkpoint.hub import HubFile, _matches, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = random.Random(0).randbytes(300_000)
@@ -562,3 +562,13 @@ print(*api.list_repo_files("owner/new"))
     assert names.split() == ["README.md", "w.safetensors"]
     assert isinstance(hub.repos["owner/new"], Repo)
     assert get("hf:owner/new/w.safetensors@v1").read_bytes() == DATA
+
+
+def test_a_file_without_a_known_hash_is_reported(tmp_path, caplog):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"x")
+    assert _matches(path, "W/1234", None)
+    assert "was not checked" in caplog.text
+    caplog.clear()
+    assert not _matches(path, "0" * 64, None)
+    assert caplog.text == ""

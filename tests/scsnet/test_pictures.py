@@ -6,6 +6,7 @@ import stat
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -563,3 +564,13 @@ def test_no_warning_escapes(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_picture(path)
+
+
+def test_pictures_read_by_two_threads_leave_stderr_alone(tmp_path):
+    """TIFFs are decoded with stderr captured; the descriptor is the same file afterwards."""
+    path = save(tmp_path / "a.tif", PHOTO)
+    before = os.fstat(2)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: read_picture(path), range(40)))
+    after = os.fstat(2)
+    assert (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino)

@@ -87,7 +87,7 @@ class NoDoubles(TorchFunctionMode):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda device: resampling.cubic_taps(9, 23, 0, 23, device),
+        lambda device: resampling.compute_cubic_taps(9, 23, 0, 23, device),
         lambda device: cpm.build_axis(9, 23, 2, 20, "centre", device).taps,
         lambda device: cpm.build_axis(9, 23, 2, 20, "paper", device).taps,
         lambda device: cpm.build_axis(9, 23, 2, 20, "paper", device),

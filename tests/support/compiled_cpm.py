@@ -41,7 +41,7 @@ def compiled(capability, dtype, plan, channels=256):
             signature[name] = "*fp32"
         else:
             signature[name] = HALF[dtype]
-        if name not in constants and name not in ("n", "m", "toward_stride"):
+        if name not in constants and name not in ("n", "m", "coordinates_stride"):
             aligned.append(name)
     position = {name: (index,) for index, name in enumerate(_cpm.arg_names)}
     source = ASTSource(

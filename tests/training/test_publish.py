@@ -149,7 +149,7 @@ def test_evaluate_of_what_is_no_weights(run, photos, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for weights, message in (
-        (run, "is a folder"),
+        (run, "got a folder"),
         (photos / "00.png", "00.png"),
         ("bundeld", "Checkpoint not found: bundeld"),
         ("hf:nobody/nothing", "HF_HUB_OFFLINE forbids the network"),

@@ -228,8 +228,11 @@ def _train(
             leftover.unlink(missing_ok=True)
         save_text(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
         truncate_log(output / LOG, trainer.step)
-        if not trainer.step:
-            (output / BEST).unlink(missing_ok=True)
+        best = output / BEST
+        if best.exists() and (
+            not trainer.step or int(checkpoint.read_info(best).card["step"]) > trainer.step
+        ):
+            best.unlink()  # of steps that are run again
     accelerator.init_trackers(
         "tensorboard",
         init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {},
