@@ -237,10 +237,8 @@ class SCSNet(nn.Module):
         requested = validate_window(size, window)
         needs_gradients = features.color.requires_grad or next(self.head.parameters()).requires_grad
         if torch.is_grad_enabled() and needs_gradients:
-            at_once = (
-                requested.height,
-                requested.width,
-            )  # the backward pass needs all of it in memory
+            # the backward pass needs all of it in memory
+            at_once = (requested.height, requested.width)
             return join_blocks(
                 self.decode_tiles(features, size, requested, block=at_once, progress=progress)
             )

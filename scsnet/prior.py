@@ -7,8 +7,6 @@ the paper: the network has it where the config says prior="efficientnet_lite2".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import log
 from typing import NamedTuple
 
 import torch
@@ -195,17 +193,3 @@ def lightness_to_gray(lightness: Tensor) -> Tensor:
     """L* (B, 1, H, W) in 0..100 -> the gray of that lightness, sRGB in 0..1."""
     f = (lightness.clamp(0, 100) + 16) / 116
     return linear_to_srgb(torch.where(f > 6 / 29, f**3, (f - 16 / 116) / 7.787)).clamp(0, 1)
-
-
-def compute_prior_shape(height: int, width: int) -> tuple[int, int]:
-    """Size at which the prior sees a picture: near its aspect and 256² pixels, at most that; multiples of 32."""
-
-    def cost(cells: tuple[int, int]) -> float:
-        rows, columns = cells
-        return abs(log(rows * width / (columns * height))) + log(CELLS / (rows * columns)) / 2
-
-    grids: Sequence[tuple[int, int]] = [
-        (rows, columns) for rows in range(1, CELLS + 1) for columns in range(1, CELLS // rows + 1)
-    ]
-    rows, columns = min(grids, key=cost)
-    return rows * CELL, columns * CELL

@@ -30,11 +30,17 @@ import torch
 from scsnet import SCSNet, checkpoint
 from training.config import TrainConfig
 from training.config.cli import Parser
-from training.config.overrides import apply_overrides, config_parser, describe_config
+from training.config.overrides import (
+    CONFIG,
+    apply_overrides,
+    config_parser,
+    describe_config,
+    load_config,
+)
 from training.config.stage import Stage
 from training.data.photos import find_photos, select_evenly
 from training.engine.checkpoints import RunError
-from training.engine.loop import CONFIG, read_config, train
+from training.engine.loop import train
 from training.engine.model_card import PICTURE, WEIGHTS
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
@@ -131,7 +137,7 @@ def train_row(name: str, config: TrainConfig) -> SCSNet:
     """
     weights = Path(config.output, WEIGHTS)
     if Path(config.output, CONFIG).exists():
-        before = read_config(Path(config.output)).to_dict()
+        before = load_config(Path(config.output, CONFIG)).to_dict()
         changed = [k for k, v in config.to_dict().items() if before[k] != v]
         if changed:
             raise ValueError(
@@ -186,8 +192,8 @@ def start_table(config: TrainConfig, photos: int) -> list[str]:
     ]
     for name, variant in make_variants("start", config).items():
         net = train_row(name, variant)
-        found = validation.compute(net, stage, Path(variant.output, PICTURE))
-        cells = " | ".join(f"{found[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))
+        metrics = validation.compute(net, stage, Path(variant.output, PICTURE))
+        cells = " | ".join(f"{metrics[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))
         lines.append(f"| {name} | {cells} |")
     return lines
 

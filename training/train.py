@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone that is 
 from training.config import TrainConfig
 from training.config.cli import Parser
 from training.config.overrides import (
+    CONFIG,
     apply_overrides,
     config_parser,
     describe_config,
@@ -22,8 +23,6 @@ from training.config.overrides import (
     load_config,
 )
 from training.config.presets import PRESETS
-
-CONFIG = "config.json"
 
 
 def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bool]:

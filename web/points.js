@@ -1,5 +1,5 @@
 // A picker for points on a picture, kept as text: "x, y; x, y" in fractions of its width and height.
-// It knows nothing of ComfyUI: the caller passes functions that read and write the text.
+// It does not depend on ComfyUI: the caller passes functions that read and write the text.
 
 const NUMBER = "[-+]?(?:\\d+\\.?\\d*|\\.\\d+)";
 const PAIR = new RegExp(`(${NUMBER})\\s*,\\s*(${NUMBER})`, "g");

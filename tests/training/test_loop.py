@@ -16,10 +16,11 @@ pytest.importorskip("skimage")
 
 from scsnet import checkpoint
 from training.config import Stage
+from training.config.overrides import CONFIG, load_config
 from training.config.schedule import Schedule
 from training.engine import checkpoints
 from training.engine.checkpoints import RunError
-from training.engine.loop import make_accelerator, read_config, train
+from training.engine.loop import make_accelerator, train
 from training.engine.step import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -52,7 +53,7 @@ def test_a_whole_run(photos, tmp_path, capsys):
     assert {"auto_content", "supervision"} <= set(rows[1])
     assert {"ref_content", "adversarial", "discriminator"} <= set(rows[6])
     assert rows[8]["skipped_photos"] == 1
-    assert read_config(tmp_path / "run") == config
+    assert load_config(tmp_path / "run" / CONFIG) == config
     assert "auto_psnr" in card["figures"]
     assert "| an elastic copy of itself |" in readme
     assert "![validation photos](validation.png)" in readme

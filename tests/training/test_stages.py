@@ -61,7 +61,7 @@ def test_only_a_part_learns(photos, tmp_path, what, parts):
 
 
 def test_colours_learn_beside_the_texture_that_will_be_there(photos, tmp_path):
-    """A psi_E that knows something is used where it does not learn; one that knows nothing costs nothing."""
+    """A trained psi_E is evaluated where it is not updated; an untrained one, the identity, is skipped."""
     config = tiny_config(photos, tmp_path / "a")
     stage = replace(config.stages[0], steps=1, warmup=0)
     torch.manual_seed(0)

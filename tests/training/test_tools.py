@@ -15,11 +15,11 @@ pytest.importorskip("skimage")
 from scsnet import SCSNetConfig, checkpoint
 from training import ablate, curves, export, train
 from training.config import TrainConfig
+from training.config.overrides import CONFIG, load_config
 from training.config.schedule import Schedule
 from training.config.stage import Stage
 from training.engine import checkpoints
 from training.engine.dry_run import kinds_of_steps
-from training.engine.loop import read_config
 from training.engine.loop import train as run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -148,7 +148,8 @@ def test_what_makes_it_use_its_reference(photos, tmp_path, capsys):
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + len(ablate.START)
     literal, ours = (
-        read_config(next((tmp_path / "a").glob(pattern))) for pattern in ("the_paper*", "cosine*")
+        load_config(next((tmp_path / "a").glob(pattern)) / CONFIG)
+        for pattern in ("the_paper*", "cosine*")
     )
     assert (literal.network.norm, literal.network.attention_scale) == ("instance", 1.0)
     assert (literal.siamese, literal.stages[0].supervision) == (False, 0.0)

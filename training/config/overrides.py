@@ -17,6 +17,7 @@ from training.config.cli import Parser, add_fields, documentation, format_value,
 from training.config.stage import Stage
 from training.config.train_config import TrainConfig
 
+CONFIG = "config.json"  # in the folder of a run
 _ONE_STAGE = re.compile(r"--stage(\d+)\.([a-z-]+)$")
 
 

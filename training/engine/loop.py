@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +22,7 @@ from scsnet import SCSNet, checkpoint
 from scsnet.atomic_write import LEFTOVERS, open_atomic
 from scsnet.device import cpu_multiplies_bfloat16
 from training.config import TrainConfig
-from training.config.overrides import load_config
+from training.config.overrides import CONFIG
 from training.config.schedule import Schedule, StepInfo
 from training.data.dataset import TrainingPairs, make_loader
 from training.data.photos import Entry, find_photos
@@ -36,7 +36,6 @@ from training.engine.step import Trainer
 from training.evaluation.validation import Validation
 from training.paths import save_text
 
-CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 LOCK = "run.lock"
@@ -76,16 +75,6 @@ def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
     if emulated and accelerator.is_main_process:
         print("This CPU only emulates bfloat16: --precision float32 is faster.")
     return accelerator
-
-
-def read_config(output: Path) -> TrainConfig:
-    """Read the config of an existing run. Raises RunError."""
-    if not (output / CONFIG).exists():
-        raise RunError(f"Run not found: {output / CONFIG} is missing; start it without --resume")
-    try:
-        return load_config(output / CONFIG)
-    except ValueError as error:
-        raise RunError(str(error)) from error
 
 
 def check_folder(output: Path) -> None:
@@ -180,8 +169,13 @@ def train(
         raise RunError(f"the disk is full: {error}; {checkpoints.describe_last(folder)}") from error
 
 
-def find_training_photos(config: TrainConfig, verbose: bool) -> list[Entry]:
-    """Return the training photos, without the pictures that the run itself has written."""
+def find_training_photos(
+    config: TrainConfig, validation: Sequence[Entry], verbose: bool
+) -> list[Entry]:
+    """Return the training photos, without the pictures that the run itself has written.
+
+    With `verbose`, say what is left out and how many of the validation photos are training photos too.
+    """
     output = Path(config.output).resolve()
     entries = find_photos(config.data)
     sources = [Path(source).expanduser().resolve() for source in config.data]
@@ -194,10 +188,8 @@ def find_training_photos(config: TrainConfig, verbose: bool) -> list[Entry]:
     ]
     if verbose and len(kept) < len(entries):
         print(f"left out {len(entries) - len(kept)} pictures of the run itself, in {output}")
-    if verbose and config.validation:
-        shared = set(kept) & set(find_photos(config.validation))
-        if shared:
-            print(f"warning: {len(shared)} validation photos are training photos too")
+    if verbose and (shared := set(kept) & set(validation)):
+        print(f"warning: {len(shared)} validation photos are training photos too")
     return kept
 
 
@@ -209,7 +201,8 @@ def _train(
 ) -> Path:
     main = accelerator.is_main_process
     output = Path(config.output)
-    entries = find_training_photos(config, verbose=main)
+    held_out = find_photos(config.validation) if main else []
+    entries = find_training_photos(config, held_out, verbose=main)
     schedule = Schedule(config, len(entries))
     state = load_latest(config, resume)
     if state is not None:
@@ -238,8 +231,8 @@ def _train(
         init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {},
     )
     validation = None
-    if config.validation and main:
-        validation = Validation(find_photos(config.validation), config.validation_count)
+    if held_out:
+        validation = Validation(held_out, config.validation_count)
         for reason in validation.skipped:
             print(f"left out a validation photo: {reason}")
     if main:

@@ -29,7 +29,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is measured, and how the pictures come about."""
+    """How inputs and references are made, and which modes are measured."""
 
     size: int = 512
     """Side of the truth: the centre square of a photo, bicubic where it is not of this size."""
@@ -61,7 +61,7 @@ class Protocol:
 
 @dataclass
 class Score:
-    """What came out."""
+    """Metrics over a set of photos."""
 
     rows: dict[str, Figures]
     """Name of the row -> means over the photos."""
@@ -137,30 +137,32 @@ def score(
     keep: Callable[[str, dict[str, np.ndarray]], Any] | None = None,
     progress: Callable[[], Any] | None = None,
 ) -> Score:
-    """All rows over all photos. `keep` is called with a photo's name and every picture made of it."""
+    """Compute the metrics of all modes over all photos. `keep` is called with the name of a photo and its pictures."""
     figures: dict[str, dict[str, Figures]] = {}
     moved: list[bool] = []
     skipped: list[str] = []
     rng = np.random.default_rng(protocol.seed)
-    strangers = _derangement(len(entries), rng)
+    partners = _derangement(len(entries), rng)
     count = 0
     for index, (entry, square) in enumerate(read_squares(entries, protocol.size, skipped)):
         pictures = {"truth": np.asarray(square)}
         low = to_tensor(square.resize((protocol.low, protocol.low), BICUBIC))
-        seen = scan(low, protocol.seed + index) if protocol.degraded else low
-        black_and_white = Image.fromarray(to_uint8(rgb_to_gray(seen)))
+        input_rgb = scan(low, protocol.seed + index) if protocol.degraded else low
+        black_and_white = Image.fromarray(to_uint8(rgb_to_gray(input_rgb)))
         pictures["gray + bicubic"] = np.asarray(black_and_white.resize(square.size, BICUBIC))
         enlarged = Image.fromarray(to_uint8(low)).resize(square.size, BICUBIC)
         pictures["true colour + bicubic"] = np.asarray(enlarged)
-        pictures["auto"] = colorize(seen, None, "auto")
+        pictures["auto"] = colorize(input_rgb, None, "auto")
         if "self" in protocol.modes:
-            pictures["self"] = colorize(seen, make_reference(low, protocol.seed + index), "self")
+            pictures["self"] = colorize(
+                input_rgb, make_reference(low, protocol.seed + index), "self"
+            )
         if "random" in protocol.modes:
-            partners = [entries[i] for i in np.roll(strangers, -index)]
-            others = read_squares([p for p in partners if p is not entry], protocol.low, [])
+            candidates = [entries[i] for i in np.roll(partners, -index)]
+            others = read_squares([p for p in candidates if p is not entry], protocol.low, [])
             if (other := next(others, None)) is not None:
                 reference = make_reference(to_tensor(other[1]), protocol.seed + index)
-                pictures["random"] = colorize(seen, reference, "random")
+                pictures["random"] = colorize(input_rgb, reference, "random")
                 pictures["reference"] = to_uint8(reference)
                 moved.append(
                     image_metrics.moves_towards(
@@ -169,12 +171,12 @@ def score(
                 )
         compared = {name: picture for name, picture in pictures.items() if name != "reference"}
         with ThreadPoolExecutor() as pool:
-            found = pool.map(
+            metrics = pool.map(
                 image_metrics.compare,
                 compared.values(),
                 repeat(image_metrics.Target(pictures["truth"])),
             )
-            for name, row in zip(compared, found, strict=True):
+            for name, row in zip(compared, metrics, strict=True):
                 figures.setdefault(name, {})[entry.name] = row
         if keep is not None:
             keep(entry.name, pictures)
@@ -187,9 +189,9 @@ def score(
         name: image_metrics.aggregate(list(photos.values())) for name, photos in figures.items()
     }
     seconds = getattr(colorize, "seconds", {})
-    means = {mode: float(np.median(values)) for mode, values in seconds.items()}
+    medians = {mode: float(np.median(values)) for mode, values in seconds.items()}
     share = float(np.mean(moved)) if moved else None
-    return Score(rows, figures, share, means, count, skipped)
+    return Score(rows, figures, share, medians, count, skipped)
 
 
 def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
