@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..scsnet import Features, ReferenceFeatures, SCSNet
 from ..scsnet.color import rgb_to_lightness
-from ..scsnet.pipeline import encode_picture, encode_references, render
-from ..scsnet.resample import resample_bicubic, resize_to_working_size
+from ..scsnet.margins import find_margins
+from ..scsnet.pipeline import encode_picture, encode_references, extract_luminance, render
+from ..scsnet.resample import resample_bicubic, resize_masked, resize_to_working_size
 from ..scsnet.tiling import Window
 from . import host, memory_estimates
 from .image_tensors import Picture, to_float
@@ -33,9 +34,9 @@ class References:
     """The encoded references of a batch of pictures; encoded once where they serve every picture."""
 
     def __init__(
-        self, net: SCSNet, picture: Picture | None, one_per_picture: bool, working_size: int | None
-    ) -> None:
-        self.net, self.picture, self.working_size = net, picture, working_size
+        self, net: SCSNet, picture: Picture | None, mask: Tensor | None, one_per_picture: bool, working_size: int | None
+    ) -> None:  # fmt: skip
+        self.net, self.picture, self.mask, self.working_size = net, picture, mask, working_size
         self.one_per_picture = one_per_picture
         self.shared: ReferenceFeatures | None = None
         if picture is not None and not one_per_picture:
@@ -44,13 +45,18 @@ class References:
     def _encode(self, parts: Sequence[slice]) -> ReferenceFeatures:
         assert self.picture is not None
         bound = self.working_size or self.net.config.working_size
-        planes = []
+        planes: list[Tensor] = []
+        masks: list[Tensor | None] = []
         for part in parts:  # each is shrunk before the next is converted, which bounds the memory
-            rgb = resize_to_working_size(
-                to_float(self.picture.rgb[part], host.compute_device()), bound
-            )
+            rgb, mask = to_float(self.picture.rgb[part], host.compute_device()), None
+            if self.mask is None:
+                rgb = resize_to_working_size(rgb, bound)
+            else:
+                mask = self.mask[part if self.mask.shape[0] > 1 else slice(0, 1)].to(rgb)
+                rgb, mask = resize_masked(rgb, mask, bound)
             planes.append(rgb.expand(-1, 3, -1, -1))  # gray references have one channel
-        return encode_references(self.net, planes, working_size=self.working_size)
+            masks.append(mask)
+        return encode_references(self.net, planes, masks=masks, working_size=self.working_size)
 
     def for_pictures(self, part: slice) -> ReferenceFeatures | tuple[()]:
         """Return the references of a chunk of the pictures; () where there are none."""
@@ -61,13 +67,29 @@ class References:
 
 def _encode_picture(
     net: SCSNet, tiles: host.Tiles, rgb: Tensor, references: ReferenceFeatures | tuple[()], working_size: int | None,
-    report: host.Report,
+    inside: Window | None, report: host.Report,
 ) -> Features:  # fmt: skip
     return tiles.run(
         lambda tile: encode_picture(
-            net, rgb, references, working_size=working_size, tile=tile, progress=report
+            net, rgb, references, working_size=working_size, inside=inside, tile=tile, progress=report
         )
-    )
+    )  # fmt: skip
+
+
+def find_shared_margins(net: SCSNet, picture: Picture) -> Window | None:
+    """Return the part of all pictures inside the even margins that they share; None without margins."""
+    parts = [
+        find_margins(extract_luminance(net, to_float(rgb, host.compute_device())), net.config)
+        for rgb in picture.rgb.split(1)
+    ]
+    found = [part for part in parts if part is not None]
+    if not found or len(found) < len(parts):
+        return None
+    top, left = min(part.top for part in found), min(part.left for part in found)
+    bottom, right = max(part.bottom for part in found), max(part.right for part in found)
+    whole = (0, 0, *picture.size)
+    inside = Window(top, left, bottom - top, right - left)
+    return None if inside == whole else inside
 
 
 def _render(
@@ -83,12 +105,12 @@ def _render(
 
 
 def colorize(
-    model: Model, picture: Picture, reference: Picture | None, *, one_per_picture: bool, working_size: int | None,
-    strength: float, on_features: Callable[[Features], None],
+    model: Model, picture: Picture, reference: Picture | None, mask: Tensor | None = None, *, one_per_picture: bool,
+    working_size: int | None, strength: float, color_margins: bool, on_features: Callable[[Features], None],
 ) -> tuple[Lab, Tensor]:  # fmt: skip
     """Colorize pictures; returns their SCS_LAB and their IMAGE, which keeps their size and luminance.
 
-    `on_features` is called with the features of each chunk, those of the references included.
+    `mask` (1 or B, 1, H, W) marks what of the references may give its colours. `on_features` is called with the features of each chunk, those of the references included.
     LAB tensors stay on the compute device where they fit. Features go to the image device, normally the CPU: video
     memory that they held would be invisible to the host, which could not free it for another model.
     """
@@ -101,12 +123,13 @@ def colorize(
         model, size, working_size or model.config.working_size, parts[0].stop
     )
     with host.use_network(model, estimate) as net:
-        references = References(net, reference, one_per_picture, working_size)
+        references = References(net, reference, mask, one_per_picture, working_size)
+        inside = None if color_margins else find_shared_margins(net, picture)
         for part in parts:
             middle = (part.start + part.stop) / 2
             encoded = _encode_picture(
                 net, tiles, to_float(picture.rgb[part], device), references.for_pictures(part), working_size,
-                progress.between(part.start, middle),
+                inside, progress.between(part.start, middle),
             )  # fmt: skip
             lab = torch.empty((part.stop - part.start, 3, *size), device=device)
             _render(

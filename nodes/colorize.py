@@ -10,10 +10,11 @@ from ..scsnet import Features
 from ..scsnet.attention import KeysValues
 from ..scsnet.features import move_features
 from ..scsnet.resample import compute_working_shape, resize_to_working_size
+from ..scsnet.tiling import Window, crop
 from . import host
 from .batching import colorize
 from .compat import make_schema
-from .image_tensors import Picture, to_float, to_planes
+from .image_tensors import Picture, to_float, to_mask, to_planes
 from .types import Attention, Model, SCSAttention, SCSLab, SCSNetModel, require_type
 
 ALL, ONE_EACH = "all for every picture", "one per picture"
@@ -41,6 +42,14 @@ def _strength() -> io.Input:
         "strength", default=1.0, min=0.0, max=3.0, step=0.05, round=0.001, optional=True,
         tooltip="Factor on the colours: 0 is gray, 1 as predicted, above 1 more vivid. To try several, change the strength "
         "of SCS Continuous Upscale instead: it colorizes nothing again.",
+    )  # fmt: skip
+
+
+def _color_margins() -> io.Input:
+    return io.Boolean.Input(
+        "color_margins", default=False, optional=True,
+        tooltip="Off: even margins of a scan (paper, black or white borders) are found and stay gray, and the colours "
+        "inside do not depend on them. On: everything is coloured.",
     )  # fmt: skip
 
 
@@ -78,19 +87,20 @@ class SCSColorizeAuto(io.ComfyNode):
                 "old photo",
                 "restore",
             ],
-            inputs=[_MODEL, _IMAGE, _working_size(), _strength()],
-            advanced=["working_size"],
+            inputs=[_MODEL, _IMAGE, _working_size(), _strength(), _color_margins()],
+            advanced=["working_size", "color_margins"],
             outputs=[_lab_output(), _image_output()],
         )
 
     @classmethod
     def execute(
-        cls, model: object, image: object, working_size: int = 0, strength: float = 1.0
-    ) -> io.NodeOutput:
+        cls, model: object, image: object, working_size: int = 0, strength: float = 1.0, color_margins: bool = False
+    ) -> io.NodeOutput:  # fmt: skip
         """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
         lab, colored = colorize(
             require_type(model, Model, "model"), to_planes(image, "image"), None,
-            one_per_picture=False, working_size=working_size or None, strength=strength, on_features=lambda _: None,
+            one_per_picture=False, working_size=working_size or None, strength=strength, color_margins=color_margins,
+            on_features=lambda _: None,
         )  # fmt: skip
         return io.NodeOutput(lab, colored)
 
@@ -132,8 +142,15 @@ class SCSColorizeReference(io.ComfyNode):
                 ),
                 _working_size(),
                 _strength(),
+                _color_margins(),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="Only marked places of the reference give their colours: one mask for all references, or one "
+                    "each. With the photo itself as the reference, a few strokes of colour are enough.",
+                ),
             ],
-            advanced=["working_size"],
+            advanced=["working_size", "color_margins"],
             outputs=[
                 _lab_output(),
                 _image_output(),
@@ -146,7 +163,7 @@ class SCSColorizeReference(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: object, image: object, reference: object, reference_batch: str = ALL, working_size: int = 0,
-        strength: float = 1.0,
+        strength: float = 1.0, color_margins: bool = False, reference_mask: object = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
         network = require_type(model, Model, "model")
@@ -161,25 +178,32 @@ class SCSColorizeReference(io.ComfyNode):
                 f"{ONE_EACH!r} needs as many references as pictures, got {references.count} references for {picture.count} "
                 f"pictures. Change their number, or choose {ALL!r}."
             )
+        mask = None
+        if reference_mask is not None:
+            mask = to_mask(reference_mask, references, "reference_mask")
+        insides: list[Window | None] = []
         queries: list[Tensor] = []
         keys_values: list[tuple[KeysValues, ...]] = []
 
         def keep(features: Features) -> None:
             assert features.reference is not None
             queries.append(features.source.to(host.image_device()))
+            insides.append(features.inside)
             if one_each or not keys_values:
                 keys_values.append(
                     move_features(features.reference.keys_values, host.image_device())
                 )
 
         lab, colored = colorize(
-            network, picture, references, one_per_picture=one_each, working_size=working_size or None, strength=strength,
-            on_features=keep,
+            network, picture, references, mask, one_per_picture=one_each, working_size=working_size or None,
+            strength=strength, color_margins=color_margins, on_features=keep,
         )  # fmt: skip
         bound = working_size or network.config.working_size
         thumbnails = make_thumbnails(references)
+        # the colour branch sees pictures without the margins that all of them share
+        seen = Picture(crop(picture.rgb, insides[0], 2), None) if insides[0] else picture
         attention = Attention(
-            network, tuple(queries), tuple(keys_values), compute_working_shape(*picture.size, bound), make_thumbnails(picture),
+            network, tuple(queries), tuple(keys_values), compute_working_shape(*seen.size, bound), make_thumbnails(seen),
             (thumbnails,) if one_each else tuple(thumbnails.split(1)), compute_working_shape(*references.size, bound),
         )  # fmt: skip
         return io.NodeOutput(lab, colored, attention)

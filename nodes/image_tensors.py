@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHANNELS = (1, 3, 4)  # gray, RGB, RGB with alpha
@@ -57,6 +58,26 @@ def to_planes(image: object, name: str) -> Picture:
         )
     planes = image.movedim(3, 1)  # (B, H, W, C) -> (B, C, H, W)
     return Picture(planes[:, :3], planes[:, 3:]) if planes.shape[1] == 4 else Picture(planes, None)
+
+
+def to_mask(mask: object, reference: Picture, name: str) -> Tensor:
+    """Return a MASK as planes (1 or B, 1, H, W) of the size of the reference (B, C, H, W), to which it is resized.
+
+    Raises ValueError, naming the input, for anything else, another number of masks, or one that marks nothing.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or 0 in mask.shape:
+        got = f"shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"{name}: expected a MASK of shape (masks, height, width), got {got}.")
+    planes = mask.float().nan_to_num(0.0).reshape(-1, 1, *mask.shape[-2:])
+    if planes.shape[0] not in (1, reference.count):
+        raise ValueError(
+            f"{name}: expected one mask, or one for each of {reference.count} references, got {planes.shape[0]}."
+        )
+    if planes.flatten(1).amax(1).min() < 0.5:
+        raise ValueError(
+            f"{name}: the mask marks nothing. Mark what may give its colours, or disconnect the mask."
+        )
+    return F.interpolate(planes, reference.size, mode="nearest-exact")
 
 
 def to_float(planes: Tensor, device: torch.device) -> Tensor:

@@ -42,6 +42,8 @@ class KeysValues:
     """(B or 1, N, C)."""
     grids: tuple[tuple[int, int], ...]
     """Height and width in positions of each reference; their areas add up to N."""
+    mask: Tensor | None = None
+    """(B or 1, N), bool: true where a position may be attended to; None: everywhere."""
 
 
 def pool(x: Tensor, factor: int) -> Tensor:
@@ -62,7 +64,10 @@ def attend(query: Tensor, kv: KeysValues, scale: float) -> Tensor:
     batch = query.shape[0]
     entries = batch * query.shape[1] * kv.key.shape[1]
     if query.requires_grad and query.device.type == "cpu" and entries <= MAX_MATRIX:
-        matrix = torch.softmax(scale * (query @ kv.key.mT), dim=-1)
+        product = scale * (query @ kv.key.mT)
+        if kv.mask is not None:
+            product = product.masked_fill(~kv.mask[:, None], -torch.inf)
+        matrix = torch.softmax(product, dim=-1)
         return matrix.to(kv.value.dtype) @ kv.value
     # The fused kernels expect values as narrow as queries, contiguous along channels: the values are split into C / D
     # heads, which share one query and one key.
@@ -70,8 +75,30 @@ def attend(query: Tensor, kv: KeysValues, scale: float) -> Tensor:
     q = query.contiguous()[:, None].expand(-1, heads, -1, -1)
     k = kv.key.contiguous()[:, None].expand(batch, heads, -1, -1)
     value = value.expand(batch, -1, -1, -1)
-    out = F.scaled_dot_product_attention(q, k, value, scale=scale)
+    mask = None if kv.mask is None else kv.mask[:, None, None].expand(batch, 1, q.shape[2], -1)
+    out = F.scaled_dot_product_attention(q, k, value, attn_mask=mask, scale=scale)
     return rearrange(out, "b s n d -> b n (s d)")
+
+
+def flatten_masks(
+    masks: Sequence[Tensor | None],
+    grids: Sequence[tuple[int, int]],
+    batch: int,
+    factor: int,
+    device: torch.device,
+) -> Tensor:
+    """Return masks of F_r, each (B or 1, 1, Hr/4, Wr/4), for the positions of a level pooled by `factor`: (batch, N), bool.
+
+    A position is marked if any of its pixels is.
+    """
+    flat = []
+    for mask, (h, w) in zip(masks, grids, strict=True):
+        if mask is None:
+            flat.append(torch.ones(batch, h * w, dtype=torch.bool, device=device))
+        else:
+            pooled = F.max_pool2d(mask.float(), factor, ceil_mode=True) > 0
+            flat.append(pooled.flatten(1).expand(batch, -1))
+    return torch.cat(flat, dim=1)
 
 
 class VCAttn(nn.Module):
@@ -95,8 +122,13 @@ class VCAttn(nn.Module):
         q = rearrange(self.query(self.pre_source(pooled)), "b d h w -> b (h w) d")
         return F.normalize(q, dim=-1) if self.cosine else q
 
-    def compute_keys_values(self, references: Sequence[Tensor]) -> KeysValues:
-        """Return keys and values of the references' F_r, each (B or 1, C, Hr/4, Wr/4), not pooled."""
+    def compute_keys_values(
+        self, references: Sequence[Tensor], masks: Sequence[Tensor | None] = ()
+    ) -> KeysValues:
+        """Return keys and values of the references' F_r, each (B or 1, C, Hr/4, Wr/4), not pooled.
+
+        `masks`, one per reference, are (B or 1, 1, Hr/4, Wr/4), 1 where a reference may be attended to, or None.
+        """
         keys, values, grids = [], [], []
         for reference in references:
             features = self.pre_reference(pool(reference, self.factor))
@@ -106,7 +138,11 @@ class VCAttn(nn.Module):
         batch = max(k.shape[0] for k in keys)
         key = torch.cat([k.expand(batch, -1, -1) for k in keys], dim=1)
         value = torch.cat([v.expand(batch, -1, -1) for v in values], dim=1)
-        return KeysValues(F.normalize(key, dim=-1) if self.cosine else key, value, tuple(grids))
+        mask = None
+        if any(m is not None for m in masks):
+            mask = flatten_masks(masks, grids, batch, self.factor, key.device)
+        key = F.normalize(key, dim=-1) if self.cosine else key
+        return KeysValues(key, value, tuple(grids), mask)
 
     def aggregate(self, pooled: Tensor, kv: KeysValues) -> Tensor:
         """Return F_r->s (B, C, h, w) for F_s at this level (B, C, h, w)."""
@@ -125,7 +161,10 @@ class VCAttn(nn.Module):
     def compute_rows(self, pooled: Tensor, kv: KeysValues, positions: Tensor) -> Tensor:
         """Return rows of CMat, float32 (B, P, N), at positions (P,) of h x w in row-major order."""
         query = self.compute_queries(pooled)[:, positions].float()
-        return torch.softmax(self.scale * query @ kv.key.float().mT, dim=-1)
+        product = self.scale * query @ kv.key.float().mT
+        if kv.mask is not None:
+            product = product.masked_fill(~kv.mask[:, None], -torch.inf)
+        return torch.softmax(product, dim=-1)
 
     def forward(self, source: Tensor, kv: KeysValues) -> Tensor:
         """Return F_t at this level (B, C, h, w) of F_s (B, C, H/4, W/4), not pooled."""
@@ -148,9 +187,12 @@ class PVCAttn(nn.Module):
         self.levels = nn.ModuleList(VCAttn(channels, d, scale, cosine) for d in LEVELS)
         self.post = nn.Conv2d(len(LEVELS) * channels, channels, 1)
 
-    def compute_keys_values(self, references: Sequence[Tensor]) -> tuple[KeysValues, ...]:
-        """Return keys and values of the references' F_r, one per level."""
-        return tuple(cast(VCAttn, level).compute_keys_values(references) for level in self.levels)
+    def compute_keys_values(
+        self, references: Sequence[Tensor], masks: Sequence[Tensor | None] = ()
+    ) -> tuple[KeysValues, ...]:
+        """Return keys and values of the references' F_r, one per level; masks as for `VCAttn`."""
+        levels = [cast(VCAttn, level) for level in self.levels]
+        return tuple(level.compute_keys_values(references, masks) for level in levels)
 
     def forward(self, source: Tensor, keys_values: Sequence[KeysValues]) -> Tensor:
         """Return F_int, of the shape of F_s (B, C, H/4, W/4)."""
@@ -169,9 +211,11 @@ class BCAttn(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList([VCAttn(channels, 1, scale, cosine, valves=False)])
 
-    def compute_keys_values(self, references: Sequence[Tensor]) -> tuple[KeysValues, ...]:
-        """Return keys and values of the references' F_r, for the only level."""
-        return (cast(VCAttn, self.levels[0]).compute_keys_values(references),)
+    def compute_keys_values(
+        self, references: Sequence[Tensor], masks: Sequence[Tensor | None] = ()
+    ) -> tuple[KeysValues, ...]:
+        """Return keys and values of the references' F_r, for the only level; masks as for `VCAttn`."""
+        return (cast(VCAttn, self.levels[0]).compute_keys_values(references, masks),)
 
     def forward(self, source: Tensor, keys_values: Sequence[KeysValues]) -> Tensor:
         """Return F_s + F_r->s, of the shape of F_s."""
@@ -185,8 +229,12 @@ class AddedReference(nn.Module):
     It has no weights: the values are F_r itself, the keys are empty.
     """
 
-    def compute_keys_values(self, references: Sequence[Tensor]) -> tuple[KeysValues, ...]:
-        """Return F_r of each reference as values, for the only level."""
+    def compute_keys_values(
+        self, references: Sequence[Tensor], masks: Sequence[Tensor | None] = ()
+    ) -> tuple[KeysValues, ...]:
+        """Return F_r of each reference as values, for the only level. Raises ValueError for masks."""
+        if any(mask is not None for mask in masks):
+            raise ValueError('expected a network with attention for masks, got attention="none"')
         batch = max(r.shape[0] for r in references)
         flat = [rearrange(r, "b c h w -> b (h w) c").expand(batch, -1, -1) for r in references]
         value = torch.cat(flat, dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .attention import AddedReference, BCAttn, KeysValues, PVCAttn, VCAttn, pool
 from .config import SCSNetConfig
 from .layers import ConvBlock, activate, channels_last, conv3x3, upsample
+from .prior import SemanticGuidance
 from .resample import STRIDE
 
 
@@ -94,7 +95,7 @@ def build_cross_attention(config: SCSNetConfig) -> PVCAttn | BCAttn | AddedRefer
 
 
 class ColorBranch(nn.Module):
-    """phi: encoders, cross attention, extractor, decoder."""
+    """phi: encoders, cross attention, extractor, decoder, and the semantic prior if configured."""
 
     def __init__(self, config: SCSNetConfig) -> None:
         super().__init__()
@@ -105,15 +106,27 @@ class ColorBranch(nn.Module):
         self.cross_attention = build_cross_attention(config)
         self.extractor = Extractor(4 * width, config)
         self.decoder = Decoder(width, config)
+        has_prior = config.prior != "none"
+        self.guidance = SemanticGuidance(4 * width, config) if has_prior else None
 
     @property
-    def only_reference(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """Modules that only references use: phi_E^r, in two parts, and the cross attention."""
-        return self.reference_initial, self.reference_encoder, self.cross_attention
+    def only_reference(self) -> tuple[nn.Module, ...]:
+        """Modules that only references use: phi_E^r, in two parts, the cross attention, and P_r if there is a prior."""
+        modules = (self.reference_initial, self.reference_encoder, self.cross_attention)
+        return modules if self.guidance is None else (*modules, self.guidance.reference)
+
+    def encode_source(self, initial: Tensor, luminance: Tensor) -> Tensor:
+        """Return F_s (B, 256, H/4, W/4) of F_init (B, 64, H, W) and its normalised L (B, 1, H, W)."""
+        source = self.source_encoder(initial)
+        return source if self.guidance is None else self.guidance.guide_source(source, luminance)
 
     def encode_reference(self, lab: Tensor) -> Tensor:
         """Return F_r (B, 256, Hr/4, Wr/4) of normalised LAB planes (B, 3, Hr, Wr)."""
-        return self.reference_encoder(channels_last(self.reference_initial(lab)))
+        planes = lab.to(self.reference_initial.weight.dtype)
+        reference = self.reference_encoder(channels_last(self.reference_initial(planes)))
+        if self.guidance is None:
+            return reference
+        return self.guidance.guide_reference(reference, lab[:, :1])
 
     def aggregate(self, source: Tensor, keys_values: Sequence[KeysValues] | None) -> Tensor:
         """Return F_int: PVCAttn(F_s, F_r) with references, F_s itself without (Eq. 2)."""

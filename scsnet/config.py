@@ -9,12 +9,14 @@ Attention = Literal["pyramid_valve", "basic", "none"]
 Head = Literal["cpm", "pixel_shuffle"]
 Norm = Literal["none", "instance"]
 Alignment = Literal["centre", "paper"]
+Prior = Literal["none", "efficientnet_lite2"]
 
 _CHOICES = {
     "attention": get_args(Attention),
     "head": get_args(Head),
     "norm": get_args(Norm),
     "cpm_align": get_args(Alignment),
+    "prior": get_args(Prior),
 }
 _RANGES = {
     "attention_scale": (0.0, 1000.0),
@@ -29,9 +31,9 @@ _RANGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SCSNetConfig:
-    """Hyperparameters of the network. The defaults are those of the shipped weights; `paper()` follows the paper exactly.
+    """Hyperparameters of the network. The defaults are those of the shipped weights, but for `prior`.
 
-    The options in which the two differ add or remove no parameters.
+    `paper()` follows the paper exactly; the options in which it differs from the defaults add or remove no parameters.
     """
 
     attention: Attention = "pyramid_valve"
@@ -62,6 +64,8 @@ class SCSNetConfig:
     """The normalised a and b planes are a* / chroma_scale and b* / chroma_scale."""
     working_size: int = 128
     """Side in pixels of the square pictures that the colour branch was trained on."""
+    prior: Prior = "none"
+    """Semantic prior: a network trained on ImageNet whose features are added to F_s and F_r. The paper has none."""
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -102,6 +106,7 @@ class SCSNetConfig:
         """The inverse of `to_dict`; ValueError on missing, unknown or absurd fields."""
         if not isinstance(values, dict):
             raise ValueError(f"config must be a mapping, got {type(values).__name__}")
+        values = {"prior": "none", **values}  # files of before the prior lack the field
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"config has unknown fields {unknown}, expected {sorted(known)}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .attention import KeysValues
+from .tiling import Window
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ def move_features(value: T, device: torch.device | str) -> T:
     result: Any = value
     if isinstance(value, Tensor):
         result = value.to(device)
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and not isinstance(value, Window):
         items: list[Any] = [move_features(item, device) for item in value]
         result = tuple(items)
     elif is_dataclass(value) and not isinstance(value, type):
@@ -83,6 +84,8 @@ class Features:
     """F_tex (B, 64, Hs, Ws); None for a large picture, for which `decode` computes it tile by tile."""
     reference: ReferenceFeatures | None
     """The references that F_color was computed with."""
+    inside: Window | None = None
+    """What F_color and F_s cover of the picture, in its pixels; None: all of it. The rest is a margin without colours."""
 
     @property
     def size(self) -> tuple[int, int]:

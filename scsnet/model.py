@@ -11,8 +11,10 @@ B pictures of Hs x Ws pixels, output grid of Ht x Wt.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import KeysValues
@@ -23,10 +25,12 @@ from .cpm.pixel_shuffle import FACTOR
 from .features import Features, ReferenceFeatures
 from .layers import channels_last, conv3x3
 from .resample import (
+    STRIDE,
     compute_centred_taps,
     pad_to_stride,
     resample,
     resample_features,
+    resize_masked,
     resize_to_working_size,
 )
 from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
@@ -39,6 +43,30 @@ TILE_KEPT = 192
 """Side of a tile in source pixels on a CPU if F_tex is kept, so that tiles need no margin: F_cs takes 18 MiB."""
 KEPT_TEXTURE = 256 * 2**20
 """Largest F_tex in bytes that `encode` computes and keeps; a larger one is computed by `decode`, tile by tile."""
+
+
+def remove_margin_colors(
+    lab: Tensor, features: Features, size: tuple[int, int], window: Window
+) -> Tensor:
+    """Return LAB (B, 3, n, m) of a window of the output grid with a = b = 0 in the margins, if there are any."""
+    if features.inside is None:
+        return lab
+    inside, (height, width) = features.inside, features.size
+    rows = (torch.arange(window.top, window.bottom, device=lab.device) + 0.5) * height / size[0]
+    columns = (torch.arange(window.left, window.right, device=lab.device) + 0.5) * width / size[1]
+    kept_rows = (rows >= inside.top) & (rows < inside.bottom)
+    kept_columns = (columns >= inside.left) & (columns < inside.right)
+    kept = (kept_rows[:, None] & kept_columns).to(lab.dtype).expand(1, 1, -1, -1)
+    return lab * torch.cat([torch.ones_like(kept), kept, kept], dim=1)
+
+
+def locate_inside(
+    point: tuple[float, float], size: tuple[int, int], inside: Window
+) -> tuple[float, float]:
+    """Return a point (x, y), in 0..1 of a picture of `size`, in 0..1 of its window `inside`, clamped to it."""
+    x = (point[0] * size[1] - inside.left) / inside.width
+    y = (point[1] * size[0] - inside.top) / inside.height
+    return min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
 
 
 class SCSNet(nn.Module):
@@ -60,26 +88,47 @@ class SCSNet(nn.Module):
         return self.initial.weight.dtype
 
     def encode_reference(
-        self, references: Sequence[Tensor], working_size: int | None = None
+        self,
+        references: Sequence[Tensor],
+        working_size: int | None = None,
+        masks: Sequence[Tensor | None] = (),
     ) -> ReferenceFeatures:
         """Encode references, each normalised LAB (1 or B, 3, Hr, Wr) of any size.
 
         A reference with batch size 1 serves every source picture, one with B belongs to pictures 0..B-1. Each is
-        reduced to about working_size² pixels (default: the config's). Raises ValueError for no reference, wrong shapes
-        or different batch sizes.
+        reduced to about working_size² pixels (default: the config's). `masks`, one per reference, are (1 or B, 1, Hr, Wr),
+        0.5 or more where the reference may be attended to, or None; colours elsewhere are not used. Raises ValueError for
+        no reference, wrong shapes, different batch sizes or a mask that marks nothing.
         """
         if not references:
             raise ValueError("expected at least one reference, got none")
         bound = self.config.working_size if working_size is None else working_size
-        encoded = []
-        for lab in references:
+        masks = masks or [None] * len(references)
+        if len(masks) != len(references):
+            raise ValueError(f"expected {len(references)} masks, one each, got {len(masks)}")
+        encoded: list[Tensor] = []
+        positions: list[Tensor | None] = []
+        for lab, mask in zip(references, masks, strict=True):
             if lab.ndim != 4 or lab.shape[1] != 3 or 0 in lab.shape:
                 raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(lab.shape)}")
-            planes = pad_to_stride(resize_to_working_size(lab.float(), bound)).to(self.dtype)
+            planes = lab.float()
+            if mask is None:
+                planes = pad_to_stride(resize_to_working_size(planes, bound))
+                positions.append(None)
+            else:
+                planes, marked = (
+                    pad_to_stride(t) for t in resize_masked(planes, mask.to(planes), bound)
+                )
+                planes = planes * torch.cat([torch.ones_like(marked), marked, marked], dim=1)
+                positions.append(F.max_pool2d(marked, STRIDE))
             encoded.append(self.color_branch.encode_reference(planes))
+        if all(mask is not None and not mask.flatten(1).any(1).all() for mask in positions):
+            raise ValueError("expected a mask that marks at least one pixel, got an empty one")
         if len(batches := {e.shape[0] for e in encoded} - {1}) > 1:
             raise ValueError(f"references must have one batch size or 1, got {sorted(batches)}")
-        return ReferenceFeatures(self.color_branch.cross_attention.compute_keys_values(encoded))
+        return ReferenceFeatures(
+            self.color_branch.cross_attention.compute_keys_values(encoded, positions)
+        )
 
     def encode(
         self,
@@ -87,14 +136,16 @@ class SCSNet(nn.Module):
         reference: ReferenceFeatures | None = None,
         *,
         working_size: int | None = None,
+        inside: Window | None = None,
         tile: int = TILE,
         progress: Progress | None = None,
     ) -> Features:
         """Encode L (B, 1, Hs, Ws) of any size, optionally with references.
 
         The colour branch sees the picture reduced to about working_size² pixels (default: the config's, at which the
-        weights were trained); a picture that fits is not reduced, as in the paper. The texture encoder sees the whole
-        picture, `tile` pixels at a time. Raises ValueError for wrong shapes.
+        weights were trained); a picture that fits is not reduced, as in the paper. With `inside`, see `find_margins`, it sees
+        this window alone, and the rest of the result has no colours. The texture encoder sees the whole picture, `tile`
+        pixels at a time. Raises ValueError for wrong shapes.
         """
         if luminance.ndim != 4 or luminance.shape[1] != 1 or 0 in luminance.shape:
             raise ValueError(f"expected luminance (B, 1, H, W), got shape {tuple(luminance.shape)}")
@@ -104,18 +155,22 @@ class SCSNet(nn.Module):
                 f"expected references for 1 or {batch} pictures, got {reference.batch}"
             )
         luminance = luminance.float()
+        if inside is not None:
+            inside = validate_window((luminance.shape[2], luminance.shape[3]), inside)
         working = resize_to_working_size(
-            luminance, self.config.working_size if working_size is None else working_size
+            luminance if inside is None else crop(luminance, inside, 2),
+            self.config.working_size if working_size is None else working_size,
         )
-        initial = channels_last(self.initial(channels_last(pad_to_stride(working).to(self.dtype))))
-        source = self.color_branch.source_encoder(initial)
+        padded = pad_to_stride(working)
+        initial = channels_last(self.initial(channels_last(padded.to(self.dtype))))
+        source = self.color_branch.encode_source(initial, padded)
         color = self.color_branch(source, None if reference is None else reference.keys_values)
         color = color[..., : working.shape[2], : working.shape[3]]
-        features = Features(luminance, color, source, None, reference)
+        features = Features(luminance, color, source, None, reference, inside)
         bytes_kept = luminance.numel() * self.config.width * self.initial.weight.element_size()
         if bytes_kept <= KEPT_TEXTURE:
             texture = encode_texture(self.initial, self.texture_encoder, luminance, tile, progress)
-            features = Features(luminance, color, source, texture, reference)
+            features = replace(features, texture=texture)
         return features
 
     def concatenate_features(self, features: Features, window: Window) -> Tensor:
@@ -130,8 +185,11 @@ class SCSNet(nn.Module):
         if (height, width) == features.size:
             return torch.cat([texture, crop(features.color, window, 2)], dim=1)
         device = features.color.device
-        rows = compute_centred_taps(height, features.size[0], window.top, window.bottom, device)
-        columns = compute_centred_taps(width, features.size[1], window.left, window.right, device)
+        inside = features.inside or Window(0, 0, *features.size)  # beyond it the border is repeated
+        start, stop = window.top - inside.top, window.bottom - inside.top
+        rows = compute_centred_taps(height, inside.height, start, stop, device)
+        start, stop = window.left - inside.left, window.right - inside.left
+        columns = compute_centred_taps(width, inside.width, start, stop, device)
         color = resample_features(features.color, rows, columns)
         return torch.cat([texture, color], dim=1)
 
@@ -152,7 +210,8 @@ class SCSNet(nn.Module):
         """
         requested = validate_window(size, window)
         if isinstance(self.head, PixelShuffle):
-            yield requested, self._shuffle_pixels(features, size, requested)
+            lab = self._shuffle_pixels(features, size, requested)
+            yield requested, remove_margin_colors(lab, features, size, requested)
             return
         source_height, source_width = features.size
         align, device = self.config.cpm_align, features.color.device
@@ -184,7 +243,8 @@ class SCSNet(nn.Module):
                     rows.part(place.top - outer.top, place.bottom - outer.top),
                     columns.part(place.left - outer.left, place.right - outer.left),
                 )
-                yield place, self._map_block(features, hidden, *part, (up, lead))
+                lab = self._map_block(features, hidden, *part, (up, lead))
+                yield place, remove_margin_colors(lab, features, size, place)
                 done += 1
                 if progress is not None:
                     progress(done, total)
@@ -265,6 +325,8 @@ class SCSNet(nn.Module):
         if not points:
             raise ValueError("expected at least one point, got none")
         shape = (features.color.shape[2], features.color.shape[3])
+        if features.inside is not None:
+            points = [locate_inside(point, features.size, features.inside) for point in points]
         keys_values = self._get_keys_values(features)
         return self.color_branch.attention(features.source, keys_values, points, shape, level)
 

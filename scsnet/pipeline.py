@@ -16,8 +16,9 @@ from torch import Tensor
 
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
+from .margins import find_margins
 from .model import Progress, SCSNet
-from .resample import resample_bicubic, resize_to_working_size
+from .resample import resample_bicubic, resize_masked, resize_to_working_size
 from .texture import TILE
 from .tiling import Window, validate_window
 
@@ -108,21 +109,35 @@ def extract_luminance(net: SCSNet, rgb: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode_references(
-    net: SCSNet, references: Sequence[Tensor], *, working_size: int | None = None
+    net: SCSNet,
+    references: Sequence[Tensor],
+    *,
+    masks: Sequence[Tensor | None] = (),
+    working_size: int | None = None,
 ) -> ReferenceFeatures:
     """Encode reference photos (1 or B, 3, Hr, Wr), sRGB in 0..1, of any sizes, for `encode_picture`.
 
-    Each is reduced to about working_size² pixels (default: the network's). Raises ValueError for pictures of another
-    shape, dtype or range.
+    Each is reduced to about working_size² pixels (default: the network's). `masks`, one per reference, are None or
+    (1 or B, 1, Hr, Wr): only what is 0.5 or more gives colours. Raises ValueError for pictures or masks of another shape,
+    dtype or range, and for a mask that marks nothing.
     """
     device = net.initial.weight.device
     bound = net.config.working_size if working_size is None else working_size
-    planes = []
-    for rgb in references:
+    masks = masks or [None] * len(references)
+    if len(masks) != len(references):
+        raise ValueError(f"expected {len(references)} masks, one each, got {len(masks)}")
+    planes: list[Tensor] = []
+    small_masks: list[Tensor | None] = []
+    for rgb, mask in zip(references, masks, strict=True):
         validate_picture(rgb, "a reference", (3,))
-        small = resize_to_working_size(rgb.to(device, torch.float32), bound).clamp(0, 1)
-        planes.append(normalize_lab(rgb_to_lab(small), net.config))
-    return net.encode_reference(planes, bound)
+        small, small_mask = rgb.to(device, torch.float32), None
+        if mask is None:
+            small = resize_to_working_size(small, bound)
+        else:
+            small, small_mask = resize_masked(small, mask.to(device, torch.float32), bound)
+        planes.append(normalize_lab(rgb_to_lab(small.clamp(0, 1)), net.config))
+        small_masks.append(small_mask)
+    return net.encode_reference(planes, bound, small_masks)
 
 
 @torch.inference_mode()
@@ -131,24 +146,39 @@ def encode_picture(
     rgb: Tensor,
     references: Sequence[Tensor] | ReferenceFeatures = (),
     *,
+    reference_masks: Sequence[Tensor | None] = (),
     working_size: int | None = None,
+    inside: Window | Literal["auto"] | None = "auto",
     tile: int = TILE,
     progress: Progress | None = None,
 ) -> Features:
     """Encode a picture, of which only the luminance is used, with its references, for `render`.
 
-    References of batch size 1 serve every picture of the batch, of batch size B one each. `working_size` is the side of
-    the square that the colour branch sees as many pixels of (default: the size the weights were trained at). Raises
-    ValueError for pictures of another shape, dtype or range.
+    References of batch size 1 serve every picture of the batch, of batch size B one each; `reference_masks`: as `masks` of
+    `encode_references`. `working_size` is the side of
+    the square that the colour branch sees as many pixels of (default: the size the weights were trained at). `inside` is
+    the window of the picture that the colour branch sees; the rest stays without colours. "auto" leaves out the even
+    margins of a scan, see `find_margins`; None is the whole picture. Raises ValueError for pictures of another shape, dtype or range.
     """
     luminance = extract_luminance(net, rgb)
     if isinstance(references, ReferenceFeatures):
         encoded: ReferenceFeatures | None = references
     else:
         encoded = (
-            encode_references(net, references, working_size=working_size) if references else None
+            encode_references(net, references, masks=reference_masks, working_size=working_size)
+            if references
+            else None
         )
-    return net.encode(luminance, encoded, working_size=working_size, tile=tile, progress=progress)
+    if inside == "auto":
+        inside = find_margins(luminance, net.config)
+    return net.encode(
+        luminance,
+        encoded,
+        working_size=working_size,
+        inside=inside,
+        tile=tile,
+        progress=progress,
+    )
 
 
 def _decode_blocks(

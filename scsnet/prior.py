@@ -1,24 +1,29 @@
-"""The semantic prior: what a gray picture shows, and which colours are plausible there.
+"""The semantic prior: what a gray picture shows, which colours are plausible there, and how the colour branch learns it.
 
 EfficientNet-Lite (Tan and Le 2019), batch norm folded into its convolutions, sees the picture at about 256 x 256
-pixels. A head on it predicts a distribution over a palette of colours at stride 16 (Zhang et al. 2016). Not part of
-the paper: the network has it where the config says prior="efficientnet_lite2".
+pixels. A head on it predicts a distribution over a palette of colours at stride 16 (Zhang et al. 2016). 1x1
+convolutions of its features and colours are added to F_s and F_r. Not part of the paper: the network has it where the
+config says prior="efficientnet_lite2".
 """
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .color import linear_to_srgb
+from .color import denormalize_lab, linear_to_srgb
+from .config import SCSNetConfig
+from .resample import resample_bicubic
 
 COLORS = 154  # of the palette
 HIDDEN = 448  # channels of the head
 CELL = 32  # pixels: the sides of the prior's picture are multiples of it
-CELLS = 64  # at most so many of them in a picture: 256 x 256 pixels
+CELLS = 64  # about so many of them in a picture: 256 x 256 pixels
+TEMPERATURES = (1.0, 0.6)  # at which the mean colours are annealed that the colour branch gets
 _MEAN, _DEVIATION = 127 / 255, 128 / 255  # of the published weights' input
 
 
@@ -193,3 +198,57 @@ def lightness_to_gray(lightness: Tensor) -> Tensor:
     """L* (B, 1, H, W) in 0..100 -> the gray of that lightness, sRGB in 0..1."""
     f = (lightness.clamp(0, 100) + 16) / 116
     return linear_to_srgb(torch.where(f > 6 / 29, f**3, (f - 16 / 116) / 7.787)).clamp(0, 1)
+
+
+def compute_prior_shape(height: int, width: int) -> tuple[int, int]:
+    """Return the height and width at which the prior sees a picture: multiples of 32, about 256² pixels in all.
+
+    The aspect ratio is kept up to rounding, smaller pictures are enlarged.
+    """
+    rows = round(sqrt(CELLS * height / width))
+    columns = round(sqrt(CELLS * width / height))
+    return CELL * min(max(rows, 1), CELLS), CELL * min(max(columns, 1), CELLS)
+
+
+class SemanticGuidance(nn.Module):
+    """What the prior knows, as it is added to F_s and F_r.
+
+    Both projections start at zero: the network begins as it would be without the prior.
+    """
+
+    def __init__(self, channels: int, config: SCSNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.prior = SemanticPrior()
+        planes = HIDDEN + 2 * len(TEMPERATURES)
+        self.source = nn.Conv2d(planes, channels, 1)  # P_s
+        self.reference = nn.Conv2d(planes, channels, 1)  # P_r
+        for projection in (self.source, self.reference):
+            nn.init.zeros_(projection.weight)
+            assert projection.bias is not None
+            nn.init.zeros_(projection.bias)
+
+    def describe(self, luminance: Tensor) -> Tensor:
+        """Return the prior's features and mean colours of normalised L (B, 1, H, W): (B, HIDDEN + 4, h, w).
+
+        The shape h x w is a sixteenth of `compute_prior_shape`. Values are about -10..10, larger than those of F_s, so
+        that a step of Adam, which is of one size for all weights, changes the projections faster than the encoders.
+        """
+        gray = lightness_to_gray(denormalize_lab(luminance, self.config))
+        gray = resample_bicubic(gray, compute_prior_shape(*gray.shape[2:])).clamp(0, 1)
+        logits, z = self.prior(gray.to(self.source.weight.dtype))
+        colors = [self.prior.compute_mean_color(logits, t) / 4 for t in TEMPERATURES]
+        return torch.cat([2 * z, *(color.to(z.dtype) for color in colors)], dim=1)
+
+    def guide_source(self, source: Tensor, luminance: Tensor) -> Tensor:
+        """Return F_s (B, C, h, w) with the prior's knowledge of its normalised L (B, 1, H, W)."""
+        return source + _enlarge(self.source(self.describe(luminance)), source)
+
+    def guide_reference(self, reference: Tensor, luminance: Tensor) -> Tensor:
+        """Return F_r (B, C, h, w) with the prior's knowledge of its normalised L (B, 1, H, W)."""
+        return reference + _enlarge(self.reference(self.describe(luminance)), reference)
+
+
+def _enlarge(planes: Tensor, like: Tensor) -> Tensor:
+    resized = F.interpolate(planes, like.shape[2:], mode="bilinear")
+    return resized.contiguous(memory_format=torch.channels_last)

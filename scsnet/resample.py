@@ -204,6 +204,26 @@ def resize_to_working_size(planes: Tensor, working_size: int) -> Tensor:
     return F.interpolate(planes, shape, mode="bilinear", antialias=True)
 
 
+def resize_masked(planes: Tensor, mask: Tensor, working_size: int) -> tuple[Tensor, Tensor]:
+    """Resize planes (B, C, H, W) and their mask (1 or B, 1, H, W) to the working shape.
+
+    A result is marked, 1, if any of its pixels is (mask of 0.5 or more), and then has the mean of the marked ones alone, so that
+    a thin stroke keeps its colour. Raises ValueError for a mask of another shape.
+    """
+    if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[2:] != planes.shape[2:]:
+        expected = f"(B, 1, {planes.shape[2]}, {planes.shape[3]})"
+        raise ValueError(f"expected a mask {expected}, got shape {tuple(mask.shape)}")
+    marked = (mask >= 0.5).to(planes.dtype)
+    shape = compute_working_shape(planes.shape[2], planes.shape[3], working_size)
+    if shape == tuple(planes.shape[2:]):
+        return planes, marked
+    covered = resize_to_working_size(marked, working_size)
+    sums = resize_to_working_size(planes * marked, working_size)
+    small = F.adaptive_max_pool2d(marked, shape) * (covered > 0)
+    inside = sums / torch.where(covered > 0, covered, torch.ones_like(covered))
+    return torch.where(small > 0, inside, resize_to_working_size(planes, working_size)), small
+
+
 def pad_to_stride(planes: Tensor) -> Tensor:
     """Pad planes (B, C, H, W) at the bottom and right to multiples of 4: by reflection, or replication of small sides."""
     bottom, right = (-planes.shape[2]) % STRIDE, (-planes.shape[3]) % STRIDE

@@ -25,14 +25,18 @@ def content_loss(
     chroma_weight: float = 0.0,
     huber_delta: float = 0.0,
     mean: Mean = torch.mean,
+    enlarged: Tensor | None = None,
 ) -> Tensor:
     """L1 loss between LAB planes (B, 3, H, W) in CIE units, divided by 110 (Eq. 5).
 
     `chroma_weight`: the ab loss of a pixel is weighted by 1 + chroma_weight * chroma / 20, normalised to mean 1, so that
     rare saturated colours are not outweighed by the many dull ones. `huber_delta`: see `huber`; applied to ab only.
+    `enlarged` (B,), bool: photos whose L does not count, because an enlarged target has no detail.
     """
     error = (prediction - target).abs()
     lightness, color = error[:, :1], error[:, 1:]
+    if enlarged is not None:
+        lightness = lightness * ~enlarged.view(-1, 1, 1, 1)
     if huber_delta > 0:
         color = huber(color, huber_delta)
     if chroma_weight > 0:

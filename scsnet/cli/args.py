@@ -21,6 +21,7 @@ examples:
   scsnet colorize scans/ -o colour/ --recursive         a whole folder, same names in colour/
   scsnet colorize "scans/*.tif" -o colour/ --force      existing files are overwritten
   scsnet colorize house.jpg -o house.png --reference same-house-today.jpg
+  scsnet colorize coat.jpg -o coat.png --reference coat-painted.png --reference-mask strokes.png
   scsnet colorize group.jpg -o face.png --zoom 840,310,200,200 --size 1600x1600
 
 What is read: any picture Pillow reads, 16-bit gray too; of a colour picture only the luminance is used.
@@ -101,6 +102,16 @@ def _colorize(commands: Commands[Parser]) -> None:
         "--reference", action="append", default=[], type=Path, metavar="FILE",
         help="take the colours from this photo; may be given several times",
     )  # fmt: skip
+    look.add_argument(
+        "--reference-mask", dest="masks", action="append", default=[], type=Path, metavar="FILE",
+        help="picture of the reference's size: only colours where it is white are taken; the first mask belongs to the "
+        "first reference, and so on",
+    )  # fmt: skip
+    look.add_argument(
+        "--color-margins",
+        action="store_true",
+        help="colour the even margins of a scan too, which otherwise are found and stay gray",
+    )
     look.add_argument(
         "--zoom",
         type=area,
@@ -202,6 +213,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             root.error("attention needs at least one --point x,y (or --what valves)")
         if options.what == "valves" and options.points:
             root.error("--point has no meaning with --what valves, which shows the whole picture")
+    if options.command == "colorize" and len(options.masks) > len(options.reference):
+        root.error("--reference-mask needs a --reference that it belongs to")
     if options.command == "colorize" and options.output is not None and not options.output:
         root.error("-o must not be empty")
     if options.command == "attention" and options.output is not None:

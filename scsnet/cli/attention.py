@@ -59,9 +59,16 @@ def attention(options: argparse.Namespace) -> int:
     net = load_network(options)
     levels = _levels(net, options)
     with explain_out_of_memory(str(source.path)):
-        reference = encode_all(net, references, options.working_size)
+        reference = encode_all(net, references, [], options.working_size)
         with Bar(source.path.name, options.quiet) as bar:
-            features = encode(net, source, reference, options.working_size, progress=bar.phase())
+            features = encode(
+                net,
+                source,
+                reference,
+                options.working_size,
+                progress=bar.phase(),
+                color_margins=True,  # the figures cover all of the picture
+            )
         figures = []
         if options.what != "valves":
             figures.append(_attention(net, features, source, references, levels, options))

@@ -36,20 +36,21 @@ def colorize(options: argparse.Namespace) -> int:
             options.inputs,
             options.output,
             recursive=options.recursive,
-            references=options.reference,
+            references=[*options.reference, *options.masks],
             force=options.force,
         )
     # What costs little is checked before torch is imported.
     first = None if several else read_picture(tasks[0].source)
     references = [read_picture(path) for path in options.reference]
+    masks = [read_picture(path) for path in options.masks]
 
     from .session import Bar, encode_all, load_network, print_note
 
-    for picture in references:
+    for picture in [*references, *masks]:
         for note in picture.notes:
             print_note(f"{picture.path}: {note}", options.quiet)
     net = load_network(options)
-    reference = encode_all(net, references, options.working_size)
+    reference = encode_all(net, references, masks, options.working_size)
     failures: list[str] = []
     with Bar("pictures", options.quiet or not several, unit="picture") as bar:
         progress = bar.phase()
@@ -147,7 +148,9 @@ def _rendered(
     from .session import encode, retry_with_smaller_tiles
 
     def work(tile: int) -> torch.Tensor:
-        features = encode(net, picture, reference, options.working_size, tile, bar.phase())
+        features = encode(
+            net, picture, reference, options.working_size, tile, bar.phase(), options.color_margins
+        )
         return render(
             net,
             features,

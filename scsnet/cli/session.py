@@ -15,6 +15,7 @@ from tqdm import tqdm
 from .. import checkpoint
 from ..device import choose_device, choose_dtype, choose_threads, keep_freed_memory
 from ..features import Features, ReferenceFeatures
+from ..margins import find_margins
 from ..model import SCSNet
 from ..pictures import Picture
 from ..pipeline import encode_references, extract_luminance
@@ -67,13 +68,29 @@ def reference_tensor(picture: Picture) -> Tensor:
 
 
 def encode_all(
-    net: SCSNet, references: list[Picture], size: int | None
+    net: SCSNet, references: list[Picture], masks: list[Picture], size: int | None
 ) -> ReferenceFeatures | None:
-    """Encode the references once, for every picture of the run; None without references."""
+    """Encode the references once, for every picture of the run; None without references.
+
+    `masks` belong to the first references. Raises CommandError for one of another size, or without a white pixel.
+    """
     if not references:
         return None
+    planes: list[Tensor | None] = [None] * len(references)
+    for number, (mask, picture) in enumerate(zip(masks, references, strict=False)):
+        if mask.rgb.shape[:2] != picture.rgb.shape[:2]:
+            raise CommandError(
+                f"{mask.path}: expected a mask of {picture.width} x {picture.height} pixels as {picture.path}, "
+                f"got {mask.width} x {mask.height}"
+            )
+        plane = reference_tensor(mask).mean(1, keepdim=True)
+        if plane.max() < 0.5:
+            raise CommandError(f"{mask.path}: the mask marks nothing, no pixel is white")
+        planes[number] = plane
     with explain_out_of_memory("the references"):
-        return encode_references(net, [reference_tensor(p) for p in references], working_size=size)
+        return encode_references(
+            net, [reference_tensor(p) for p in references], masks=planes, working_size=size
+        )
 
 
 @torch.inference_mode()
@@ -84,15 +101,23 @@ def encode(
     working_size: int | None,
     tile: int = TILE,
     progress: Callable[[int, int], None] | None = None,
+    color_margins: bool = False,
 ) -> Features:
-    """Encode a picture to features. The luminance is extracted band by band, which saves memory on large scans."""
+    """Encode a picture to features, without its even margins unless `color_margins` is set. The luminance is extracted band by band, which saves memory on large scans."""
     device = net.initial.weight.device
     luminance = torch.empty(1, 1, picture.height, picture.width, device=device)
     step = max(1, _BAND // picture.width)
     for top in range(0, picture.height, step):
         rows = slice(top, top + step)
         luminance[:, :, rows] = extract_luminance(net, _floats(picture, rows))
-    return net.encode(luminance, reference, working_size=working_size, tile=tile, progress=progress)
+    return net.encode(
+        luminance,
+        reference,
+        working_size=working_size,
+        inside=None if color_margins else find_margins(luminance, net.config),
+        tile=tile,
+        progress=progress,
+    )
 
 
 def _floats(picture: Picture, rows: slice) -> Tensor:

@@ -20,7 +20,6 @@ def paper() -> TrainConfig:
         batch=4,
         size=128,
         magnification=(4.0, 4.0),
-        augment=False,
         reference_fraction=0.5,
         learning_rate=1e-4,
         warmup=0,
@@ -34,6 +33,7 @@ def paper() -> TrainConfig:
     return TrainConfig(
         network=SCSNetConfig.paper(),
         stages=(stage,),
+        augment=False,
         siamese=False,
         precision="float32",
         betas=(0.9, 0.999),

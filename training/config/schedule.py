@@ -29,6 +29,8 @@ class Mode(NamedTuple):
     """psi_E is evaluated; otherwise F_tex = F_init."""
     supervised: bool
     """The heads of the deep supervision are evaluated."""
+    masked: bool
+    """References are masked."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class StepInfo:
             automatic=self.automatic,
             texture=self.stage.trains == "everything" or self.texture_trained,
             supervised=self.supervision > 0,
+            masked=self.stage.masks > 0 and not self.automatic,
         )
 
 

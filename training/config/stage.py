@@ -38,8 +38,6 @@ class Stage:
     """Range from which the magnification of a batch is drawn, log-uniformly."""
     window: int = 0
     """Side of the random window of the output that is decoded and compared. 0: the whole output."""
-    augment: bool = True
-    """Random square crops of 60 to 100 % of the short side, mirrored half the time. Otherwise the centre square."""
     reference_fraction: float = 0.67
     """Fraction of the batches that have references; the others are automatic. 0: all automatic, 1: none."""
     trains: Trains = "everything"
@@ -62,8 +60,11 @@ class Stage:
     """Automatic batches: the ab loss of a pixel is weighted by 1 + chroma_weight * chroma / 20, normalised to mean 1."""
     huber_delta: float = 0.0
     """Automatic batches: ab errors below this (CIE units) are penalised quadratically. 0: plain L1."""
+    masks: float = 0.0
+    """Referential batches: fraction of the photos whose reference is masked, by regions, strokes or dots."""
     degrade: float = 0.0
-    """Fraction of the inputs degraded like scans of old prints (blur, noise, JPEG, fading, toning, grain)."""
+    """Fraction of the inputs degraded like scans of old prints (blur, noise, JPEG, fading, toning, grain); as many,
+    drawn independently, have margins."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
@@ -73,7 +74,7 @@ class Stage:
             *("adversarial", "supervision", "chroma_weight", "huber_delta"),
         ):
             check_at_least(self, name, 0)
-        for name in ("reference_fraction", "degrade", "learning_rate"):
+        for name in ("reference_fraction", "masks", "degrade", "learning_rate"):
             check_fraction(self, name)
         if self.batch % self.accumulate:
             raise ValueError(

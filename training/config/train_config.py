@@ -31,6 +31,11 @@ class TrainConfig:
     """Initial weights: a file, "bundled" or "hf:owner/repo". Empty: random weights."""
     network: SCSNetConfig = field(default_factory=SCSNetConfig)
     """Architecture; not used with init, whose file contains it."""
+    prior: str = ""
+    """Semantic prior from train_prior.py: a file or "hf:owner/repo/file"; it stays as it is. Empty: none, or the one in
+    the initial weights."""
+    augment: bool = True
+    """Random square crops of 60 to 100 % of the short side, mirrored half the time. Otherwise the centre square."""
     stages: tuple[Stage, ...] = (Stage(),)
     """Parts of the run, in order."""
     siamese: bool = True

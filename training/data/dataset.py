@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.config.schedule import Schedule
 from training.config.stage import Stage
-from training.data.degradations import degrade
+from training.data.degradations import add_margins, degrade
 from training.data.photos import BadPhotoError, Cache, Entry, centre_square
-from training.data.references import Distortion, draw_distortion
+from training.data.references import Distortion, draw_distortion, draw_mask, keep_undistorted
 
 BICUBIC = Image.Resampling.BICUBIC
 TRIES = 100  # bad photos in a row before giving up
@@ -32,6 +32,10 @@ class Batch(NamedTuple):
     """(B, 3, h, w): the target in the window of the output grid."""
     distortion: Distortion
     """Turns `low` into the references."""
+    mask: Tensor
+    """(B, 1, size, size): 1 where a reference may be attended to."""
+    enlarged: Tensor
+    """(B,), bool: the photo is smaller than the output grid and has no detail to learn from."""
     size: tuple[int, int]
     """Height and width of the output grid."""
     window: tuple[int, int, int, int]
@@ -43,7 +47,7 @@ class Batch(NamedTuple):
         """Copy the tensors to a device."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input", "low", "high")
+            for name in ("input", "low", "high", "mask", "enlarged")
         }
         distortion = Distortion(*(t.to(device, non_blocking=True) for t in self.distortion))
         return self._replace(**moved, distortion=distortion)
@@ -76,12 +80,14 @@ class TrainingPairs(Dataset[Batch]):
             self._load(number, target, (top, left, side), stage, skipped)
             for number in range(start, start + count)
         ]
-        inputs, lows, highs, distortions = zip(*photos, strict=True)
+        inputs, lows, highs, distortions, masks, enlarged = zip(*photos, strict=True)
         return Batch(
             stack_photos(inputs),
             stack_photos(lows),
             stack_photos(highs),
             Distortion(*(torch.cat(parts) for parts in zip(*distortions, strict=True))),
+            torch.from_numpy(np.stack(masks))[:, None].float(),
+            torch.tensor(enlarged),
             (target, target),
             (top, left, side, side),
             tuple(skipped),
@@ -94,20 +100,27 @@ class TrainingPairs(Dataset[Batch]):
         window: tuple[int, int, int],
         stage: Stage,
         skipped: list[str],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Distortion]:
-        """Return input, photo at the input's size, target window and distortion of the number-th photo of the run."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Distortion, np.ndarray, bool]:
+        """Return the number-th photo of the run, as the fields of a batch: input, low, high, distortion, mask, enlarged."""
         rng, generator = self.schedule.photo_rng(number)
         top, left, side = window
         photo = self._read(number, skipped)
-        if stage.augment:
+        if self.schedule.config.augment:
             square = crop_random_square(photo, rng, target)
         else:
             square = centre_square(photo, target)
         full = square.resize((target, target), BICUBIC)
+        degrades, has_margins, masked = rng.random(3) < (stage.degrade, stage.degrade, stage.masks)
+        if has_margins:
+            full = Image.fromarray(add_margins(np.asarray(full), rng)[0])
         low = np.asarray(full.resize((stage.size, stage.size), BICUBIC))
         high = np.asarray(full)[top : top + side, left : left + side]
-        degraded = degrade(low, rng) if rng.random() < stage.degrade else low
-        return degraded, low, high, draw_distortion(1, generator)
+        degraded = degrade(low, rng) if degrades else low
+        distortion, mask = draw_distortion(1, generator), np.ones((stage.size, stage.size), bool)
+        if masked:
+            mask, marks_regions = draw_mask(stage.size, rng)
+            distortion = distortion if marks_regions else keep_undistorted(distortion)
+        return degraded, low, high, distortion, mask, min(photo.shape[:2]) < target
 
     def _read(self, number: int, skipped: list[str]) -> np.ndarray:
         """Read the number-th photo of the run; an unreadable one is replaced by the next in the list."""

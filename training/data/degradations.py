@@ -1,6 +1,7 @@
 """What time and scanners do to a photo, so that weights meet it in training and not first in use.
 
-Applied to the low-resolution input only: the truth stays clean, so the network learns to undo it.
+Degradations are applied to the low-resolution input only: the truth stays clean, so the network learns to undo them.
+Margins belong to the truth too, in gray.
 """
 
 from __future__ import annotations
@@ -79,23 +80,19 @@ def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return jpeg(picture, rng) if rng.random() < 0.4 else picture
 
 
-def _draw_margin_color(rng: np.random.Generator) -> np.ndarray:
-    """White, black, gray or paper, (3,) in 0..255."""
-    kind = rng.random()
-    if kind < 0.35:
-        return np.full(3, rng.uniform(235, 255))
-    if kind < 0.6:
-        return np.full(3, rng.uniform(0, 25))
-    if kind < 0.75:
-        return np.full(3, rng.uniform(40, 220))
-    return rng.uniform(190, 245) * np.array([1.0, rng.uniform(0.92, 1), rng.uniform(0.75, 0.95)])
+def _draw_margin_level(rng: np.random.Generator) -> float:
+    """White, black, gray or as dark as paper, in 0..255."""
+    low, high = ((235, 255), (0, 25), (40, 220), (180, 240))[
+        rng.choice(4, p=(0.35, 0.25, 0.15, 0.25))
+    ]
+    return rng.uniform(low, high)
 
 
 def add_margins(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Paint margins of 1 pixel to 15 % over one to four sides of a picture, as prints and slides have them.
+    """Paint gray margins of 1 pixel to 15 % over one to four sides of a picture, as prints and slides have them.
 
     uint8 (H, W, 3) -> the same shape, and a mask (H, W) that is true where the photo is left. Straight, slightly turned or
-    deckled edges; white, black, gray or paper-coloured, at times with grain.
+    deckled edges; white, black, gray or as dark as paper, at times with grain.
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -117,7 +114,7 @@ def add_margins(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
             wave = np.interp(np.arange(length) / 3, np.arange(len(knots)), knots)
             edge = edge + wave[along[side].astype(int)]
         inside &= distances[side] >= np.round(edge)
-    paint = np.broadcast_to(_draw_margin_color(rng), picture.shape)
+    paint = np.full(picture.shape, _draw_margin_level(rng))
     if rng.random() < 0.5:
         paint = paint + rng.normal(0, rng.uniform(1, 8), (height, width, 1))
     paint = paint.round().clip(0, 255).astype(np.uint8)

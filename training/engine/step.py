@@ -89,7 +89,10 @@ class Trainer:
             if info.automatic
             else {}
         )
-        terms = {"content": losses.content_loss(lab, target, mean=global_mean, **options)}
+        content = losses.content_loss(
+            lab, target, mean=global_mean, enlarged=batch.enlarged, **options
+        )
+        terms = {"content": content}
         if info.mode.supervised:
             terms["supervision"] = prediction.supervision
         if stage.perceptual and self.vgg is not None:
@@ -147,6 +150,8 @@ class Trainer:
         self.net.requires_grad_(False)  # Adam skips parameters without a gradient
         for module in self._trained_modules(info.stage):
             module.requires_grad_(True)
+        if self.net.color_branch.guidance is not None:
+            self.net.color_branch.guidance.prior.requires_grad_(False)
         for part in range(info.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped

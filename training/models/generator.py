@@ -6,16 +6,19 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scsnet import Features, SCSNet, checkpoint
 from scsnet.color import normalize_lab, rgb_to_lab
 from scsnet.features import ReferenceFeatures
+from scsnet.resample import STRIDE
 from training.config import TrainConfig
 from training.config.schedule import Mode
 from training.data.dataset import Batch
 from training.data.references import warp
 from training.models.auxiliary_heads import SupervisionHeads, initialize_siamese
+from training.models.backbones import load_tensors
 
 
 class Prediction(NamedTuple):
@@ -48,14 +51,20 @@ class TrainingModel(nn.Module):
         loss = luminance.new_zeros(())
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             initial = net.initial(luminance)
-            source = branch.source_encoder(initial)
+            source = branch.encode_source(initial, luminance)
             keys_values = None
             if not mode.automatic:
                 reference = warp(clean, batch.distortion)
+                mask = None
+                if mode.masked:
+                    mask = F.max_pool2d(batch.mask, STRIDE)
+                    reference = reference * torch.cat(
+                        [torch.ones_like(batch.mask), batch.mask, batch.mask], dim=1
+                    )
                 encoded = branch.encode_reference(reference)
                 if mode.supervised:
                     loss = loss + self.supervision.loss("reference", encoded, reference[:, 1:])
-                keys_values = branch.cross_attention.compute_keys_values([encoded])
+                keys_values = branch.cross_attention.compute_keys_values([encoded], [mask])
             aggregated = branch.aggregate(source, keys_values)
             extracted = branch.extractor.convolve(aggregated)
             attended = branch.extractor.attend(extracted)
@@ -87,5 +96,24 @@ def build_network(config: TrainConfig) -> SCSNet:
         net = SCSNet(config.network)
         if config.siamese:
             initialize_siamese(net)
+    if config.prior:
+        net = add_prior(net, config.prior)
     net.config = replace(net.config, working_size=working_size)
     return net.train().requires_grad_(True)
+
+
+def add_prior(net: SCSNet, source: str) -> SCSNet:
+    """Return the network with the semantic prior of a file; its outputs stay the same until it is trained.
+
+    Errors: those of `load_tensors`; ValueError if the network has a prior already or the file holds none.
+    """
+    if net.config.prior != "none":
+        raise ValueError(f"expected initial weights without a prior, got {net.config.prior!r}")
+    result = SCSNet(replace(net.config, prior="efficientnet_lite2"))
+    result.load_state_dict(net.state_dict(), strict=False)
+    assert result.color_branch.guidance is not None
+    try:
+        result.color_branch.guidance.prior.load_state_dict(load_tensors(source))
+    except RuntimeError as error:
+        raise ValueError(f"{source} holds no semantic prior: {error}") from error
+    return result
