@@ -219,7 +219,7 @@ class SemanticGuidance(nn.Module):
     def __init__(self, channels: int, config: SCSNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.prior = SemanticPrior()
+        self.prior = SemanticPrior(EFFICIENTNET_LITE2)
         planes = HIDDEN + 2 * len(TEMPERATURES)
         self.source = nn.Conv2d(planes, channels, 1)  # P_s
         self.reference = nn.Conv2d(planes, channels, 1)  # P_r

@@ -133,7 +133,7 @@ def test_evaluate(run, tmp_path, capsys):
         (["--device", "cuda:7"], "is not available"),
         (["--device", "gpu"], "device must be one of auto, cuda, mps, cpu, got 'gpu'"),
         (["--limit", "-1"], "limit must be at least 0"),
-        (["--modes", "own"], "modes are auto, self, random, got 'own'"),
+        (["--modes", "own"], "modes are auto, self, random, dots, margins, got 'own'"),
         (["--wieghts", "x"], "did you mean --weights?"),
     ],
 )

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_prior import TINY
 
 from scsnet import prior
 from scsnet.color import rgb_to_lab
-from scsnet.prior import Architecture, BlockStage, EfficientNetLite, SemanticPrior
+from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
 from training.data.degradations import add_margins
 from training.data.photos import find_photos
@@ -19,19 +20,6 @@ from training.models.efficientnet import load_efficientnet
 from training.train_prior import Options, PriorPhotos, compute_explained, compute_targets
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)
-TINY = Architecture(
-    stem=4,
-    stages=(
-        BlockStage(4, 3, 1, 1, 1),
-        BlockStage(5, 3, 1, 2, 2),
-        BlockStage(6, 5, 2, 2, 2),
-        BlockStage(7, 3, 1, 2, 2),
-        BlockStage(8, 5, 1, 1, 2),
-        BlockStage(9, 5, 1, 2, 2),
-        BlockStage(10, 3, 1, 1, 2),
-    ),
-    top=16,
-)
 
 
 @pytest.fixture(autouse=True)

@@ -148,6 +148,13 @@ def moves_towards(automatic: np.ndarray, referenced: np.ndarray, reference: np.n
     return bool(np.linalg.norm(after - target) < np.linalg.norm(before - target))
 
 
+def measure_color_shift(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """Return the mean distance in ab between two pictures, and the mean chroma of the first, in CIE units."""
+    first, second = (rgb2lab(picture)[..., 1:] for picture in (before, after))
+    distance, chroma = (np.linalg.norm(ab, axis=2).mean() for ab in (second - first, first))
+    return float(distance), float(chroma)
+
+
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Frechet distance (FID) between features (N, D) and (M, D); biased upwards unless N is far above D."""
     mean = first.mean(0) - second.mean(0)

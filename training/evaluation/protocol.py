@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +23,10 @@ from training.data.photos import Entry, read_squares
 from training.data.references import distort_elastically
 from training.evaluation import image_metrics
 
-MODES = ("auto", "self", "random")
+MODES = ("auto", "self", "random", "dots", "margins")
+DOT = 3  # pixels of the input: side of a dot of colour
+MARGINS = {"white": 255, "black": 0, "gray": 128, "paper": 225}  # sRGB
+MARGIN_FRACTIONS = (0.02, 0.05)  # of a side
 BICUBIC = Image.Resampling.BICUBIC
 Figures = dict[str, float]
 
@@ -36,7 +40,10 @@ class Protocol:
     magnification: float = 4.0
     """The input is the truth brought down by this factor, bicubic."""
     modes: tuple[str, ...] = MODES
-    """Which of auto, self (reference: an elastic copy of the truth), random (of another photo)."""
+    """Which of auto, self (reference: an elastic copy of the truth), random (of another photo), dots (the truth, masked but
+    for dots of 3 pixels of the input) and margins (how much margins move the automatic colours inside)."""
+    dots: int = 20
+    """Number of dots."""
     working_size: int | None = None
     """Of the colour branch; None: what the weights were trained at."""
     degraded: bool = False
@@ -69,6 +76,8 @@ class Score:
     """Name of the row -> name of the photo -> its metrics."""
     moved: float | None
     """Share of random references that drew the picture's mean ab towards their own."""
+    margin_shift: float | None
+    """Mean distance in ab inside a margin between results with and without it, relative to the mean chroma without."""
     seconds: dict[str, float]
     """Mode -> median time per picture, from gray input to result."""
     photos: int
@@ -91,13 +100,16 @@ def colorize_photos(
     references: Sequence[Tensor],
     size: tuple[int, int],
     working_size: int | None = None,
+    masks: Sequence[Tensor | None] = (),
 ) -> Tensor:
     """Colorize and enlarge photos as users do: `encode_picture`, then `render`.
 
-    photos (B, 1 or 3, h, w), of which the luminance is used, and references, each (1 or B, 3, h', w'): sRGB in 0..1.
-    Returns sRGB (B, 3, H, W) of `size` = (H, W), on the device and in the precision of the weights.
+    photos (B, 1 or 3, h, w), of which the luminance is used, and references, each (1 or B, 3, h', w'): sRGB in 0..1; masks
+    as for `encode_references`. Returns sRGB (B, 3, H, W) of `size` = (H, W), on the device and in the precision of the weights.
     """
-    features = encode_picture(net, photos, references, working_size=working_size)
+    features = encode_picture(
+        net, photos, references, reference_masks=masks, working_size=working_size
+    )
     return render(net, features, size)
 
 
@@ -108,13 +120,16 @@ class Colorizer:
         self.net, self.protocol = net.eval(), protocol
         self.seconds: dict[str, list[float]] = {}
 
-    def __call__(self, low: Tensor, reference: Tensor | None, mode: str) -> np.ndarray:
-        """Gray input (1, 1 or 3, h, w) and reference, sRGB in 0..1 -> uint8 (H, W, 3)."""
+    def __call__(
+        self, low: Tensor, reference: Tensor | None, mode: str, mask: Tensor | None = None
+    ) -> np.ndarray:
+        """Gray input (1, 1 or 3, h, w), reference, sRGB in 0..1, and its mask -> uint8 (H, W, 3)."""
         protocol = self.protocol
         began = time.perf_counter()
         references = [] if reference is None else [reference]
         size = (protocol.size, protocol.size)
-        rgb = colorize_photos(self.net, low, references, size, protocol.working_size)
+        masks = [mask] * len(references)
+        rgb = colorize_photos(self.net, low, references, size, protocol.working_size, masks)
         result = to_uint8(rgb)
         self.seconds.setdefault(mode, []).append(time.perf_counter() - began)
         return result
@@ -130,16 +145,44 @@ def scan(rgb: Tensor, seed: int) -> Tensor:
     return to_tensor(degrade(to_uint8(rgb), np.random.default_rng(seed)))
 
 
+def draw_dots(size: tuple[int, int], count: int, rng: np.random.Generator) -> Tensor:
+    """Draw a mask (1, 1, H, W) of square dots of `DOT` pixels at random places."""
+    mask = torch.zeros(1, 1, *size)
+    for _ in range(count):
+        top, left = (int(rng.integers(0, max(1, n - DOT + 1))) for n in size)
+        mask[..., top : top + DOT, left : left + DOT] = 1
+    return mask
+
+
+def add_margin(rgb: Tensor, number: int) -> tuple[Tensor, int]:
+    """Put an even margin around (1, 3, h, w), another one for each number; return its width in pixels too."""
+    level = list(MARGINS.values())[number % len(MARGINS)] / 255
+    fraction = MARGIN_FRACTIONS[number // len(MARGINS) % len(MARGIN_FRACTIONS)]
+    width = max(1, round(fraction * min(rgb.shape[2:])))
+    return F.pad(rgb, (width,) * 4, value=level), width
+
+
+def crop_margin(picture: np.ndarray, width: int, size: int) -> np.ndarray:
+    """Cut a margin of `width` input pixels from the result of an input of `size` x `size` -> uint8, of the result's size."""
+    image = Image.fromarray(picture)
+    start, stop = width / size * image.width, (size - width) / size * image.width
+    return np.asarray(image.resize(image.size, BICUBIC, (start, start, stop, stop)))
+
+
 def score(
-    colorize: Callable[[Tensor, Tensor | None, str], np.ndarray],
+    colorize: Callable[..., np.ndarray],
     entries: Sequence[Entry],
     protocol: Protocol,
     keep: Callable[[str, dict[str, np.ndarray]], Any] | None = None,
     progress: Callable[[], Any] | None = None,
 ) -> Score:
-    """Compute the metrics of all modes over all photos. `keep` is called with the name of a photo and its pictures."""
+    """Compute the metrics of all modes over all photos. `keep` is called with the name of a photo and its pictures.
+
+    `colorize` takes input, reference, mode and mask as `Colorizer` does.
+    """
     figures: dict[str, dict[str, Figures]] = {}
     moved: list[bool] = []
+    shifts: list[tuple[float, float]] = []
     skipped: list[str] = []
     rng = np.random.default_rng(protocol.seed)
     partners = _derangement(len(entries), rng)
@@ -169,6 +212,14 @@ def score(
                         pictures["auto"], pictures["random"], pictures["reference"]
                     )
                 )
+        if "dots" in protocol.modes:
+            dots_rng = np.random.default_rng((protocol.seed, index))
+            mask = draw_dots((protocol.low, protocol.low), protocol.dots, dots_rng)
+            pictures["dots"] = colorize(input_rgb, low, "dots", mask)
+        if "margins" in protocol.modes:
+            framed, width = add_margin(input_rgb, index)
+            inside = crop_margin(colorize(framed, None, "margins"), width, framed.shape[3])
+            shifts.append(image_metrics.measure_color_shift(pictures["auto"], inside))
         compared = {name: picture for name, picture in pictures.items() if name != "reference"}
         with ThreadPoolExecutor() as pool:
             metrics = pool.map(
@@ -191,7 +242,9 @@ def score(
     seconds = getattr(colorize, "seconds", {})
     medians = {mode: float(np.median(values)) for mode, values in seconds.items()}
     share = float(np.mean(moved)) if moved else None
-    return Score(rows, figures, share, medians, count, skipped)
+    shift, chroma = np.sum(shifts, 0) if shifts else (0.0, 0.0)
+    relative = float(shift / chroma) if chroma else None
+    return Score(rows, figures, share, relative, medians, count, skipped)
 
 
 def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -208,7 +261,8 @@ def count_parameters(net: SCSNet) -> dict[str, int]:
     unused = sum(
         p.numel() for module in net.color_branch.only_reference for p in module.parameters()
     )
-    return {"auto": total - unused, "self": total, "random": total}
+    automatic = dict.fromkeys(("auto", "margins"), total - unused)
+    return automatic | dict.fromkeys(("self", "random", "dots"), total)
 
 
 def picture_name(name: str) -> str:

@@ -42,6 +42,7 @@ NAMES = {
     "auto": "SCSNet, automatic",
     "self": "SCSNet, self-reference",
     "random": "SCSNet, random reference",
+    "dots": "SCSNet, dots of true colour",
 }
 PAPER = """\
 | paper (ImageNet-C, 16,216 photos, 128 -> 512) | PSNR | SSIM | FID | CN | parameters | V100 |
@@ -77,7 +78,8 @@ def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Format the coarse colours of the network's rows as Markdown, and their differences from gray + bicubic."""
     gray = rows["gray + bicubic"]
     target = rows["truth"]["chroma"]
-    header = ["PSNR - gray's", "CIEDE2000 - gray's", "chroma / truth's", *COLOR_COLUMNS.values()]
+    header = ["PSNR - gray's", "CIEDE2000 - gray's", "ab error / gray's", "chroma / truth's"]
+    header += COLOR_COLUMNS.values()
     lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
     for name in NAMES:
         if (row := rows.get(name)) is None:
@@ -85,6 +87,7 @@ def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
         cells = [
             f"{row['psnr'] - gray['psnr']:+.2f}",
             f"{row['delta_e'] - gray['delta_e']:+.2f}",
+            f"{row['ab_error'] / gray['ab_error']:.0%}" if target else "n/a",
             f"{row['chroma'] / target:.0%}" if target else "n/a",
         ]
         cells += [f"{row[key]:.0%}" if key in row else "n/a" for key in COLOR_COLUMNS]
@@ -112,6 +115,12 @@ def format_markdown(
     if score.moved is not None:
         lines += [
             f"Random references draw a picture's mean ab towards their own in {score.moved:.0%} of the pairs.",
+            "",
+        ]
+    if score.margin_shift is not None:
+        lines += [
+            f"Margins of 2 and 5 % (white, black, gray, paper) move the automatic colours inside by "
+            f"{score.margin_shift:.2f} of their chroma.",
             "",
         ]
     lines += ["| mode | parameters | seconds per picture | FPS |", "|---|---|---|---|"]
@@ -154,7 +163,7 @@ def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
 class Page:
     """Page of pictures side by side; the pictures are written as they come, the page by `close`."""
 
-    ORDER = ("gray + bicubic", "auto", "reference", "random", "self", "truth")
+    ORDER = ("gray + bicubic", "auto", "reference", "random", "self", "dots", "truth")
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit

@@ -1,0 +1,116 @@
+"""Masked references: only what is marked gives its colours."""
+
+import pytest
+import torch
+
+from scsnet import encode_picture, encode_references, render
+from scsnet.attention import KeysValues, VCAttn, attend
+from scsnet.color import rgb_to_gray
+from scsnet.resample import resize_masked
+
+
+def make_attention():
+    torch.manual_seed(1)
+    return VCAttn(16, 2, 30.0, cosine=True)
+
+
+def test_attention_is_that_to_the_marked_positions_alone():
+    module, source, reference = (
+        make_attention(),
+        torch.randn(2, 16, 8, 8),
+        torch.randn(1, 16, 8, 12),
+    )
+    mask = torch.zeros(1, 1, 8, 12)
+    mask[..., 1, 2] = mask[..., 6:, 8:] = 1  # a cell of level 2 is marked if any of its pixels is
+    kept = [0 * 6 + 1, *(row * 6 + column for row in (3,) for column in (4, 5))]
+    whole = module.compute_keys_values([reference])
+    chosen = KeysValues(whole.key[:, kept], whole.value[:, kept], ((1, 3),))
+    masked = module.compute_keys_values([reference], [mask])
+    assert masked.mask.sum() == 3
+    assert torch.allclose(module(source, masked), module(source, chosen), atol=1e-5)
+    pooled = torch.nn.functional.avg_pool2d(source, 2)
+    rows = module.compute_rows(pooled, masked, torch.tensor([0, 5]))
+    assert torch.allclose(
+        rows[..., kept], module.compute_rows(pooled, chosen, torch.tensor([0, 5]))
+    )
+    assert rows.sum(-1).sub(1).abs().max() < 1e-5
+
+
+def test_training_and_use_agree():
+    torch.manual_seed(0)
+    query = torch.randn(2, 5, 4)
+    mask = torch.tensor([[True, False, True, False, False, True, False]] * 2)
+    kv = KeysValues(torch.randn(2, 7, 4), torch.randn(2, 7, 16), ((1, 7),), mask)
+    fused = attend(query, kv, 3.0)
+    assert torch.allclose(attend(query.requires_grad_(), kv, 3.0), fused, atol=1e-6)
+
+
+def colours(net, picture, references, masks):
+    features = encode_picture(net, picture, references, reference_masks=masks)
+    return render(net, features, (24, 24))
+
+
+def test_other_colours_do_not_count(tiny_net):
+    picture, mask = torch.rand(1, 1, 24, 24), torch.zeros(1, 1, 24, 24)
+    mask[..., 4:9, 4:9] = 1
+    gray = torch.rand(1, 1, 24, 24).expand(1, 3, -1, -1)
+    first, second = gray.clone(), gray.clone()
+    first[..., 4:9, 4:9] = second[..., 4:9, 4:9] = torch.rand(1, 3, 5, 5)
+    second[:, :, 12:] = second[:, :1, 12:] * torch.tensor([1.0, 0.6, 0.4]).view(1, 3, 1, 1)
+    first[:, :, 12:] = rgb_to_gray(second[:, :, 12:])
+    a, b = (colours(tiny_net, picture, [r], [mask]) for r in (first, second))
+    assert torch.allclose(a, b, atol=1e-4)
+    c, d = (colours(tiny_net, picture, [r], []) for r in (first, second))
+    assert (c - d).abs().max() > 1e-3
+
+
+def test_a_mask_of_everything_changes_nothing(tiny_net):
+    picture, references = (
+        torch.rand(1, 1, 24, 24),
+        [torch.rand(1, 3, 30, 40), torch.rand(1, 3, 9, 9)],
+    )
+    plain = colours(tiny_net, picture, references, [])
+    masked = colours(tiny_net, picture, references, [torch.ones(1, 1, 30, 40), None])
+    assert torch.allclose(plain, masked, atol=1e-4)
+
+
+def test_batches_have_masks_of_their_own(tiny_net):
+    pictures, references = torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16)
+    masks = torch.zeros(2, 1, 16, 16)
+    masks[0, 0, 3, 3] = masks[1, 0, 9:, 2:7] = 1
+    together = encode_picture(tiny_net, pictures, [references], reference_masks=[masks]).color
+    for i in range(2):
+        one = slice(i, i + 1)
+        alone = encode_picture(
+            tiny_net, pictures[one], [references[one]], reference_masks=[masks[one]]
+        )
+        assert torch.allclose(together[one], alone.color, atol=1e-4)
+
+
+def test_a_thin_stroke_keeps_its_colour():
+    planes, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    planes[..., 20, :] = torch.tensor([0.9, 0.2, 0.1]).view(1, 3, 1)
+    mask[..., 20, 5:50] = 1
+    small, marked = resize_masked(planes, mask, 16)
+    assert small.shape == (1, 3, 16, 16)
+    assert marked.sum() == 12  # columns 5..49 touch 12 cells of 4 pixels
+    found = small.permute(0, 2, 3, 1)[marked[:, 0] > 0]
+    assert torch.allclose(found, torch.tensor([0.9, 0.2, 0.1]).expand_as(found), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.zeros(1, 1, 16, 16), "marks at least one pixel"),
+        (torch.ones(1, 1, 8, 8), r"expected a mask \(B, 1, 16, 16\)"),
+        (torch.ones(16, 16), r"expected a mask \(B, 1, 16, 16\)"),
+    ],
+)
+def test_masks_that_make_no_sense(tiny_net, mask, message):
+    with pytest.raises(ValueError, match=message):
+        encode_references(tiny_net, [torch.rand(1, 3, 16, 16)], masks=[mask])
+
+
+def test_as_many_masks_as_references(tiny_net):
+    with pytest.raises(ValueError, match="expected 1 masks, one each, got 2"):
+        encode_references(tiny_net, [torch.rand(1, 3, 16, 16)], masks=[None, None])
