@@ -177,10 +177,36 @@ def test_the_window_is_a_part_of_the_picture(photos):
 
 
 def test_degraded_inputs_keep_their_truth(photos):
-    clean, degraded = pairs(photos, degrade=0.0)[5, 0], pairs(photos, degrade=1.0)[5, 0]
-    assert torch.equal(clean.high, degraded.high)
-    assert torch.equal(clean.low, degraded.low)
+    clean, degraded = (pairs(photos, window=0, degrade=share)[5, 0] for share in (0.0, 1.0))
     assert not torch.equal(clean.input, degraded.input)
+    # but for margins, which are gray and belong to the truth
+    for before, after in ((clean.high, degraded.high), (clean.low, degraded.low)):
+        changed = (before != after).any(1)
+        colors = after.permute(0, 2, 3, 1)[changed]
+        assert 0 < changed.float().mean() < 1
+        if before is clean.high:
+            assert torch.equal(colors[:, 0], colors[:, 1])
+            assert torch.equal(colors[:, 0], colors[:, 2])
+
+
+def test_half_of_the_references_are_masked(photos):
+    batches = [pairs(photos, masks=0.5)[step, 0] for step in range(20)]
+    masks = torch.cat([batch.mask for batch in batches])
+    assert masks.shape == (80, 1, 16, 16)
+    assert masks.unique().tolist() == [0, 1]
+    whole = masks.flatten(1).all(1)
+    assert 20 < whole.sum() < 60
+    assert masks.flatten(1).any(1).all()
+    strength = torch.cat([batch.distortion.strength for batch in batches])
+    assert (strength[whole] > 0).all()
+    still = strength == 0  # strokes and dots lie on the photo itself
+    assert 0 < still.sum() < (~whole).sum()
+    assert not pairs(photos, masks=0.0)[0, 0].mask.logical_not().any()
+
+
+def test_small_photos_are_known_as_enlarged(photos):
+    assert pairs(photos, magnification=(5.0, 5.0))[0, 0].enlarged.all()  # 80 of 64 pixels
+    assert not pairs(photos, magnification=(4.0, 4.0))[0, 0].enlarged.any()
 
 
 def test_processes_and_parts_share_a_batch(photos):

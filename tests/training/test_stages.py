@@ -6,19 +6,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_prior import TINY
 from training_run import losses, tiny_config
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
-from scsnet import SCSNet, SCSNetConfig, checkpoint
+from scsnet import SCSNet, SCSNetConfig, checkpoint, prior
+from scsnet.color import normalize_lab, rgb_to_lab
 from training import gallery
 from training.config import TrainConfig
 from training.config.schedule import Schedule
 from training.config.stage import Stage
+from training.data.dataset import TrainingPairs
 from training.data.photos import find_photos
+from training.data.references import warp
 from training.engine.loop import train as run
 from training.evaluation.protocol import Colorizer, Protocol, scan, score
+from training.models.generator import TrainingModel, build_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -88,6 +94,59 @@ def test_colours_learn_beside_the_texture_that_will_be_there(photos, tmp_path):
     assert [schedule.at(step).mode.texture for step in range(3)] == [False, True, True]
     schedule = Schedule(replace(config, stages=stages, init="bundled"), 10)
     assert schedule.at(0).mode.texture
+
+
+@pytest.fixture
+def prior_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(prior, "EFFICIENTNET_LITE2", TINY)
+    torch.manual_seed(5)
+    weights = prior.SemanticPrior(TINY).state_dict()
+    weights["palette"].normal_(0, 30)
+    save_file(weights, tmp_path / "prior.safetensors")
+    return tmp_path / "prior.safetensors"
+
+
+def test_a_prior_is_added_and_stays_as_it_is(photos, tmp_path, prior_file):
+    config = tiny_config(photos, tmp_path / "a", prior=str(prior_file))
+    stage = replace(config.stages[0], steps=3, trains="color", warmup=0, learning_rate=0.01)
+    weights = run(replace(config, stages=(stage,), ema=0.0))
+    net = checkpoint.load(weights, dtype=torch.float32)
+    guidance = net.color_branch.guidance
+    for name, value in load_file(prior_file).items():
+        assert torch.equal(guidance.prior.state_dict()[name].half(), value.half()), name
+    assert guidance.source.weight.abs().max() > 0
+    assert guidance.reference.weight.abs().max() > 0
+    with pytest.raises(ValueError, match="expected initial weights without a prior"):
+        build_network(replace(config, init=str(weights)))
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds no semantic prior"):
+        build_network(replace(config, prior=str(tmp_path / "other.safetensors")))
+
+
+def test_training_computes_what_users_get(photos, tmp_path, prior_file):
+    """The forward pass of training with masked references equals `encode` and `decode`."""
+    config = tiny_config(photos, "", prior=str(prior_file))
+    stage = replace(config.stages[1], size=32, magnification=(1.0, 1.0), masks=1.0, degrade=0.0)
+    config = replace(config, stages=(stage,))
+    entries = find_photos([photos])
+    schedule = Schedule(config, len(entries))
+    step = next(s for s in range(9) if not schedule.at(s).automatic)
+    batch = TrainingPairs(entries, schedule)[step, 0]
+    torch.manual_seed(0)
+    net = build_network(config)
+    for projection in (net.color_branch.guidance.source, net.color_branch.guidance.reference):
+        torch.nn.init.normal_(projection.weight, std=0.02)
+    mode = schedule.at(step).mode
+    assert mode.masked
+    with torch.no_grad():
+        made = TrainingModel(net, config)(batch, mode._replace(texture=True, supervised=False))
+        luminance, clean = (
+            normalize_lab(rgb_to_lab(rgb), net.config) for rgb in (batch.input, batch.low)
+        )
+        reference = net.encode_reference([warp(clean, batch.distortion)], masks=[batch.mask])
+        features = net.encode(luminance[:, :1], reference)
+        expected = net.decode(features, batch.size, batch.window)
+    assert torch.allclose(made.planes, expected, atol=1e-4)
 
 
 def test_scans_are_the_input_and_never_the_truth(photos):

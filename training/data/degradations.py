@@ -92,7 +92,8 @@ def add_margins(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
     """Paint gray margins of 1 pixel to 15 % over one to four sides of a picture, as prints and slides have them.
 
     uint8 (H, W, 3) -> the same shape, and a mask (H, W) that is true where the photo is left. Straight, slightly turned or
-    deckled edges; white, black, gray or as dark as paper, at times with grain.
+    deckled edges; white, black, gray or as dark as paper, at times with grain. One picture in twelve becomes a blank
+    sheet of any gray.
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -114,7 +115,9 @@ def add_margins(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
             wave = np.interp(np.arange(length) / 3, np.arange(len(knots)), knots)
             edge = edge + wave[along[side].astype(int)]
         inside &= distances[side] >= np.round(edge)
-    paint = np.full(picture.shape, _draw_margin_level(rng))
+    blank = rng.random() < 1 / 12
+    inside &= not blank
+    paint = np.full(picture.shape, rng.uniform(0, 255) if blank else _draw_margin_level(rng))
     if rng.random() < 0.5:
         paint = paint + rng.normal(0, rng.uniform(1, 8), (height, width, 1))
     paint = paint.round().clip(0, 255).astype(np.uint8)
