@@ -1,4 +1,7 @@
-"""Figures of weights: `python training/evaluate.py --weights W --data PHOTOS [--output FOLDER]`."""
+"""Figures of weights: `python training/evaluate.py --weights W --data PHOTOS [--output FOLDER]`.
+
+Results of other systems stand beside them with `--results NAME=FOLDER ...`; `--modes` without names measures these alone.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,16 @@ from training.config.cli import Parser, parse_options
 from training.config.stage import check_at_least
 from training.data.photos import find_photos, select_evenly
 from training.evaluation.fid_lpips import Extras
-from training.evaluation.protocol import Colorizer, Protocol, Score, count_parameters, score
-from training.evaluation.report import Page, format_json, format_markdown
+from training.evaluation.protocol import (
+    MODES,
+    Colorizer,
+    Protocol,
+    Score,
+    count_parameters,
+    score,
+)
+from training.evaluation.report import PLAIN, Page, format_json, format_markdown
+from training.evaluation.results import ResultFolder
 from training.paths import save_text
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -42,6 +53,8 @@ class Options(Protocol):
     """Precision of the weights and features, as users choose it."""
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
+    results: tuple[str, ...] = ()
+    """Other systems, each NAME=FOLDER: pictures of the size of the truth, named like the photos."""
     output: str = ""
     """Folder for figures.json, figures.md, index.html and pictures. Empty: print only."""
     limit: int = 0
@@ -59,6 +72,10 @@ class Options(Protocol):
         super().__post_init__()
         for name in ("limit", "pictures"):
             check_at_least(self, name, 0)
+        for result in self.results:
+            name, _, folder = result.partition("=")
+            if not name or not folder or name in (*MODES, *PLAIN):
+                raise ValueError(f"expected results as NAME=FOLDER with a new name, got {result!r}")
 
 
 def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
@@ -72,8 +89,15 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
         page(name, pictures)
         extras.add(pictures)
 
+    others = {
+        name: ResultFolder(folder, entries)
+        for name, _, folder in (result.partition("=") for result in options.results)
+    }
+    readers = {name: other.read for name, other in others.items()}
     with tqdm(total=len(entries), unit="photo", disable=None) as bar:
-        result = score(colorize, entries, options, keep, bar.update)
+        result = score(colorize, entries, options, keep, bar.update, readers)
+    for name, other in others.items():
+        result.skipped += [f"{name}: {problem}" for problem in sorted(other.problems)]
     for name, figures in extras.rows().items():
         result.rows[name] |= figures
     device = (

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skimage.color import lab2rgb
+from skimage.color import lab2rgb, rgb2lab
 
 pytest.importorskip("skimage")
 
 from training.data.photos import find_photos
 from training.evaluation import fid_lpips, image_metrics
 from training.evaluation.protocol import Protocol, score
+from training.evaluation.report import format_markdown
+from training.evaluation.results import ResultFolder
 
 
 @pytest.fixture
@@ -55,6 +57,83 @@ def test_ssim_is_about_that_of_torchmetrics(pictures):
         result, truth, sigma=1.5, kernel_size=11, data_range=255.0
     )
     assert image_metrics.ssim(*pictures) == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_psnr_of_luma_is_that_of_the_papers_on_super_resolution():
+    rng = np.random.default_rng(0)
+    truth, result = rng.integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    weights = {"R": 65.481, "G": 128.553, "B": 24.966}  # rgb2ycbcr of MATLAB
+
+    def luma(picture):
+        planes = (picture[3:-3, 3:-3] / 255.0).transpose(2, 0, 1)
+        return 16 + sum(w * p for w, p in zip(weights.values(), planes, strict=True))
+
+    mean_square = ((luma(truth) - luma(result)) ** 2).mean()
+    expected = 10 * math.log10(255**2 / mean_square)
+    assert image_metrics.psnr_y(result, truth, 3) == pytest.approx(expected, abs=1e-9)
+    result[3:-3, 3:-3] = truth[3:-3, 3:-3]
+    assert image_metrics.psnr_y(result, truth, 3) == math.inf
+    assert image_metrics.psnr_y(result, truth, 0) < 30
+
+
+def test_results_of_other_systems_stand_beside_ours(tmp_path):
+    photos, made = tmp_path / "photos", tmp_path / "made"
+    photos.mkdir(), made.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        pixels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+        if number != 3:
+            side = 40 if number == 2 else 48
+            Image.fromarray(255 - pixels).resize((side, side)).save(made / f"{number}.tif")
+    Image.new("RGB", (48, 48)).save(made / "surplus.png")
+    entries = find_photos([photos])
+    other = ResultFolder(str(made), entries)
+    protocol = Protocol(size=48, magnification=3.0, modes=())
+    found = score(None, entries, protocol, results={"Other": other.read})
+    inverted = [
+        image_metrics.psnr(255 - np.asarray(Image.open(path)), np.asarray(Image.open(path)))
+        for path in sorted(photos.iterdir())[:2]
+    ]
+    assert found.rows["Other"]["psnr"] == pytest.approx(np.mean(inverted), abs=1e-6)
+    assert "auto" not in found.rows
+    assert len(found.photo_rows["Other"]) == 2
+    assert sorted(other.problems) == [
+        "2.tif: expected 48 x 48 pixels, got 40 x 40",
+        "missing: 3",
+        "no photo for surplus.png",
+    ]
+    assert "| Other | " in format_markdown(
+        found, protocol, {"weights": "w", "parameters": {}, "device": "d"}, {}
+    )
+    with pytest.raises(ValueError, match="has the name of a photo"):
+        ResultFolder(str(photos), find_photos([made / "surplus.png"]))
+
+
+def test_dots_and_margins_are_measured(tmp_path):
+    Image.fromarray(np.full((48, 48, 3), (200, 90, 60), np.uint8)).save(tmp_path / "a.png")
+    seen = {}
+
+    def colorize(low, reference, mode, mask=None):
+        seen[mode] = (low, reference, mask)
+        picture = np.full((48, 48, 3), (200, 90, 60), np.uint8)
+        if mode == "margins":
+            picture[:] = (90, 200, 60)
+        return picture
+
+    protocol = Protocol(size=48, magnification=2.0, dots=5)
+    found = score(colorize, find_photos([tmp_path]), protocol)
+    low, reference, mask = seen["dots"]
+    assert torch.equal(low, reference)
+    assert 3 * 3 < mask.sum() <= 5 * 3 * 3
+    assert seen["margins"][0].shape == (1, 3, 26, 26)
+    assert (seen["margins"][0][..., 0, :] == 1).all()
+    assert found.rows["dots"]["ab_error"] < 0.01
+    ab = [
+        rgb2lab(np.array(c, np.uint8)[None, None])[0, 0, 1:] for c in ((200, 90, 60), (90, 200, 60))
+    ]
+    expected = np.linalg.norm(ab[1] - ab[0]) / np.linalg.norm(ab[0])
+    assert found.margin_shift == pytest.approx(expected, abs=1e-3)
 
 
 def test_colorfulness_by_hand():

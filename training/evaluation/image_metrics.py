@@ -76,8 +76,16 @@ class Target:
         self.cells = average_cells(self.lab)
 
 
-def compare(prediction: np.ndarray, target: Target) -> dict[str, float]:
-    """Return the metrics of a picture against the target of the same size."""
+def psnr_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
+    """PSNR in dB of luma Y (BT.601, 16..235) without `border` pixels on each side, as super-resolution papers report it."""
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    inner = slice(border, -border or None)
+    error = ((prediction.astype(np.float64) - target) @ weights)[inner, inner]
+    return compute_psnr(float(np.mean(error**2)), 255)
+
+
+def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str, float]:
+    """Return the metrics of a picture against the target of the same size; `border` is that of `psnr_y`."""
     if prediction.shape != target.picture.shape:
         raise ValueError(
             f"expected pictures of one size, got {prediction.shape} and {target.picture.shape}"
@@ -88,6 +96,7 @@ def compare(prediction: np.ndarray, target: Target) -> dict[str, float]:
     return {
         "psnr": psnr(prediction, target.picture),
         "ssim": ssim(prediction, target.picture),
+        "psnr_y": psnr_y(prediction, target.picture, border),
         "psnr_l": compute_psnr(float(np.mean(error[..., 0] ** 2)), 100),
         "ab_error": float(np.abs(error[..., 1:]).mean()),
         "psnr_ab": compute_psnr(float(np.mean(error[..., 1:] ** 2)), 255),

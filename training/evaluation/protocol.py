@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -41,7 +42,8 @@ class Protocol:
     """The input is the truth brought down by this factor, bicubic."""
     modes: tuple[str, ...] = MODES
     """Which of auto, self (reference: an elastic copy of the truth), random (of another photo), dots (the truth, masked but
-    for dots of 3 pixels of the input) and margins (how much margins move the automatic colours inside)."""
+    for dots of 3 pixels of the input) and margins (how much margins move the automatic colours inside). auto is always
+    measured, unless there are none."""
     dots: int = 20
     """Number of dots."""
     working_size: int | None = None
@@ -175,10 +177,12 @@ def score(
     protocol: Protocol,
     keep: Callable[[str, dict[str, np.ndarray]], Any] | None = None,
     progress: Callable[[], Any] | None = None,
+    results: Mapping[str, Callable[[str, int], np.ndarray | None]] | None = None,
 ) -> Score:
     """Compute the metrics of all modes over all photos. `keep` is called with the name of a photo and its pictures.
 
-    `colorize` takes input, reference, mode and mask as `Colorizer` does.
+    `colorize` takes input, reference, mode and mask as `Colorizer` does. `results` are other systems: name and side of a
+    photo -> their picture of it, uint8 (side, side, 3), or None.
     """
     figures: dict[str, dict[str, Figures]] = {}
     moved: list[bool] = []
@@ -195,7 +199,8 @@ def score(
         pictures["gray + bicubic"] = np.asarray(black_and_white.resize(square.size, BICUBIC))
         enlarged = Image.fromarray(to_uint8(low)).resize(square.size, BICUBIC)
         pictures["true colour + bicubic"] = np.asarray(enlarged)
-        pictures["auto"] = colorize(input_rgb, None, "auto")
+        if protocol.modes:
+            pictures["auto"] = colorize(input_rgb, None, "auto")
         if "self" in protocol.modes:
             pictures["self"] = colorize(
                 input_rgb, make_reference(low, protocol.seed + index), "self"
@@ -220,12 +225,16 @@ def score(
             framed, width = add_margin(input_rgb, index)
             inside = crop_margin(colorize(framed, None, "margins"), width, framed.shape[3])
             shifts.append(image_metrics.measure_color_shift(pictures["auto"], inside))
+        for name, read in (results or {}).items():
+            if (picture := read(entry.name, protocol.size)) is not None:
+                pictures[name] = picture
         compared = {name: picture for name, picture in pictures.items() if name != "reference"}
         with ThreadPoolExecutor() as pool:
             metrics = pool.map(
                 image_metrics.compare,
                 compared.values(),
                 repeat(image_metrics.Target(pictures["truth"])),
+                repeat(math.ceil(protocol.magnification)),
             )
             for name, row in zip(compared, metrics, strict=True):
                 figures.setdefault(name, {})[entry.name] = row

@@ -21,6 +21,7 @@ COLUMNS = {
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 3),
     "psnr_l": ("PSNR of L", 2),
+    "psnr_y": ("PSNR of Y", 2),
     "psnr_ab": ("PSNR of ab", 2),
     "ab_error": ("ab error", 2),
     "delta_e": ("CIEDE2000", 2),
@@ -44,6 +45,8 @@ NAMES = {
     "random": "SCSNet, random reference",
     "dots": "SCSNet, dots of true colour",
 }
+PLAIN = ("truth", "gray + bicubic", "true colour + bicubic")
+"""Rows that no system made."""
 PAPER = """\
 | paper (ImageNet-C, 16,216 photos, 128 -> 512) | PSNR | SSIM | FID | CN | parameters | V100 |
 |---|---|---|---|---|---|---|
@@ -81,8 +84,8 @@ def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     header = ["PSNR - gray's", "CIEDE2000 - gray's", "ab error / gray's", "chroma / truth's"]
     header += COLOR_COLUMNS.values()
     lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
-    for name in NAMES:
-        if (row := rows.get(name)) is None:
+    for name, row in rows.items():
+        if name in PLAIN:
             continue
         cells = [
             f"{row['psnr'] - gray['psnr']:+.2f}",
@@ -91,7 +94,7 @@ def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
             f"{row['chroma'] / target:.0%}" if target else "n/a",
         ]
         cells += [f"{row[key]:.0%}" if key in row else "n/a" for key in COLOR_COLUMNS]
-        lines.append(f"| {NAMES[name]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {NAMES.get(name, name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -132,7 +135,7 @@ def format_markdown(
     lines += [f"\nOn {facts['device']}, one picture at a time.", "", PAPER]
     if score.skipped:
         lines += [
-            f"{len(score.skipped)} photos were left out:",
+            "Left out:",
             *(f"- {name}" for name in score.skipped),
         ]
     return "\n".join(lines) + "\n"
@@ -163,7 +166,7 @@ def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
 class Page:
     """Page of pictures side by side; the pictures are written as they come, the page by `close`."""
 
-    ORDER = ("gray + bicubic", "auto", "reference", "random", "self", "dots", "truth")
+    ORDER = ("gray + bicubic", "auto", "reference", "random", "self", "dots")
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
@@ -175,7 +178,8 @@ class Page:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         cells = []
-        for kind in self.ORDER:
+        others = [kind for kind in pictures if kind not in (*self.ORDER, *PLAIN)]
+        for kind in (*self.ORDER, *others, "truth"):
             if kind not in pictures:
                 continue
             file = self.folder / f"{len(self.rows):03}_{picture_name(name)}_{kind.split()[0]}.jpg"

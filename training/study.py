@@ -1,0 +1,196 @@
+"""Human study (Table 3): `python training/study.py Ours=FOLDER Other=FOLDER ... --output study/` makes a page of pairs.
+
+Each pair, a picture of the first system and the same one of another system, is shown for a second; people choose the
+more authentic one. The folder `study/` needs no server. The table: `python training/study.py --summary answers*.json
+--output study/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
+
+import numpy as np
+
+from training.config.cli import Parser, add_fields, given
+from training.config.stage import check_at_least
+from training.data.photos import Entry, find_photos
+from training.evaluation.protocol import picture_name
+from training.paths import save_text
+
+PAGE = Path(__file__).parent / "evaluation" / "study.html"
+PAIRS = "pairs.json"  # which picture is whose; not to be looked at before the study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How systems are compared."""
+
+    output: str = ""
+    """Folder of the study: index.html, pictures, pairs.json."""
+    summary: tuple[str, ...] = ()
+    """Answers that people have saved: print the table of the study in --output."""
+    pairs: int = 0
+    """Pairs with each other system, evenly spread. 0: all."""
+    seconds: float = 1.0
+    """How long a pair is shown."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, "pairs", 0)
+        if not 0.1 <= self.seconds <= 60:
+            raise ValueError(f"expected seconds in 0.1..60, got {self.seconds}")
+        if not self.output:
+            raise ValueError("--output is missing: the folder of the study")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Settings):
+    """What is compared, and how."""
+
+    results: tuple[str, ...] = ()
+    """Each NAME=FOLDER, or a folder by whose name it goes; the first is compared with all others."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.summary and len(self.results) < 2:
+            raise ValueError(f"expected at least two folders of results, got {len(self.results)}")
+
+
+def find_results(results: Sequence[str]) -> dict[str, dict[str, Entry]]:
+    """Return system -> name of a picture -> the picture. Raises ValueError and FileNotFoundError."""
+    systems: dict[str, dict[str, Entry]] = {}
+    for result in results:
+        name, _, folder = result.rpartition("=")
+        name = name or Path(folder).name
+        if name in systems:
+            raise ValueError(f"expected systems of different names, got {name!r} twice")
+        systems[name] = {picture_name(entry.name): entry for entry in find_photos([folder])}
+    return systems
+
+
+def make_study(options: Options) -> int:
+    """Write the page, the pictures and who made which; return the number of pairs.
+
+    Raises ValueError where two systems have no picture of the same name.
+    """
+    systems = find_results(options.results)
+    ours, *others = systems
+    pairs: list[dict[str, Any]] = []
+    for other in others:
+        shared = sorted(systems[ours].keys() & systems[other].keys())
+        if not shared:
+            raise ValueError(f"{ours} and {other} have no pictures of the same name")
+        if options.pairs:
+            chosen = np.linspace(0, len(shared) - 1, min(options.pairs, len(shared)))
+            shared = [shared[i] for i in chosen.round().astype(int)]
+        pairs += [{"systems": [ours, other], "picture": name} for name in shared]
+    text = json.dumps(pairs, indent=1)
+    identity = hashlib.sha256(text.encode()).hexdigest()[:16]
+    folder = Path(options.output)
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    shown = []
+    # Names of files say nothing: sides are drawn in the browser, numbers here.
+    numbers = np.random.default_rng(int(identity, 16)).permutation(2 * len(pairs))
+    for index, pair in enumerate(pairs):
+        files = []
+        for side, system in enumerate(pair["systems"]):
+            source = Path(systems[system][pair["picture"]].path)
+            target = f"pictures/{numbers[2 * index + side]:05}{source.suffix.lower()}"
+            shutil.copyfile(source, folder / target)
+            files.append(target)
+        shown.append({"files": files})
+    page = {"id": identity, "seconds": options.seconds, "pairs": shown}
+    html = PAGE.read_text(encoding="utf-8").replace("STUDY", json.dumps(page), 1)
+    save_text(folder / PAIRS, json.dumps({"id": identity, "pairs": pairs}, indent=1) + "\n")
+    save_text(folder / "index.html", html)
+    return len(pairs)
+
+
+def compute_wilson_interval(wins: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927), in 0..1."""
+    share, spread = wins / count, z * z / count
+    centre = share + spread / 2
+    half = z * sqrt(share * (1 - share) / count + spread / (4 * count))
+    return (centre - half) / (1 + spread), (centre + half) / (1 + spread)
+
+
+def read_answers(files: Sequence[str], study: Mapping[str, Any]) -> dict[str, dict[int, int]]:
+    """Return person -> pair -> chosen system of the pair, 0 or 1. Raises ValueError for files of another kind or study."""
+    people: dict[str, dict[int, int]] = {}
+    for file in files:
+        try:
+            content = json.loads(Path(file).read_text(encoding="utf-8"))
+            identity, person = content["study"], content["person"]
+            chosen = {int(a["pair"]): int(a["chosen"]) for a in content["answers"]}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file} holds no answers of a study: {error}") from error
+        if identity != study["id"]:
+            raise ValueError(f"{file} belongs to study {identity}, expected {study['id']}")
+        if not all(0 <= pair < len(study["pairs"]) for pair in chosen) or set(chosen.values()) - {
+            0,
+            1,
+        }:
+            raise ValueError(f"{file} has answers to pairs that do not exist")
+        people.setdefault(person, {}).update(chosen)
+    return people
+
+
+def format_summary(people: Mapping[str, Mapping[int, int]], pairs: Sequence[Any]) -> str:
+    """Format Table 3 as Markdown: preferences with intervals, and how often two people agree on a pair."""
+    lines = [
+        f"{len(people)} people, {sum(map(len, people.values()))} answers.",
+        "",
+        "| | preferred, % | 95 % interval of the first | answers | two people agree, % |",
+        "|---|---|---|---|---|",
+    ]
+    opponents = list(dict.fromkeys(tuple(pair["systems"]) for pair in pairs))
+    for ours, other in opponents:
+        numbers = [n for n, pair in enumerate(pairs) if tuple(pair["systems"]) == (ours, other)]
+        votes = {n: [answers[n] for answers in people.values() if n in answers] for n in numbers}
+        count = sum(map(len, votes.values()))
+        if not count:
+            lines.append(f"| {ours} v.s. {other} | n/a | n/a | 0 | n/a |")
+            continue
+        wins = sum(chosen.count(0) for chosen in votes.values())
+        low, high = compute_wilson_interval(wins, count)
+        same = [a == b for chosen in votes.values() for a, b in combinations(chosen, 2)]
+        agreement = f"{100 * np.mean(same):.1f}" if same else "n/a"
+        share = 100 * wins / count
+        lines.append(
+            f"| {ours} v.s. {other} | {share:.1f} v.s. {100 - share:.1f} | {100 * low:.1f} to {100 * high:.1f} "
+            f"| {count} | {agreement} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a study, or print its table."""
+    parser = Parser(prog="study.py", description=__doc__)
+    parser.add_argument(
+        "results", nargs="*", metavar="NAME=FOLDER", help="pictures of a system, matched by name"
+    )
+    add_fields(parser, parser.add_argument_group("options"), Settings)
+    try:
+        options = Options(**given(vars(parser.parse(arguments)), Options))
+        if options.summary:
+            study = json.loads(Path(options.output, PAIRS).read_text(encoding="utf-8"))
+            print(format_summary(read_answers(options.summary, study), study["pairs"]))
+        else:
+            count = make_study(options)
+            print(f"{count} pairs: open {Path(options.output, 'index.html')}")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
