@@ -23,7 +23,7 @@ def folder(tmp_path):
         for number in range(4 if name != "Third" else 3):
             Image.new("RGB", (40, 30), (level,) * 3).save(tmp_path / name / f"p{number}.png")
     results = [f"Ours={tmp_path / 'Ours'}", str(tmp_path / "Second"), str(tmp_path / "Third")]
-    study.main([*results, "--output", str(tmp_path / "study"), "--seconds", "0.2"])
+    study.main([*results, "--output", str(tmp_path / "study"), "--seconds", "0.8"])
     return tmp_path / "study"
 
 
@@ -122,7 +122,7 @@ def test_in_a_browser(folder, page):
     """German by the browser's language, Chinese by choice; keys and taps, a reload in the middle, the file at the end."""
     assert page.inner_text("h1") == "Welches Foto sieht echter aus?"
     page.click("text=中文")
-    assert "0.2 秒" in page.inner_text("#start")
+    assert "0.8 秒" in page.inner_text("#start")
     page.fill("#name", "Li")
     page.click("#begin")
     pairs = shown(folder)["pairs"]
