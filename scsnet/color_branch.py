@@ -116,7 +116,10 @@ class ColorBranch(nn.Module):
         return modules if self.guidance is None else (*modules, self.guidance.reference)
 
     def encode_source(self, initial: Tensor, luminance: Tensor) -> Tensor:
-        """Return F_s (B, 256, H/4, W/4) of F_init (B, 64, H, W) and its normalised L (B, 1, H, W)."""
+        """Return F_s (B, 256, H/4, W/4) of F_init (B, 64, H, W).
+
+        `luminance`, normalised L of the same picture at any size (B, 1, H', W'), is what the prior sees.
+        """
         source = self.source_encoder(initial)
         return source if self.guidance is None else self.guidance.guide_source(source, luminance)
 

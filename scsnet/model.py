@@ -157,13 +157,14 @@ class SCSNet(nn.Module):
         luminance = luminance.float()
         if inside is not None:
             inside = validate_window((luminance.shape[2], luminance.shape[3]), inside)
+        inner = luminance if inside is None else crop(luminance, inside, 2)
         working = resize_to_working_size(
-            luminance if inside is None else crop(luminance, inside, 2),
-            self.config.working_size if working_size is None else working_size,
+            inner, self.config.working_size if working_size is None else working_size
         )
         padded = pad_to_stride(working)
         initial = channels_last(self.initial(channels_last(padded.to(self.dtype))))
-        source = self.color_branch.encode_source(initial, padded)
+        # A reduced picture needs no padding; the prior then sees it as it was.
+        source = self.color_branch.encode_source(initial, padded if working is inner else inner)
         color = self.color_branch(source, None if reference is None else reference.keys_values)
         color = color[..., : working.shape[2], : working.shape[3]]
         features = Features(luminance, color, source, None, reference, inside)

@@ -241,11 +241,11 @@ class SemanticGuidance(nn.Module):
         return torch.cat([2 * z, *(color.to(z.dtype) for color in colors)], dim=1)
 
     def guide_source(self, source: Tensor, luminance: Tensor) -> Tensor:
-        """Return F_s (B, C, h, w) with the prior's knowledge of its normalised L (B, 1, H, W)."""
+        """Return F_s (B, C, h, w) with the prior's knowledge of the picture, normalised L (B, 1, H, W) of any size."""
         return source + _enlarge(self.source(self.describe(luminance)), source)
 
     def guide_reference(self, reference: Tensor, luminance: Tensor) -> Tensor:
-        """Return F_r (B, C, h, w) with the prior's knowledge of its normalised L (B, 1, H, W)."""
+        """Return F_r (B, C, h, w) with the prior's knowledge of the reference, as in `guide_source`."""
         return reference + _enlarge(self.reference(self.describe(luminance)), reference)
 
 
