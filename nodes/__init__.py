@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .attention import AttentionMapViz
 from .colorize import SCSColorizeAuto, SCSColorizeReference
+from .hints import SCSColorHints
 from .load import LoadSCSNet
 from .upscale import SCSContinuousUpscale
 
@@ -22,6 +23,7 @@ class SCSNetExtension(ComfyExtension):
             SCSColorizeReference,
             SCSContinuousUpscale,
             AttentionMapViz,
+            SCSColorHints,
         ]
 
 

@@ -27,7 +27,7 @@ export function formatPoints(points) {
   return points.map(({ x, y }) => `${x.toFixed(3)}, ${y.toFixed(3)}`).join("; ");
 }
 
-function clamp(value) {
+export function clamp(value) {
   return Math.min(1, Math.max(0, value));
 }
 
@@ -47,10 +47,11 @@ const STYLE = `
 /**
  * Shows a picture: a click adds a point, dragging moves it, a right click removes it.
  * read() returns the text, or null where a link provides it; write(text) changes it.
+ * A subclass may have points with more than x and y: see parse, format and create.
  */
 export class PointPicker {
-  constructor({ read, write, language }) {
-    this.words = WORDS[language] ?? WORDS.en;
+  constructor({ read, write, language, words = WORDS }) {
+    this.words = words[language] ?? words.en;
     this.read = read;
     this.write = write;
     this.url = null;
@@ -83,6 +84,24 @@ export class PointPicker {
     for (const end of ["pointerup", "pointercancel"]) this.stage.addEventListener(end, (event) => this.release(event));
     this.stage.addEventListener("contextmenu", (event) => this.remove(event));
     this.show(null);
+  }
+
+  parse(text) {
+    return parsePoints(text);
+  }
+
+  format(points) {
+    return formatPoints(points);
+  }
+
+  /** The new point of a click. */
+  create(place) {
+    return place;
+  }
+
+  /** Colour and label of a point's mark. */
+  describe(point, number) {
+    return { color: COLORS[number % COLORS.length], label: number + 1 };
   }
 
   destroy() {
@@ -131,13 +150,14 @@ export class PointPicker {
     this.text = this.read();
     this.hint.textContent = this.text === null ? this.words.linked : this.words.hint;
     this.marks.replaceChildren(
-      ...parsePoints(this.text).map(({ x, y }, number) => {
+      ...this.parse(this.text).map((point, number) => {
         const mark = createElement("div", "scsnet-points-mark");
+        const { color, label } = this.describe(point, number);
         mark.dataset.number = number;
-        mark.style.left = `${100 * x}%`;
-        mark.style.top = `${100 * y}%`;
-        mark.style.background = COLORS[number % COLORS.length];
-        mark.textContent = number + 1;
+        mark.style.left = `${100 * point.x}%`;
+        mark.style.top = `${100 * point.y}%`;
+        mark.style.background = color;
+        mark.textContent = label;
         return mark;
       }),
     );
@@ -149,7 +169,7 @@ export class PointPicker {
   }
 
   change(points) {
-    this.write(formatPoints(points));
+    this.write(this.format(points));
     this.refresh();
   }
 
@@ -164,12 +184,12 @@ export class PointPicker {
     // No preventDefault: the frontend records changes for undo at the mouse event that follows.
     if (event.button !== 0 || this.read() === null) return;
     const mark = event.target.closest(".scsnet-points-mark");
-    const points = parsePoints(this.read());
+    const points = this.parse(this.read());
     if (mark) {
       this.dragged = Number(mark.dataset.number);
     } else {
       this.dragged = points.length;
-      this.change([...points, this.locate(event)]);
+      this.change([...points, this.create(this.locate(event))]);
     }
     this.stage.setPointerCapture(event.pointerId);
   }
@@ -177,9 +197,9 @@ export class PointPicker {
   drag(event) {
     if (this.dragged < 0) return;
     event.stopPropagation();
-    const points = parsePoints(this.read());
+    const points = this.parse(this.read());
     if (this.dragged >= points.length) return; // the text has changed meanwhile
-    points[this.dragged] = this.locate(event);
+    points[this.dragged] = { ...points[this.dragged], ...this.locate(event) };
     this.change(points);
   }
 
@@ -194,11 +214,11 @@ export class PointPicker {
     event.preventDefault();
     event.stopPropagation();
     const mark = event.target.closest(".scsnet-points-mark");
-    if (mark) this.change(parsePoints(this.read()).filter((_, number) => number !== Number(mark.dataset.number)));
+    if (mark) this.change(this.parse(this.read()).filter((_, number) => number !== Number(mark.dataset.number)));
   }
 }
 
-function createElement(tag, name) {
+export function createElement(tag, name) {
   const element = document.createElement(tag);
   element.className = name;
   return element;

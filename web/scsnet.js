@@ -1,26 +1,32 @@
-// SCSNet in ComfyUI's frontend: a point picker on AttentionMapViz, and the sample pictures of the example workflows.
+// SCSNet in ComfyUI's frontend: pickers on AttentionMapViz and SCSColorHints, and the sample pictures of the example workflows.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { HintPicker } from "./hints.js";
 import { PointPicker } from "./points.js";
 import { offerSamples, provideSamples } from "./samples.js";
 import { chosenPicture, feeder } from "./upstream.js";
 
 const NAME = "scsnet.nodes";
 const HEIGHT = 240;
+// The text that a picker edits, its class, and the inputs that lead to the picture.
+const PICKERS = {
+  AttentionMapViz: { text: "points", Picker: PointPicker, path: ["attention", "image"] },
+  SCSColorHints: { text: "hints", Picker: HintPicker, path: ["image"] },
+};
 
 /** Address of the source picture: that of the loader upstream, else that of the last run. */
-function sourceUrl(node) {
-  const loader = feeder(feeder(node, "attention"), "image");
+function sourceUrl(node, path) {
+  const loader = path.reduce((found, input) => feeder(found, input), node);
   const query = chosenPicture(loader) ?? (node.scsnetSource && new URLSearchParams(node.scsnetSource));
   if (query) return api.apiURL(`/view?${query}`);
   return loader?.imgs?.[0]?.src ?? null;
 }
 
-function addPicker(node) {
-  const text = node.widgets?.find(({ name }) => name === "points");
+function addPicker(node, { text: name, Picker, path }) {
+  const text = node.widgets?.find((widget) => widget.name === name);
   if (!text) return;
-  const linked = () => node.inputs?.some(({ widget, link }) => widget?.name === "points" && link != null);
-  const picker = new PointPicker({
+  const linked = () => node.inputs?.some(({ widget, link }) => widget?.name === name && link != null);
+  const picker = new Picker({
     read: () => (linked() ? null : text.value),
     write: (value) => {
       text.value = value;
@@ -29,7 +35,7 @@ function addPicker(node) {
     },
     language: app.extensionManager?.setting?.get("Comfy.Locale"),
   });
-  const widget = node.addDOMWidget("points_picker", "scsnet_points", picker.element, {
+  const widget = node.addDOMWidget(`${name}_picker`, "scsnet_points", picker.element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => HEIGHT,
@@ -37,7 +43,7 @@ function addPicker(node) {
   widget.serialize = false; // in workflow files too: the text holds the points
   const update = () => {
     picker.replaceStale(node.id);
-    picker.update(sourceUrl(node));
+    picker.update(sourceUrl(node, path));
     picker.follow();
   };
   // Links, loaders and the text change in many ways, with different events in each frontend; polling is cheap.
@@ -67,11 +73,12 @@ const extension = {
   },
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== "AttentionMapViz") return;
+    const settings = PICKERS[nodeData.name];
+    if (!settings) return;
     const { onNodeCreated, onExecuted } = nodeType.prototype;
     nodeType.prototype.onNodeCreated = function (...rest) {
       const result = onNodeCreated?.apply(this, rest);
-      addPicker(this);
+      addPicker(this, settings);
       return result;
     };
     nodeType.prototype.onExecuted = function (output, ...rest) {

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..pictures.formats import FORMATS
-from .validators import area, point, scale, side, size, strength, working_size
+from .validators import area, hint, point, scale, side, size, strength, working_size
 
 _WEIGHTS = "bundled"
 _DESCRIPTION = "Turns gray photos into colour photos of any size (SCSNet, AAAI 2022)."
@@ -21,6 +21,7 @@ examples:
   scsnet colorize scans/ -o colour/ --recursive         a whole folder, same names in colour/
   scsnet colorize "scans/*.tif" -o colour/ --force      existing files are overwritten
   scsnet colorize house.jpg -o house.png --reference same-house-today.jpg
+  scsnet colorize coat.jpg -o coat.png --hint 310,120=#6b4a2b --hint 80,400=#2f5d3a,12
   scsnet colorize coat.jpg -o coat.png --reference coat-painted.png --reference-mask strokes.png
   scsnet colorize group.jpg -o face.png --zoom 840,310,200,200 --size 1600x1600
 
@@ -106,6 +107,10 @@ def _colorize(commands: Commands[Parser]) -> None:
         "--reference-mask", dest="masks", action="append", default=[], type=Path, metavar="FILE",
         help="picture of the reference's size: only colours where it is white are taken; the first mask belongs to the "
         "first reference, and so on",
+    )  # fmt: skip
+    look.add_argument(
+        "--hint", dest="hints", action="append", default=[], type=hint, metavar="X,Y=#RRGGBB[,R]",
+        help="this colour belongs here, in pixels of the input, on a disc of radius R; may be given several times",
     )  # fmt: skip
     look.add_argument(
         "--color-margins",

@@ -40,17 +40,20 @@ def colorize(options: argparse.Namespace) -> int:
             force=options.force,
         )
     # What costs little is checked before torch is imported.
+    if several and options.hints:
+        raise CommandError("--hint belongs to one picture, got several")
     first = None if several else read_picture(tasks[0].source)
     references = [read_picture(path) for path in options.reference]
     masks = [read_picture(path) for path in options.masks]
 
-    from .session import Bar, encode_all, load_network, print_note
+    from .session import Bar, encode_all, load_network, paint, print_note
 
     for picture in [*references, *masks]:
         for note in picture.notes:
             print_note(f"{picture.path}: {note}", options.quiet)
+    hinted = paint(first, options) if options.hints and first is not None else None
     net = load_network(options)
-    reference = encode_all(net, references, masks, options.working_size)
+    reference = encode_all(net, references, masks, options.working_size, hinted)
     failures: list[str] = []
     with Bar("pictures", options.quiet or not several, unit="picture") as bar:
         progress = bar.phase()

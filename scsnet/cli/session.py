@@ -15,6 +15,7 @@ from tqdm import tqdm
 from .. import checkpoint
 from ..device import choose_device, choose_dtype, choose_threads, keep_freed_memory
 from ..features import Features, ReferenceFeatures
+from ..hints import Hint, paint_hints
 from ..margins import find_margins
 from ..model import SCSNet
 from ..pictures import Picture
@@ -68,13 +69,18 @@ def reference_tensor(picture: Picture) -> Tensor:
 
 
 def encode_all(
-    net: SCSNet, references: list[Picture], masks: list[Picture], size: int | None
+    net: SCSNet,
+    references: list[Picture],
+    masks: list[Picture],
+    size: int | None,
+    hinted: tuple[Tensor, Tensor] | None = None,
 ) -> ReferenceFeatures | None:
     """Encode the references once, for every picture of the run; None without references.
 
-    `masks` belong to the first references. Raises CommandError for one of another size, or without a white pixel.
+    `masks` belong to the first references; `hinted` is a painted photo and its mask, one more reference. Raises
+    CommandError for a mask of another size, or without a white pixel.
     """
-    if not references:
+    if not references and hinted is None:
         return None
     planes: list[Tensor | None] = [None] * len(references)
     for number, (mask, picture) in enumerate(zip(masks, references, strict=False)):
@@ -88,9 +94,26 @@ def encode_all(
             raise CommandError(f"{mask.path}: the mask marks nothing, no pixel is white")
         planes[number] = plane
     with explain_out_of_memory("the references"):
-        return encode_references(
-            net, [reference_tensor(p) for p in references], masks=planes, working_size=size
-        )
+        pictures = [reference_tensor(p) for p in references]
+        if hinted is not None:
+            pictures.append(hinted[0])
+            planes.append(hinted[1])
+        return encode_references(net, pictures, masks=planes, working_size=size)
+
+
+def paint(picture: Picture, options: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Paint the hints of the options on a picture: a reference and its mask. Raises CommandError for one outside."""
+    hints = []
+    for x, y, color, radius in options.hints:
+        if not (0 <= x < picture.width and 0 <= y < picture.height):
+            raise CommandError(
+                f"{picture.path}: --hint {x:g},{y:g} lies outside of the picture of {picture.width} x {picture.height}"
+            )
+        place = ((x + 0.5) / picture.width, (y + 0.5) / picture.height)
+        side = min(picture.width, picture.height)
+        hint = Hint(*place, color)
+        hints.append(hint if radius is None else hint._replace(radius=min(radius / side, 1.0)))
+    return paint_hints(_floats(picture, slice(None)), hints)
 
 
 @torch.inference_mode()

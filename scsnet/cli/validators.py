@@ -70,6 +70,24 @@ def point(text: str) -> tuple[float, float]:
     return _number(parts[0]), _number(parts[1])
 
 
+def hint(text: str) -> tuple[float, float, tuple[int, int, int], float | None]:
+    """ "x,y=#rrggbb" or "x,y=#rrggbb,radius", in pixels of the input; None for no radius."""
+    from ..hints import parse_color
+
+    place, _, rest = text.partition("=")
+    color, comma, radius = rest.partition(",")
+    try:
+        rgb = parse_color(color)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be like 310,120=#6b4a2b (x,y in pixels, a colour), got {text!r}"
+        ) from None
+    size = _number(radius) if comma else None
+    if size is not None and size <= 0:
+        raise argparse.ArgumentTypeError(f"the radius must be above 0, got {radius}")
+    return *point(place), rgb, size
+
+
 def area(text: str) -> tuple[int, int, int, int]:
     """ "x,y,w,h" in pixels of the input, not empty."""
     try:

@@ -56,7 +56,7 @@ def schemas(nodes):
 
 def test_node_ids(schemas):
     assert list(schemas) == [
-        "LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz",
+        "LoadSCSNet", "SCSColorizeAuto", "SCSColorizeReference", "SCSContinuousUpscale", "AttentionMapViz", "SCSColorHints",
     ]  # fmt: skip
 
 
@@ -121,6 +121,123 @@ def test_the_image_keeps_size_and_luminance(nodes, scsnet, model, photo):
     assert (lightness(scsnet, pale) - lightness(scsnet, photo)).abs().max() < 0.1
     assert lab.size == (24, 32)
     assert lab.lab[0].shape == (1, 3, 24, 32)
+
+
+def test_only_marked_colours_of_a_reference_count(nodes, model, photo):
+    mask = torch.zeros(1, 24, 32)
+    mask[:, :8] = 1
+    free, masked = (
+        by_reference(nodes, model, photo, photo, reference_mask=m)[1] for m in (None, mask)
+    )
+    assert not torch.allclose(free, masked, atol=1e-4)
+    whole = by_reference(nodes, model, photo, photo, reference_mask=torch.ones(24, 32))[1]
+    assert torch.allclose(free, whole, atol=1e-3)
+    small = torch.nn.functional.interpolate(mask[None], (12, 16))[0]  # of another size: resized
+    assert torch.allclose(masked, by_reference(nodes, model, photo, photo, reference_mask=small)[1])
+    batch = torch.cat([photo, photo])
+    each = by_reference(
+        nodes,
+        model,
+        batch,
+        batch,
+        reference_batch="one per picture",
+        reference_mask=torch.cat([mask, mask]),
+    )[1]
+    assert torch.allclose(each[:1], masked, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.zeros(1, 24, 32), "marks nothing"),
+        (torch.ones(3, 24, 32), "one for each of 1 references, got 3"),
+        (torch.ones(1, 3, 24, 32), "expected a MASK"),
+        ("mask", "expected a MASK"),
+    ],
+)
+def test_masks_that_make_no_sense(nodes, model, photo, mask, message):
+    with pytest.raises(ValueError, match=f"reference_mask: .*{message}"):
+        by_reference(nodes, model, photo, photo, reference_mask=mask)
+
+
+def test_margins_stay_gray_unless_asked_for(nodes, model, photo):
+    framed = torch.ones(1, 36, 44, 3)
+    framed[:, 6:30, 6:38] = photo
+    lab, image = auto(nodes, model, framed)
+    assert lab.features[0].inside == (6, 6, 24, 32)
+    spread = image.amax(-1) - image.amin(-1)
+    assert spread[:, :6].max() < 0.01
+    assert spread[:, 6:30, 6:38].max() > 0.05
+    alone = auto(nodes, model, photo)[0]
+    assert torch.allclose(lab.features[0].color, alone.features[0].color, atol=1e-5)
+    whole, _ = auto(nodes, model, framed, color_margins=True)
+    assert whole.features[0].inside is None
+    # two pictures share only the margins of both
+    narrow = torch.zeros(1, 36, 44, 3)
+    narrow[:, 2:34, 2:42] = torch.rand(1, 32, 40, 3)
+    both, _ = auto(nodes, model, torch.cat([framed, narrow]))
+    assert {chunk.inside for chunk in both.features} == {(2, 2, 32, 40)}
+    large = upscaled(nodes, lab, scale=2.0)
+    assert (large.amax(-1) - large.amin(-1))[:, :12].max() < 0.01
+
+
+def test_attention_shows_what_the_network_saw(nodes, model, photo):
+    framed = torch.ones(1, 36, 44, 3)
+    framed[:, 6:30, 6:38] = photo
+    bundles = [by_reference(nodes, model, image, photo)[2] for image in (framed, photo)]
+    assert torch.allclose(bundles[0].sources, bundles[1].sources, atol=1e-5)
+    maps = [nodes.AttentionMapViz.execute(b, "0.3, 0.6", what="both").args[2] for b in bundles]
+    assert torch.allclose(*maps, atol=1e-3)
+
+
+def hinted(nodes, *arguments, **options):
+    return nodes.SCSColorHints.execute(*arguments, **options).args
+
+
+def test_hints_become_a_masked_reference(nodes, scsnet, model, photo):
+    reference, mask = hinted(nodes, photo, "0.5, 0.5 #c02020 0.1")
+    assert reference.shape == (1, 24, 32, 3)
+    assert mask.shape == (1, 24, 32)
+    assert 0 < mask.mean() < 0.1
+    assert reference[0, 12, 16, 0] > reference[0, 12, 16, 1] + 0.05
+    red = by_reference(nodes, model, photo, reference, reference_mask=mask)[1]
+    reference, mask = hinted(nodes, photo, "0.5, 0.5 #2020c0 0.1")
+    blue = by_reference(nodes, model, photo, reference, reference_mask=mask)[1]
+    assert not torch.allclose(red, blue, atol=1e-3)
+
+
+def test_hints_with_a_mask_and_other_references(nodes, photo):
+    region = torch.zeros(1, 24, 32)
+    region[:, :, :16] = 1
+    others = torch.rand(2, 10, 10, 3)
+    reference, mask = hinted(
+        nodes, photo, "0.25, 0.5 #2020c0 0.1", mask=region, mask_color="#208020", reference=others
+    )
+    assert reference.shape == (3, 24, 32, 3)
+    assert mask.shape == (3, 24, 32)
+    assert torch.equal(mask[0, :, :16], torch.ones(24, 16))
+    assert not mask[0, :, 16:].any()
+    assert mask[1:].all()
+    assert reference[0, 2, 4, 1] > reference[0, 2, 4, 2]  # green
+    assert reference[0, 12, 8, 2] > reference[0, 12, 8, 1]  # the hint lies above it
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hints": ""}, "hints: none given"),
+        ({"hints": "0.5, 0.5"}, "cannot read the hint"),
+        ({"hints": "2, 0.5 #ffffff"}, "x and y in 0..1"),
+        (
+            {"mask": torch.ones(1, 4, 4), "mask_color": "green"},
+            "expected a colour as #6b4a2b, got 'green'",
+        ),
+        ({"mask": torch.zeros(1, 4, 4)}, "mask: the mask marks nothing"),
+    ],
+)
+def test_hints_that_make_no_sense(nodes, photo, options, message):
+    with pytest.raises(ValueError, match=message):
+        hinted(nodes, photo, **options)
 
 
 def test_strength_is_applied_without_another_encoding(nodes, model, photo):

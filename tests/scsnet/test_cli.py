@@ -177,6 +177,39 @@ def test_keep_luminance_and_strength(work, capsys):
     assert np.abs(pictures.read_picture("a-scsnet.png").rgb - expected).max() <= 1
 
 
+def test_masks_hints_and_margins(work, capsys):
+    photo("a.png", 40, 32)
+    photo("r.png", 40, 32)
+    mask = Image.new("L", (40, 32))
+    mask.paste(255, (0, 0, 20, 10))
+    mask.save("mask.png")
+    results = {}
+    for name, options in {
+        "free": ["--reference", "r.png"],
+        "masked": ["--reference", "r.png", "--reference-mask", "mask.png"],
+        "red": ["--hint", "20,16=#c02020"],
+        "blue": ["--hint", "20,16=#2020c0,3"],
+        "both": ["--hint", "20,16=#2020c0", "--reference", "r.png", "--reference-mask", "mask.png"],
+    }.items():
+        code, _, err = run(
+            capsys, "colorize", "a.png", "--scale", "1", "-o", f"{name}.png", *options
+        )
+        assert (code, err) == (0, "")
+        results[name] = np.asarray(Image.open(f"{name}.png")).tobytes()
+    assert len(set(results.values())) == 5
+    framed = Image.new("RGB", (52, 44), "white")
+    framed.paste(Image.open("a.png"), (6, 6))
+    framed.save("framed.png")
+    spread = {}
+    for name, options in {"gray": [], "coloured": ["--color-margins"]}.items():
+        run(capsys, "colorize", "framed.png", "--scale", "1", "-o", f"{name}.png", *options)
+        pixels = np.asarray(Image.open(f"{name}.png")).astype(int)
+        spread[name] = np.ptp(pixels, axis=2)
+    assert spread["gray"][:6].max() <= 2
+    assert spread["gray"][6:-6, 6:-6].mean() > 3
+    assert spread["coloured"][:6].mean() > 2
+
+
 def test_exif_dpi_alpha_and_orientation_travel(work, capsys):
     exif = Image.Exif()
     exif[BASE.Artist], exif[BASE.Orientation] = "Ann", 6
@@ -358,6 +391,18 @@ def test_result_names(work, name, expected):
         (["a.png", "--zoom", "1,2,3"], "x,y,width,height"),
         (["a.png", "--dtype", "float32", "--strength", "-1"], "strength"),
         (["a.png", "--working-size", "2"], "4 to 4096"),
+        (["a.png", "--reference-mask", "c.png"], "--reference-mask needs a --reference"),
+        (["a.png", "--reference", "c.png", "--reference-mask", "none.png"], "none.png: No such"),
+        (["a.png", "--reference", "c.png", "--reference-mask", "black.png"], "marks nothing"),
+        (["a.png", "--reference", "c.png", "--reference-mask", "small.png"], "mask of 12 x 8"),
+        (["a.png", "--hint", "3,4"], "310,120=#6b4a2b"),
+        (["a.png", "--hint", "3,4=brown"], "310,120=#6b4a2b"),
+        (["a.png", "--hint", "3,4=#ff0000,0"], "radius must be above 0"),
+        (["a.png", "--hint", "12,4=#ff0000"], "outside of the picture of 12 x 8"),
+        (
+            ["a.png", "c.png", "-o", "out/", "--hint", "3,4=#ff0000"],
+            "--hint belongs to one picture",
+        ),
         (["a.png", "--device", "tpu"], "invalid choice"),
         (["a.png", "--colour"], "unrecognized"),
         ([], "required"),
@@ -370,6 +415,8 @@ def test_mistakes(work, capsys, arguments, reason):
     (work / "text.png").write_text("hello")
     (work / "zero.png").touch()
     (work / "empty").mkdir()
+    Image.new("L", (12, 8)).save("black.png")
+    Image.new("L", (5, 5), 255).save("small.png")
     before = names()
     code, out, err = run(capsys, "colorize", *arguments)
     assert code == 2

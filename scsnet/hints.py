@@ -1,0 +1,115 @@
+"""Colour hints: a few colours at places of the gray photo, which the network carries to what belongs to them.
+
+The photo with the hints painted on it becomes a masked reference of itself: see `reference_masks` of `encode_picture`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .color import lab_to_rgb, rgb_to_lab, rgb_to_lightness
+from .resample import resize_to_working_size
+
+PAINTED = (
+    512  # a larger photo is reduced to about so many pixels, squared, before hints are painted
+)
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+_HINT = re.compile(
+    rf"({_NUMBER})\s*,\s*({_NUMBER})\s*#([0-9a-f]{{6}}|[0-9a-f]{{3}})(?:\s+({_NUMBER})(?:\s+({_NUMBER}))?)?",
+    re.IGNORECASE,
+)
+
+
+class Hint(NamedTuple):
+    """A colour at a place of a photo."""
+
+    x: float
+    """0..1, from left to right."""
+    y: float
+    """0..1, from top to bottom."""
+    color: tuple[int, int, int]
+    """sRGB, 0..255; only its hue and chroma count, light and dark are the photo's."""
+    radius: float = 0.02
+    """Of the painted disc, as a fraction of the photo's shorter side."""
+    strength: float = 1.0
+    """Factor on the chroma."""
+
+
+def parse_color(text: str) -> tuple[int, int, int]:
+    """Return the sRGB values, 0..255, of "#rrggbb" or "#rgb". Raises ValueError."""
+    digits = text.strip().removeprefix("#")
+    if len(digits) == 3:
+        digits = "".join(2 * digit for digit in digits)
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise ValueError(f"expected a colour as #6b4a2b, got {text.strip()!r}")
+    red, green, blue = bytes.fromhex(digits)
+    return red, green, blue
+
+
+def parse_hints(text: str) -> list[Hint]:
+    """Return the hints of "x, y #rrggbb [radius [strength]]; ...", see `Hint`. Raises ValueError with an example."""
+    hints = []
+    for part in re.split(r"[;\n]", text):
+        if not part.strip():
+            continue
+        match = _HINT.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(
+                f"cannot read the hint {part.strip()!r}; write x, y and a colour, for example 0.25, 0.4 #6b4a2b"
+            )
+        x, y = float(match[1]), float(match[2])
+        values = [float(value) for value in match.groups()[3:] if value is not None]
+        hints.append(Hint(x, y, parse_color(match[3]), *values))
+    return hints
+
+
+def validate_hint(hint: Hint) -> None:
+    """Raise ValueError for a hint outside of the photo, without extent, or of negative strength."""
+    if not (0 <= hint.x <= 1 and 0 <= hint.y <= 1):
+        raise ValueError(f"expected a hint with x and y in 0..1, got {hint.x:g}, {hint.y:g}")
+    if not 0 < hint.radius <= 1:
+        raise ValueError(f"expected a hint with a radius above 0, at most 1, got {hint.radius:g}")
+    if not 0 <= hint.strength <= 3:
+        raise ValueError(f"expected a hint with a strength in 0..3, got {hint.strength:g}")
+
+
+def paint_region(lightness: Tensor, mask: Tensor, color: Sequence[int], strength: float) -> Tensor:
+    """Return sRGB (1, 3, H, W) of L* (1, 1, H, W) with the hue and chroma of a colour where the mask (1, 1, H, W) is 1."""
+    rgb = torch.tensor(color, dtype=torch.float32).view(1, 3, 1, 1) / 255
+    ab = (strength * rgb_to_lab(rgb)[:, 1:]).to(lightness.device)
+    lab = torch.cat([lightness, ab.expand(-1, -1, *lightness.shape[2:]) * mask], dim=1)
+    return lab_to_rgb(lab, clip=True)
+
+
+def paint_hints(rgb: Tensor, hints: Sequence[Hint]) -> tuple[Tensor, Tensor]:
+    """Paint hints on a gray or colour photo (1, 1 or 3, H, W), sRGB in 0..1, of which only the luminance is used.
+
+    Return a reference (1, 3, h, w) and its mask (1, 1, h, w), for `encode_picture`; a photo of more than 512² pixels is
+    reduced. Where hints overlap, the later one counts. Raises ValueError for no hint and for hints that `validate_hint`
+    refuses.
+    """
+    if not hints:
+        raise ValueError("expected at least one hint, got none")
+    lightness = rgb_to_lightness(resize_to_working_size(rgb.float(), PAINTED).clamp(0, 1))
+    height, width = lightness.shape[2:]
+    rows = (torch.arange(height, device=rgb.device) + 0.5).view(-1, 1)
+    columns = (torch.arange(width, device=rgb.device) + 0.5).view(1, -1)
+    painted = lab_to_rgb(torch.cat([lightness, *2 * [torch.zeros_like(lightness)]], 1), clip=True)
+    marked = torch.zeros_like(lightness)
+    for hint in hints:
+        validate_hint(hint)
+        # at least the pixel that the hint lies in
+        radius = max(hint.radius * min(height, width), 0.75)
+        distance = (rows - hint.y * height).square() + (columns - hint.x * width).square()
+        nearest = distance == distance.min()
+        disc = ((distance <= radius**2) | nearest).to(lightness.dtype)[None, None]
+        painted = torch.where(
+            disc > 0, paint_region(lightness, disc, hint.color, hint.strength), painted
+        )
+        marked = torch.maximum(marked, disc)
+    return painted, marked
