@@ -20,6 +20,7 @@ PIXELS_AT_ONCE = 2**20  # source pixels of the pictures that a GPU processes tog
 # Feature maps of the network's width and type that are alive at the peak.
 # Per pixel of the colour branch: convolutions at full size, attention at a quarter.
 _WORKING = 12
+_PRIOR = 2**22  # numbers: the semantic prior, whatever the picture's size
 _TILE = 5  # per pixel of a tile of the texture encoder
 _CPM = 16  # per source pixel of a tile, and per output pixel of a block: 128 and 256 channels, and their copies
 _BLOCK = BLOCK[0] * BLOCK[1]  # output pixels that CPM maps at a time
@@ -47,6 +48,8 @@ def colorize_bytes(model: Model, size: tuple[int, int], working_size: int, at_on
     working = min(pixels, working_size**2)
     margin = 2 * model.config.depth + 1
     colour = working * _WORKING * channel
+    if model.config.prior != "none":
+        colour += _PRIOR * model.dtype.itemsize
     texture = _tile_pixels(size, host.TILE, margin) * _TILE * channel
     kept = min(pixels * channel, KEPT_TEXTURE)  # F_tex
     return at_once * (max(colour, texture, _decode(model, size)) + kept + pixels * _PLANES)

@@ -8,10 +8,18 @@ FLOOR = 40 * 2**20  # a block of CPM, which small pictures do not fill
 
 
 @pytest.mark.parametrize(
-    ("size", "working_size"), [((96, 128), 128), ((300, 400), 64), ((600, 700), 64)]
+    ("size", "working_size", "prior"),
+    [
+        ((96, 128), 128, "none"),
+        ((300, 400), 64, "none"),
+        ((600, 700), 64, "none"),
+        ((96, 128), 128, "efficientnet_lite2"),
+        ((300, 400), 64, "efficientnet_lite2"),
+    ],
 )
-def test_colorize_takes_about_what_is_estimated(nodes, scsnet, size, working_size):
-    net = scsnet.SCSNet(scsnet.SCSNetConfig(width=16, depth=2)).eval().requires_grad_(False)
+def test_colorize_takes_about_what_is_estimated(nodes, scsnet, size, working_size, prior):
+    config = scsnet.SCSNetConfig(width=16, depth=2, prior=prior)
+    net = scsnet.SCSNet(config).eval().requires_grad_(False)
     model = nodes.types.Model(nodes.host.wrap_network(net), "test")
     image = torch.rand(1, *size, 3)
     estimate = nodes.memory_estimates.colorize_bytes(model, size, working_size, 1)
