@@ -37,7 +37,7 @@ from training.data.references import warp
 from training.engine.loop import make_accelerator
 from training.engine.malloc import keep_freed_memory
 from training.engine.step import Trainer
-from training.losses import content_loss
+from training.losses import CONTENT, content_loss
 from training.models.generator import TrainingModel, build_network
 
 KINDS = {"plain": "plain loop", "float32": "our network, float32", "ours": "the trainer"}
@@ -95,14 +95,14 @@ class Plain:
             group["lr"] = place.learning_rate
         self.optimizer.zero_grad()
         if self.ours:
-            planes, deep = self.model(batch, place.mode)
+            planes, deep, _ = self.model(batch, place.mode)
         else:
             features, luminance, deep = self.features(batch, place)
             planes = decode(self.net, features, luminance, batch.size, batch.window)
         lab = denormalize_lab(planes, self.net.config)
         weight = place.stage.chroma_weight if place.automatic else 0.0
         content = content_loss(lab, rgb_to_lab(batch.high), weight)
-        (place.stage.content * content + place.supervision * deep).backward()
+        (CONTENT * content + place.supervision * deep).backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()
         self.averaged.update_parameters(self.net)

@@ -15,6 +15,8 @@ from torch import Tensor
 from training.config.train_config import Adversarial
 
 Mean = Callable[[Tensor], Tensor]
+CONTENT = 10.0  # weight of `content_loss`
+MATCHED = 0.4  # how far the target moves towards the colours of a reference that is another photo
 CHROMA_RANGE = 110.0  # CIE units that the LAB errors are divided by
 PERCEPTUAL = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # of relu{1..5}_1
 
@@ -43,6 +45,12 @@ def content_loss(
         weight = 1 + chroma_weight * target[:, 1:].norm(dim=1, keepdim=True) / 20
         color = color * (weight / mean(weight))
     return torch.cat([lightness, color], dim=1).mean() / CHROMA_RANGE
+
+
+def move_target(target: Tensor, matched: Tensor, other: Tensor) -> Tensor:
+    """Return LAB (B, 3, H, W) whose ab are moved by `MATCHED` of the way to `matched` (B, 2, H, W) where `other` (B,)."""
+    share = MATCHED * other.view(-1, 1, 1, 1).to(target.dtype)
+    return torch.cat([target[:, :1], torch.lerp(target[:, 1:], matched, share)], dim=1)
 
 
 def huber(error: Tensor, delta: float) -> Tensor:

@@ -204,6 +204,14 @@ def test_half_of_the_references_are_masked(photos):
     assert not pairs(photos, masks=0.0)[0, 0].mask.logical_not().any()
 
 
+def test_some_references_are_other_photos(photos):
+    batches = [pairs(photos, others=0.5, masks=1.0)[step, 0] for step in range(20)]
+    other = torch.cat([batch.other for batch in batches])
+    assert 20 < other.sum() < 60
+    whole = torch.cat([batch.mask for batch in batches]).flatten(1).all(1)
+    assert torch.equal(whole, other)  # these are not masked
+
+
 def test_small_photos_are_known_as_enlarged(photos):
     assert pairs(photos, magnification=(5.0, 5.0))[0, 0].enlarged.all()  # 80 of 64 pixels
     assert not pairs(photos, magnification=(4.0, 4.0))[0, 0].enlarged.any()

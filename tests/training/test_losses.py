@@ -177,6 +177,24 @@ def test_other_files_are_refused(tmp_path):
         VGG(str(tmp_path / "broken.safetensors"))
 
 
+def test_targets_move_towards_matched_colours():
+    target, matched = torch.zeros(2, 3, 4, 4), torch.full((2, 2, 4, 4), 10.0)
+    target[:, 0] = 70
+    moved = losses.move_target(target, matched, torch.tensor([True, False]))
+    assert torch.equal(moved[:, 0], target[:, 0])
+    assert torch.allclose(moved[0, 1:], torch.full((2, 4, 4), 4.0))
+    assert torch.equal(moved[1], target[1])
+
+
+def test_enlarged_targets_have_no_loss_of_l():
+    target, prediction = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    prediction[:, 0], prediction[:, 1] = 11, 22
+    enlarged = torch.tensor([True, False])
+    both, one = (losses.content_loss(prediction, target, enlarged=e) for e in (None, enlarged))
+    assert both == pytest.approx((11 + 22) / 3 / 110)
+    assert one == pytest.approx((11 / 2 + 22) / 3 / 110)
+
+
 def test_elastic_moves_by_four_to_six_pixels_at_128():
     ramp = torch.linspace(0.5, 127.5, 128).expand(8, 1, 128, 128)
     distortion = draw_distortion(8, torch.Generator().manual_seed(0))._replace(flip=torch.ones(8))

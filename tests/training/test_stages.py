@@ -25,6 +25,7 @@ from training.data.references import warp
 from training.engine.loop import train as run
 from training.evaluation.protocol import Colorizer, Protocol, scan, score
 from training.models.generator import TrainingModel, build_network
+from training.models.matching import match_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -147,6 +148,39 @@ def test_training_computes_what_users_get(photos, tmp_path, prior_file):
         features = net.encode(luminance[:, :1], reference)
         expected = net.decode(features, batch.size, batch.window)
     assert torch.allclose(made.planes, expected, atol=1e-4)
+
+
+def test_colours_are_matched_by_what_the_prior_sees(prior_file):
+    """A reference that is the photo itself, of colours by half, gives these back; the formula by hand."""
+    config = SCSNetConfig(width=8, depth=1, prior="efficientnet_lite2")
+    torch.manual_seed(0)
+    guidance = SCSNet(config).color_branch.guidance
+    luminance, other = torch.rand(2, 2, 1, 64, 64) * 2 - 1
+    ab = torch.rand(2, 2, 64, 64) * 60 - 30
+    matched = match_colors(guidance, luminance, other, ab)
+    z, y = (guidance.describe(planes)[:, :448].flatten(2) for planes in (luminance, other))
+    for b in range(2):
+        cosine = torch.stack(
+            [torch.cosine_similarity(z[b, :, n, None], y[b], dim=0) for n in range(256)]
+        )
+        weights = torch.softmax(4 * (cosine - cosine.mean()) / cosine.std(), dim=1)
+        cells = ab[b].unflatten(1, (16, 4)).unflatten(3, (16, 4)).mean((2, 4)).flatten(1)
+        expected = (weights @ cells.T).T.view(2, 16, 16)
+        assert torch.allclose(matched[b], expected, atol=1e-3)
+
+
+def test_others_need_a_prior(photos, tmp_path):
+    config = tiny_config(photos, tmp_path / "a")
+    stage = replace(config.stages[0], others=0.5)
+    with pytest.raises(ValueError, match="others needs a network with a prior"):
+        run(replace(config, stages=(stage,)))
+
+
+def test_a_stage_with_other_photos_runs(photos, tmp_path, prior_file):
+    config = tiny_config(photos, tmp_path / "a", prior=str(prior_file))
+    stages = tuple(replace(stage, others=0.5, masks=0.5) for stage in config.stages)
+    run(replace(config, stages=stages))
+    assert len(losses(tmp_path / "a")) == 8
 
 
 def test_scans_are_the_input_and_never_the_truth(photos):

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
+from training import losses
 from training.config import TrainConfig
 from training.config.overrides import format_options
 from training.config.presets import PRESETS
@@ -29,7 +30,7 @@ def test_presets_survive_json(name):
 def test_the_paper_is_the_paper():
     config = PRESETS["paper"]()
     (stage,) = config.stages
-    assert (stage.content, stage.perceptual, stage.adversarial) == (10, 5, 1)
+    assert (losses.CONTENT, stage.perceptual, stage.adversarial) == (10, 5, 1)
     assert (stage.size, stage.magnification, stage.batch, stage.epochs) == (128, (4, 4), 4, 50)
     assert (config.betas, config.weight_decay, stage.learning_rate) == ((0.9, 0.999), 1e-4, 1e-4)
     schedule = Schedule(config, 407041)

@@ -25,7 +25,6 @@ def paper() -> TrainConfig:
         learning_rate=1e-4,
         warmup=0,
         final_fraction=1.0,
-        content=10.0,
         perceptual=5.0,
         adversarial=1.0,
         supervision=0.0,
@@ -70,10 +69,11 @@ def laptop() -> TrainConfig:
 def bundled() -> TrainConfig:
     """The weights that ship, with --init and --prior as in the training guide: an hour and a half on two CPU cores.
 
-    First the colour branch learns from what the prior knows, at magnification 1; then everything learns together.
+    First the colour branch learns from what the prior knows, at magnification 1; then references of other scenes and more
+    vivid colours; then everything together.
     """
     colors = Stage(
-        steps=2200,
+        steps=1700,
         batch=12,
         size=96,
         reference_fraction=0.4,
@@ -85,9 +85,18 @@ def bundled() -> TrainConfig:
         masks=0.5,
         degrade=0.15,
     )
-    everything = replace(
+    references = replace(
         colors,
         steps=400,
+        reference_fraction=0.6,
+        learning_rate=6e-5,
+        chroma_weight=0.9,
+        masks=0.6,
+        others=0.35,
+    )
+    everything = replace(
+        references,
+        steps=350,
         size=72,
         magnification=(1.0, 4.0),
         window=96,
@@ -95,7 +104,11 @@ def bundled() -> TrainConfig:
         learning_rate=3e-5,
     )
     return TrainConfig(
-        stages=(colors, everything), ema=0.998, cache=5.0, save_every=100, validate_every=550
+        stages=(colors, references, everything),
+        ema=0.998,
+        cache=5.0,
+        save_every=100,
+        validate_every=550,
     )
 
 

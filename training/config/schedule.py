@@ -31,6 +31,8 @@ class Mode(NamedTuple):
     """The heads of the deep supervision are evaluated."""
     masked: bool
     """References are masked."""
+    others: bool
+    """Some references are other photos."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class StepInfo:
             texture=self.stage.trains == "everything" or self.texture_trained,
             supervised=self.supervision > 0,
             masked=self.stage.masks > 0 and not self.automatic,
+            others=self.stage.others > 0 and not self.automatic,
         )
 
 

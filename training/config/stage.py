@@ -48,10 +48,8 @@ class Stage:
     """Steps of linear warm-up at the start of the stage."""
     final_fraction: float = 0.03
     """Learning rate at the end of the cosine decay, as a fraction of the peak. 1: constant."""
-    content: float = 10.0
-    """Weight of the L1 loss between LAB planes (Eq. 5); the paper's is 10."""
     perceptual: float = 0.0
-    """Weight of the L1 loss between VGG features (Eq. 6); the paper's is 5."""
+    """Weight of the L1 loss between VGG features (Eq. 6); the paper's is 5. The L1 loss between LAB planes (Eq. 5) has 10."""
     adversarial: float = 0.0
     """Weight of the relativistic adversarial loss (Eq. 7); the paper's is 1."""
     supervision: float = 10.0
@@ -62,6 +60,9 @@ class Stage:
     """Automatic batches: ab errors below this (CIE units) are penalised quadratically. 0: plain L1."""
     masks: float = 0.0
     """Referential batches: fraction of the photos whose reference is masked, by regions, strokes or dots."""
+    others: float = 0.0
+    """Referential batches: fraction of the photos whose reference is another photo. The target moves towards its colours,
+    as the prior matches them."""
     degrade: float = 0.0
     """Fraction of the inputs degraded like scans of old prints (blur, noise, JPEG, fading, toning, grain); as many,
     drawn independently, have margins."""
@@ -70,11 +71,11 @@ class Stage:
         for name in ("steps", "batch", "accumulate"):
             check_at_least(self, name, 1)
         for name in (
-            *("epochs", "window", "warmup", "final_fraction", "content", "perceptual"),
+            *("epochs", "window", "warmup", "final_fraction", "perceptual"),
             *("adversarial", "supervision", "chroma_weight", "huber_delta"),
         ):
             check_at_least(self, name, 0)
-        for name in ("reference_fraction", "masks", "degrade", "learning_rate"):
+        for name in ("reference_fraction", "masks", "others", "degrade", "learning_rate"):
             check_fraction(self, name)
         if self.batch % self.accumulate:
             raise ValueError(

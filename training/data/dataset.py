@@ -34,6 +34,8 @@ class Batch(NamedTuple):
     """Turns `low` into the references."""
     mask: Tensor
     """(B, 1, size, size): 1 where a reference may be attended to."""
+    other: Tensor
+    """(B,), bool: the reference is that of the next photo of the batch."""
     enlarged: Tensor
     """(B,), bool: the photo is smaller than the output grid and has no detail to learn from."""
     size: tuple[int, int]
@@ -47,7 +49,7 @@ class Batch(NamedTuple):
         """Copy the tensors to a device."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input", "low", "high", "mask", "enlarged")
+            for name in ("input", "low", "high", "mask", "other", "enlarged")
         }
         distortion = Distortion(*(t.to(device, non_blocking=True) for t in self.distortion))
         return self._replace(**moved, distortion=distortion)
@@ -80,13 +82,14 @@ class TrainingPairs(Dataset[Batch]):
             self._load(number, target, (top, left, side), stage, skipped)
             for number in range(start, start + count)
         ]
-        inputs, lows, highs, distortions, masks, enlarged = zip(*photos, strict=True)
+        inputs, lows, highs, distortions, masks, others, enlarged = zip(*photos, strict=True)
         return Batch(
             stack_photos(inputs),
             stack_photos(lows),
             stack_photos(highs),
             Distortion(*(torch.cat(parts) for parts in zip(*distortions, strict=True))),
             torch.from_numpy(np.stack(masks))[:, None].float(),
+            torch.tensor(others),
             torch.tensor(enlarged),
             (target, target),
             (top, left, side, side),
@@ -100,8 +103,8 @@ class TrainingPairs(Dataset[Batch]):
         window: tuple[int, int, int],
         stage: Stage,
         skipped: list[str],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Distortion, np.ndarray, bool]:
-        """Return the number-th photo of the run, as the fields of a batch: input, low, high, distortion, mask, enlarged."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Distortion, np.ndarray, bool, bool]:
+        """Return the number-th photo of the run: input, low, high, distortion, mask, other, enlarged of a batch."""
         rng, generator = self.schedule.photo_rng(number)
         top, left, side = window
         photo = self._read(number, skipped)
@@ -111,16 +114,17 @@ class TrainingPairs(Dataset[Batch]):
             square = centre_square(photo, target)
         full = square.resize((target, target), BICUBIC)
         degrades, has_margins, masked = rng.random(3) < (stage.degrade, stage.degrade, stage.masks)
+        other = bool(rng.random() < stage.others)
         if has_margins:
             full = Image.fromarray(add_margins(np.asarray(full), rng)[0])
         low = np.asarray(full.resize((stage.size, stage.size), BICUBIC))
         high = np.asarray(full)[top : top + side, left : left + side]
         degraded = degrade(low, rng) if degrades else low
         distortion, mask = draw_distortion(1, generator), np.ones((stage.size, stage.size), bool)
-        if masked:
+        if masked and not other:
             mask, marks_regions = draw_mask(stage.size, rng)
             distortion = distortion if marks_regions else keep_undistorted(distortion)
-        return degraded, low, high, distortion, mask, min(photo.shape[:2]) < target
+        return degraded, low, high, distortion, mask, other, min(photo.shape[:2]) < target
 
     def _read(self, number: int, skipped: list[str]) -> np.ndarray:
         """Read the number-th photo of the run; an unreadable one is replaced by the next in the list."""

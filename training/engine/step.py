@@ -83,6 +83,8 @@ class Trainer:
         """Return every unweighted term of the generator's loss, and the target as normalised planes (B, 3, h, w)."""
         stage = info.stage
         target = rgb_to_lab(batch.high)
+        if prediction.matched is not None:
+            target = losses.move_target(target, prediction.matched, batch.other)
         lab = denormalize_lab(prediction.planes, self.net.config)
         options = (
             {"chroma_weight": stage.chroma_weight, "huber_delta": stage.huber_delta}
@@ -123,8 +125,12 @@ class Trainer:
         """Accumulate the gradients of both networks for one part of a batch; return the terms of the losses."""
         prediction = self.wrapped(batch, info.mode)
         terms, target = self.compute_terms(prediction, batch, info)
-        weights = {name: getattr(info.stage, name) for name in terms}
-        weights["supervision"] = info.supervision
+        weights = {
+            "content": losses.CONTENT,
+            "supervision": info.supervision,
+            "perceptual": info.stage.perceptual,
+            "adversarial": info.stage.adversarial,
+        }
         parts = info.stage.accumulate
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         (total / parts).backward()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scsnet import Features, SCSNet, checkpoint
-from scsnet.color import normalize_lab, rgb_to_lab
+from scsnet.color import denormalize_lab, normalize_lab, rgb_to_lab
 from scsnet.features import ReferenceFeatures
 from scsnet.resample import STRIDE
 from training.config import TrainConfig
@@ -19,6 +19,7 @@ from training.data.dataset import Batch
 from training.data.references import warp
 from training.models.auxiliary_heads import SupervisionHeads, initialize_siamese
 from training.models.backbones import load_tensors
+from training.models.matching import match_colors
 
 
 class Prediction(NamedTuple):
@@ -28,6 +29,8 @@ class Prediction(NamedTuple):
     """Normalised LAB of the window (B, 3, h, w), float32."""
     supervision: Tensor
     """Loss of the deep supervision; 0 where the heads are not used."""
+    matched: Tensor | None
+    """ab (B, 2, h, w) of the window, CIE units, from references that are other photos; None where no step has them."""
 
 
 class TrainingModel(nn.Module):
@@ -38,6 +41,8 @@ class TrainingModel(nn.Module):
         self.net = net
         self.supervision = SupervisionHeads(4 * net.config.width)
         self.bf16 = config.precision == "bf16"
+        if any(stage.others for stage in config.stages) and net.config.prior == "none":
+            raise ValueError("others needs a network with a prior, which matches the colours")
 
     def forward(self, batch: Batch, mode: Mode) -> Prediction:
         """Predict the window of a batch, automatically or with its elastically distorted references.
@@ -48,13 +53,17 @@ class TrainingModel(nn.Module):
         net, branch = self.net, self.net.color_branch
         luminance = normalize_lab(rgb_to_lab(batch.input)[:, :1], net.config)
         clean = normalize_lab(rgb_to_lab(batch.low), net.config)
-        loss = luminance.new_zeros(())
+        loss, matched = luminance.new_zeros(()), None
         with torch.autocast(luminance.device.type, torch.bfloat16, enabled=self.bf16):
             initial = net.initial(luminance)
             source = branch.encode_source(initial, luminance)
             keys_values = None
             if not mode.automatic:
                 reference = warp(clean, batch.distortion)
+                if mode.others:
+                    other = batch.other.view(-1, 1, 1, 1)
+                    reference = torch.where(other, reference.roll(-1, 0), reference)
+                    matched = self._match(luminance, reference, batch)
                 mask = None
                 if mode.masked:
                     mask = F.max_pool2d(batch.mask, STRIDE)
@@ -80,7 +89,17 @@ class TrainingModel(nn.Module):
             kept = None if keys_values is None else ReferenceFeatures(keys_values)
             features = Features(luminance, branch.decoder(attended), source, texture, kept)
             planes = net.decode(features, batch.size, batch.window)
-        return Prediction(planes.float(), loss)
+        return Prediction(planes.float(), loss, matched)
+
+    def _match(self, luminance: Tensor, reference: Tensor, batch: Batch) -> Tensor:
+        """Return the references' colours in the window of the output, matched by the prior."""
+        guidance = self.net.color_branch.guidance
+        assert guidance is not None
+        ab = denormalize_lab(reference, self.net.config)[:, 1:]
+        cells = match_colors(guidance, luminance, reference[:, :1], ab)
+        top, left, height, width = batch.window
+        whole = F.interpolate(cells, batch.size, mode="bilinear")
+        return whole[..., top : top + height, left : left + width]
 
 
 def build_network(config: TrainConfig) -> SCSNet:

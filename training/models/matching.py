@@ -1,0 +1,30 @@
+"""Colours of a reference at the places of a photo that show the same kind of thing: targets for references of other scenes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scsnet.prior import HIDDEN, SemanticGuidance
+
+SHARPNESS = 4.0  # factor on the standardised similarities before the softmax
+
+
+@torch.no_grad()
+def match_colors(
+    guidance: SemanticGuidance, luminance: Tensor, reference: Tensor, ab: Tensor
+) -> Tensor:
+    """Return ab (B, 2, h, w) of each cell of a photo, from the cells of its reference that the prior finds similar.
+
+    luminance, reference: normalised L (B, 1, H, W). ab: the reference's (B, 2, H, W). Similarity is the cosine of the
+    prior's hidden features, standardised over all pairs of cells of the two photos.
+    """
+    source, other = (guidance.describe(planes)[:, :HIDDEN] for planes in (luminance, reference))
+    keys = F.normalize(other.float().flatten(2), dim=1)  # (B, C, M)
+    queries = F.normalize(source.float().flatten(2), dim=1).mT  # (B, N, C)
+    similarity = queries @ keys
+    mean, deviation = similarity.mean((1, 2), keepdim=True), similarity.std((1, 2), keepdim=True)
+    weights = torch.softmax(SHARPNESS * (similarity - mean) / deviation, dim=2)
+    cells = F.adaptive_avg_pool2d(ab, (other.shape[2], other.shape[3])).flatten(2)  # (B, 2, M)
+    return (cells @ weights.mT).unflatten(2, (source.shape[2], source.shape[3]))
