@@ -112,7 +112,7 @@ def _bar(hub: Any, progress: Progress, stops: list[BaseException]) -> type:
     return Bar
 
 
-def _http_error(hub: Any) -> type[Exception]:
+def find_http_error(hub: Any) -> type[Exception]:
     """The root of the errors of the HTTP library under the client; which library that is, varies."""
     error = hub.errors.HfHubHTTPError.__bases__[0]
     library = error.__module__.split(".")[0]
@@ -121,7 +121,7 @@ def _http_error(hub: Any) -> type[Exception]:
 
 def _errors(hub: Any) -> tuple[type[Exception], ...]:
     """What the client raises. RuntimeError: some releases trip over their own closed connection."""
-    return (OSError, RuntimeError, _http_error(hub), hub.errors.EntryNotFoundError)
+    return (OSError, RuntimeError, find_http_error(hub), hub.errors.EntryNotFoundError)
 
 
 def _explained(hub: Any, wanted: HubFile, error: Exception) -> HubError:
@@ -150,7 +150,7 @@ def _explained(hub: Any, wanted: HubFile, error: Exception) -> HubError:
         reason = "the server refuses (403): log in (hf auth login) or set HF_TOKEN to a token that may read it"
     elif status is not None:
         reason = f"{server} answered with error {status}: try again later, {by_hand}"
-    elif isinstance(cause, (_http_error(hub), ConnectionError, RuntimeError)):
+    elif isinstance(cause, (find_http_error(hub), ConnectionError, RuntimeError)):
         reason = (
             f"the connection to {server} failed ({_first_line(cause)}): "
             f"check the network, HF_ENDPOINT and proxies, {by_hand}"

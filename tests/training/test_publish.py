@@ -93,6 +93,18 @@ def test_a_dry_run_says_what_would_go_and_what_is_wrong(run, capsys):
     assert "some one/colours" in capsys.readouterr().err
 
 
+def test_publish_without_a_network_is_one_line(run, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "writer")
+    for repo, message in (
+        ("o/scsnet", "the connection to http://127.0.0.1:9 failed"),
+        ("nox", "owner/name"),
+    ):
+        with pytest.raises(SystemExit):
+            publish.main(["--run", str(run), "--repo", repo])
+        assert message in capsys.readouterr().err
+
+
 def test_publish_needs_a_finished_run(tmp_path, capsys):
     with pytest.raises(SystemExit):
         publish.main(["--run", str(tmp_path), "--repo", "a/b"])
@@ -113,7 +125,7 @@ def test_evaluate(run, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "| gray + bicubic |" in text
     assert "FID n/a" in text
-    assert "1 photos were left out" in text
+    assert "Left out:" in text
     values = json.loads((out / "figures.json").read_text())
     assert values["photos"] == 3
     assert values["rows"]["truth"]["psnr"] is None
@@ -122,7 +134,7 @@ def test_evaluate(run, tmp_path, capsys):
     )
     page = (out / "index.html").read_text()
     assert page.count("<section>") == 1
-    assert page.count("<img") == 6
+    assert page.count("<img") == 7
     assert 'src="pictures/000_00_truth.jpg"' in page
     assert (out / "pictures" / "000_00_truth.jpg").exists()
 
@@ -165,4 +177,11 @@ def test_parameters_by_mode():
 
     with torch.device("meta"):
         net = SCSNet()
-    assert count_parameters(net) == {"auto": 9954441, "self": 15357775, "random": 15357775}
+    automatic, referential = 9_954_441, 15_357_775
+    assert count_parameters(net) == {
+        "auto": automatic,
+        "margins": automatic,
+        "self": referential,
+        "random": referential,
+        "dots": referential,
+    }

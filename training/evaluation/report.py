@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from scsnet.atomic_write import open_atomic
-from training.evaluation.image_metrics import HUES
+from training.evaluation.image_metrics import HUES, aggregate
 from training.evaluation.protocol import Protocol, Score, picture_name
 from training.paths import save_text
 
@@ -126,7 +126,7 @@ def format_markdown(
             f"{score.margin_shift:.2f} of their chroma.",
             "",
         ]
-    lines += ["| mode | parameters | seconds per picture | FPS |", "|---|---|---|---|"]
+    lines += ["| mode | parameters | median seconds per picture | FPS |", "|---|---|---|---|"]
     for mode, seconds in score.seconds.items():
         count = facts["parameters"][mode] / 1e6
         lines.append(
@@ -204,7 +204,10 @@ def format_json(
             for name, row in rows.items()
         }
 
-    photos = {name: finite(rows) for name, rows in score.photo_rows.items()}
+    photos = {
+        name: finite({photo: aggregate([row]) for photo, row in rows.items()})
+        for name, rows in score.photo_rows.items()
+    }
     deviations = {
         name: {
             key: float(np.std(values)) if np.isfinite(values).all() else np.inf
