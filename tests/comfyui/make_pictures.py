@@ -174,6 +174,13 @@ def old_photo_restoration(shown: Results) -> Made:
     return Made(split(sample("woman_1903"), shown["Colour added, light and dark as scanned"]))
 
 
+def color_hints(shown: Results) -> Made:
+    """Without and with hints."""
+    pictures = [shown["Without hints"], shown["With hints"]]
+    parts = [cover(p, 280, 380) for p in (sample("woman_1903"), *pictures)]
+    return Made(split(*pictures), ("hints", row(parts)))
+
+
 MAKERS: dict[str, Callable[[Results], Made]] = {
     "Colorize a photo and enlarge it 4 times": auto_x4,
     "Colorize with the colours of another photo": reference,
@@ -182,6 +189,7 @@ MAKERS: dict[str, Callable[[Results], Made]] = {
     "See where the colours came from": attention_study,
     "Colorize a video": video_batch,
     "Restore an old photo at its own size": old_photo_restoration,
+    "Say which colour goes where": color_hints,
 }
 
 

@@ -14,6 +14,7 @@ OURS = (
     "SCSColorizeReference",
     "SCSContinuousUpscale",
     "AttentionMapViz",
+    "SCSColorHints",
 )
 WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
 NOTES = {"Note", "MarkdownNote"}  # the frontend's own, without a counterpart in ComfyUI
