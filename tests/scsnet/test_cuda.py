@@ -72,6 +72,24 @@ def test_float32_equals_float64(net, referential, size):
     assert (got - expected).abs().max() / expected.abs().max() < 1e-4
 
 
+def test_prior_masks_and_margins_equal_those_on_the_cpu():
+    torch.manual_seed(0)
+    config = SCSNetConfig(width=8, depth=2, working_size=32, prior="efficientnet_lite2")
+    net = SCSNet(config).eval().requires_grad_(False)
+    torch.nn.init.normal_(net.color_branch.guidance.source.weight, std=0.02)
+    torch.nn.init.normal_(net.color_branch.guidance.reference.weight, std=0.02)
+    rgb, reference = torch.ones(1, 1, 48, 56), torch.rand(1, 3, 40, 40)
+    rgb[..., 4:-4, 4:-4] = torch.rand(40, 48)
+    mask = torch.zeros(1, 1, 40, 40)
+    mask[..., 5:20, 7:9] = 1
+    expected = encode_picture(net, rgb, [reference], reference_masks=[mask])
+    net.cuda()
+    got = encode_picture(net, rgb.cuda(), [reference.cuda()], reference_masks=[mask.cuda()])
+    assert got.inside == expected.inside == (4, 4, 40, 48)
+    error = (got.color.cpu() - expected.color).abs().max()
+    assert error / expected.color.abs().max() < 1e-3
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3), (torch.float32, 1e-5)]
 )
@@ -132,7 +150,8 @@ def test_the_gpu_never_waits_for_the_host(net, dtype):
     rgb, reference = photos(2, 40), torch.rand(1, 3, 32, 32, device="cuda")
 
     def whole_way():
-        encoded = encode_picture(net, rgb, encode_references(net, [reference]))
+        # finding margins has to wait: the shapes of all that follows depend on them
+        encoded = encode_picture(net, rgb, encode_references(net, [reference]), inside=None)
         render(net, encoded, (128, 131))
         return render(net, encoded, (128, 131), (20, 31, 40, 50), luminance="input")
 
