@@ -21,10 +21,12 @@ def match_colors(
     prior's hidden features, standardised over all pairs of cells of the two photos.
     """
     source, other = (guidance.describe(planes)[:, :HIDDEN] for planes in (luminance, reference))
-    keys = F.normalize(other.float().flatten(2), dim=1)  # (B, C, M)
-    queries = F.normalize(source.float().flatten(2), dim=1).mT  # (B, N, C)
-    similarity = queries @ keys
-    mean, deviation = similarity.mean((1, 2), keepdim=True), similarity.std((1, 2), keepdim=True)
-    weights = torch.softmax(SHARPNESS * (similarity - mean) / deviation, dim=2)
-    cells = F.adaptive_avg_pool2d(ab, (other.shape[2], other.shape[3])).flatten(2)  # (B, 2, M)
-    return (cells @ weights.mT).unflatten(2, (source.shape[2], source.shape[3]))
+    with torch.autocast(luminance.device.type, enabled=False):
+        keys = F.normalize(other.float().flatten(2), dim=1)  # (B, C, M)
+        queries = F.normalize(source.float().flatten(2), dim=1).mT  # (B, N, C)
+        similarity = queries @ keys
+        mean = similarity.mean((1, 2), keepdim=True)
+        deviation = similarity.std((1, 2), keepdim=True)
+        weights = torch.softmax(SHARPNESS * (similarity - mean) / deviation, dim=2)
+        cells = F.adaptive_avg_pool2d(ab.float(), (other.shape[2], other.shape[3])).flatten(2)
+        return (cells @ weights.mT).unflatten(2, (source.shape[2], source.shape[3]))
