@@ -29,7 +29,7 @@ def run(tmp_path, tiny_net):
     folder = tmp_path / "run"
     folder.mkdir()
     data = {"data": ("/somewhere/private/holiday",), "validation": ("/somewhere/private/town",)}
-    config = TrainConfig(**data, output=str(folder))
+    config = TrainConfig(**data, output=str(folder), prior="/somewhere/private/prior.safetensors")
     model_card.export(tiny_net, folder / "weights.safetensors", config, 7, 12, FIGURES)
     return folder
 
@@ -37,6 +37,7 @@ def run(tmp_path, tiny_net):
 def test_a_card_without_paths(run):
     card = checkpoint.read_info(run / "weights.safetensors").card
     assert card["training"]["data"] == ["holiday"]
+    assert card["training"]["prior"] == "prior.safetensors"
     assert card["figures"] == FIGURES
     readme = (run / "README.md").read_text()
     assert readme.startswith("---\nlicense: other\nlibrary_name: scsnet")

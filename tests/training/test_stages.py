@@ -46,6 +46,7 @@ def test_referential_batches_are_spread_evenly():
         ("color", {"color_branch"}),
         ("all_but_texture", {"color_branch", "initial", "head"}),
         ("everything", {"color_branch", "initial", "head", "texture_encoder"}),
+        ("details", {"head", "texture_encoder"}),
     ],
 )
 def test_only_a_part_learns(photos, tmp_path, what, parts):

@@ -70,7 +70,7 @@ def bundled() -> TrainConfig:
     """The weights that ship, with --init and --prior as in the training guide: an hour and a half on two CPU cores.
 
     First the colour branch learns from what the prior knows, at magnification 1; then references of other scenes and more
-    vivid colours; then everything together.
+    vivid colours; then everything together; at last psi_E and CPM, best on large photos alone.
     """
     colors = Stage(
         steps=1700,
@@ -103,8 +103,19 @@ def bundled() -> TrainConfig:
         trains="everything",
         learning_rate=3e-5,
     )
+    details = replace(
+        everything,
+        steps=600,
+        batch=8,
+        reference_fraction=0.5,
+        trains="details",
+        learning_rate=2e-4,
+        warmup=30,
+        masks=0.0,
+        others=0.0,
+    )
     return TrainConfig(
-        stages=(colors, references, everything),
+        stages=(colors, references, everything, details),
         ema=0.998,
         cache=5.0,
         save_every=100,

@@ -77,7 +77,7 @@ class StepInfo:
         """Parts of the network that this step uses."""
         return Mode(
             automatic=self.automatic,
-            texture=self.stage.trains == "everything" or self.texture_trained,
+            texture=self.stage.trains in ("everything", "details") or self.texture_trained,
             supervised=self.supervision > 0,
             masked=self.stage.masks > 0 and not self.automatic,
             others=self.stage.others > 0 and not self.automatic,
@@ -113,7 +113,7 @@ class Schedule:
                 return StepInfo(stage, number, remaining, steps, photos, trained)
             photos += steps * stage.batch
             remaining -= steps
-            trained = trained or stage.trains == "everything"
+            trained = trained or stage.trains in ("everything", "details")
         raise ValueError(f"expected a step below {self.total}, got {step}")
 
     def photo(self, number: int) -> int:

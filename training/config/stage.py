@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Trains = Literal["everything", "all_but_texture", "color"]
+Trains = Literal["everything", "all_but_texture", "color", "details"]
 
 
 def check_at_least(config: object, name: str, low: int) -> None:
@@ -41,7 +41,8 @@ class Stage:
     reference_fraction: float = 0.67
     """Fraction of the batches that have references; the others are automatic. 0: all automatic, 1: none."""
     trains: Trains = "everything"
-    """Parameters that are updated: everything, all_but_texture (all but psi_E) or color (the colour branch phi)."""
+    """Parameters that are updated: everything, all_but_texture (all but psi_E), color (the colour branch phi) or details
+    (psi_E and CPM)."""
     learning_rate: float = 5e-4
     """Peak learning rate, reached after the warm-up."""
     warmup: int = 100

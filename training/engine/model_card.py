@@ -69,7 +69,7 @@ def facts(
     values = config.to_dict()
     for name in ("data", "validation"):
         values[name] = [Path(source).name for source in values[name]]
-    for name in ("output", "perceptual_weights", "init"):
+    for name in ("output", "perceptual_weights", "init", "prior"):
         source = str(values[name])
         values[name] = source if source.startswith("hf:") else Path(source).name
     return {

@@ -182,6 +182,8 @@ class Trainer:
         net = self.net
         if stage.trains == "color":
             return (net.color_branch,)
+        if stage.trains == "details":
+            return net.texture_encoder, net.head
         frozen = {net.texture_encoder} if stage.trains == "all_but_texture" else set()
         return [module for module in net.children() if module not in frozen]
 
