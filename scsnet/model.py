@@ -97,7 +97,7 @@ class SCSNet(nn.Module):
 
         A reference with batch size 1 serves every source picture, one with B belongs to pictures 0..B-1. Each is
         reduced to about working_size² pixels (default: the config's). `masks`, one per reference, are (1 or B, 1, Hr, Wr),
-        0.5 or more where the reference may be attended to, or None; colours elsewhere are not used. Raises ValueError for
+        0.5 or more where the reference may be attended to, or None. Raises ValueError for
         no reference, wrong shapes, different batch sizes or a mask that marks nothing.
         """
         if not references:
@@ -119,7 +119,6 @@ class SCSNet(nn.Module):
                 planes, marked = (
                     pad_to_stride(t) for t in resize_masked(planes, mask.to(planes), bound)
                 )
-                planes = planes * torch.cat([torch.ones_like(marked), marked, marked], dim=1)
                 positions.append(F.max_pool2d(marked, STRIDE))
             encoded.append(self.color_branch.encode_reference(planes))
         if all(mask is not None and not mask.flatten(1).any(1).all() for mask in positions):

@@ -5,7 +5,6 @@ import torch
 
 from scsnet import encode_picture, encode_references, render
 from scsnet.attention import KeysValues, VCAttn, attend
-from scsnet.color import rgb_to_gray
 from scsnet.resample import resize_masked
 
 
@@ -46,20 +45,18 @@ def test_training_and_use_agree():
 
 
 def colours(net, picture, references, masks):
-    features = encode_picture(net, picture, references, reference_masks=masks)
+    features = encode_picture(net, picture, references, reference_masks=masks, working_size=160)
     return render(net, features, (24, 24))
 
 
-def test_other_colours_do_not_count(tiny_net):
-    picture, mask = torch.rand(1, 1, 24, 24), torch.zeros(1, 1, 24, 24)
+def test_colours_far_from_the_mask_do_not_count(tiny_net):
+    picture, mask = torch.rand(1, 1, 24, 24), torch.zeros(1, 1, 160, 160)
     mask[..., 4:9, 4:9] = 1
-    gray = torch.rand(1, 1, 24, 24).expand(1, 3, -1, -1)
-    first, second = gray.clone(), gray.clone()
-    first[..., 4:9, 4:9] = second[..., 4:9, 4:9] = torch.rand(1, 3, 5, 5)
-    second[:, :, 12:] = second[:, :1, 12:] * torch.tensor([1.0, 0.6, 0.4]).view(1, 3, 1, 1)
-    first[:, :, 12:] = rgb_to_gray(second[:, :, 12:])
+    first = torch.rand(1, 3, 160, 160)
+    second = first.clone()
+    second[:, :, 100:] = torch.rand(1, 3, 60, 160)  # beyond the receptive field of phi_E^r
     a, b = (colours(tiny_net, picture, [r], [mask]) for r in (first, second))
-    assert torch.allclose(a, b, atol=1e-4)
+    assert torch.allclose(a, b, atol=1e-5)
     c, d = (colours(tiny_net, picture, [r], []) for r in (first, second))
     assert (c - d).abs().max() > 1e-3
 

@@ -145,7 +145,9 @@ def test_training_computes_what_users_get(photos, tmp_path, prior_file):
         luminance, clean = (
             normalize_lab(rgb_to_lab(rgb), net.config) for rgb in (batch.input, batch.low)
         )
-        reference = net.encode_reference([warp(clean, batch.distortion)], masks=[batch.mask])
+        planes = warp(clean, batch.distortion)
+        planes[:, 1:] *= batch.mask  # strokes on a gray photo
+        reference = net.encode_reference([planes], masks=[batch.mask])
         features = net.encode(luminance[:, :1], reference)
         expected = net.decode(features, batch.size, batch.window)
     assert torch.allclose(made.planes, expected, atol=1e-4)
