@@ -43,7 +43,7 @@ class SCSColorHints(io.ComfyNode):
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="What has the mask color, for example from a SAM node."),
                 io.Image.Input(
-                    "reference", optional=True,
+                    "references", optional=True,
                     tooltip="Other reference photos, whose colours may be used everywhere; they are resized to the photo's "
                     "size.",
                 ),
@@ -60,7 +60,7 @@ class SCSColorHints(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: object, hints: str = "", mask_color: str = "#6b4a2b", mask: object = None, reference: object = None
+        cls, image: object, hints: str = "", mask_color: str = "#6b4a2b", mask: object = None, references: object = None
     ) -> io.NodeOutput:  # fmt: skip
         """Raises ValueError for hints, colours and masks that make no sense, and where there is no hint at all."""
         picture = to_planes(image, "image")
@@ -80,8 +80,8 @@ class SCSColorHints(io.ComfyNode):
             )
             painted = torch.where(region > 0, colored, painted)
             marked = torch.maximum(marked, region)
-        if reference is not None:
-            others = to_float(to_planes(reference, "reference").rgb, CPU).expand(-1, 3, -1, -1)
+        if references is not None:
+            others = to_float(to_planes(references, "references").rgb, CPU).expand(-1, 3, -1, -1)
             resized = torch.nn.functional.interpolate(
                 others, small.size, mode="bilinear", antialias=True
             )

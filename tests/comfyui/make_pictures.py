@@ -177,7 +177,7 @@ def old_photo_restoration(shown: Results) -> Made:
 def color_hints(shown: Results) -> Made:
     """Without and with hints."""
     pictures = [shown["Without hints"], shown["With hints"]]
-    parts = [cover(p, 280, 380) for p in (sample("woman_1903"), *pictures)]
+    parts = [cover(p, 300, 228) for p in (sample("stall_1909"), *pictures)]
     return Made(split(*pictures), ("hints", row(parts)))
 
 

@@ -211,7 +211,7 @@ def test_hints_with_a_mask_and_other_references(nodes, photo):
     region[:, :, :16] = 1
     others = torch.rand(2, 10, 10, 3)
     reference, mask = hinted(
-        nodes, photo, "0.25, 0.5 #2020c0 0.1", mask=region, mask_color="#208020", reference=others
+        nodes, photo, "0.25, 0.5 #2020c0 0.1", mask=region, mask_color="#208020", references=others
     )
     assert reference.shape == (3, 24, 32, 3)
     assert mask.shape == (3, 24, 32)
