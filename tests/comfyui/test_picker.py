@@ -219,3 +219,44 @@ def test_the_picker_follows_the_loader_and_the_last_run(page, picker):
     run(page)
     page.locator(".scsnet-points-stage").first.wait_for(timeout=5000)
     assert "type=temp" in page.evaluate(source)
+
+
+HINT = "() => app.graph._nodes.find(n => n.type === 'SCSColorHints')"
+
+
+def test_hints_are_placed_with_the_chosen_colour(page, comfy):
+    for sample in SAMPLES.iterdir():
+        shutil.copy(sample, comfy.base / "input")
+    open_workflow(page, "Say which colour goes where")
+    page.evaluate(
+        f"() => {{ const n = ({HINT})(); app.canvas.centerOnNode(n); app.canvas.setDirty(true, true) }}"
+    )
+    page.wait_for_function(
+        "() => document.querySelector('.scsnet-points-stage img')?.naturalWidth", timeout=10000
+    )
+    page.wait_for_timeout(600)
+
+    def text():
+        return page.evaluate(f"() => ({HINT})().widgets.find(w => w.name === 'hints').value")
+
+    def click(x, y, **options):
+        box = page.locator(".scsnet-points-stage").first.bounding_box()
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"], **options)
+
+    before = text().split("\n")
+    assert page.locator(".scsnet-points-mark").count() == len(before)
+    page.locator(".scsnet-hints-color").first.fill("#123456")
+    click(0.75, 0.3)
+    added = text().split("\n")[-1]
+    place, color = added.split(" #")
+    assert near(points(place)[0], (0.75, 0.3))
+    assert color == "123456"
+    # radius and strength of the others stay, a click on a hint takes its colour, a right click removes it
+    assert [line.split(" ")[-1] for line in text().split("\n")[:-1]] == [
+        line.split(" ")[-1] for line in before
+    ]
+    click(0.66, 0.75)
+    assert page.locator(".scsnet-hints-color").first.input_value() == "#7f9fc8"
+    click(0.75, 0.3, button="right")
+    assert len(text().split("\n")) == len(before)
+    assert "#123456" not in text()
