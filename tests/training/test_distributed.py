@@ -72,7 +72,7 @@ def test_killed_at_random_moments(photos, tmp_path):
         before = lines(tmp_path / "cut")
         process = start(cut, tmp_path / "b", "--resume")
         if rng.random() < 0.2:  # early
-            time.sleep(rng.uniform(0, 4))
+            time.sleep(rng.uniform(0, 1.5))
         else:
             more = before + rng.randint(1, 4)
             while lines(tmp_path / "cut") < more and process.poll() is None:
@@ -168,6 +168,8 @@ def test_weights_that_differ_between_processes_are_noticed(root, tmp_path):
         "checksum = torch.tensor(2**60 + 1)\n"
         "assert is_equal_everywhere(checksum)\n"
         "assert not is_equal_everywhere(checksum + dist.get_rank())\n"
+        "dist.barrier()\n"  # gloo aborts a process that still communicates when the other one leaves
+        "dist.destroy_process_group()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *TORCHRUN, str(script)]
