@@ -513,7 +513,14 @@ def test_a_signal_leaves_nothing_behind(work, tmp_path, root, number):
         str(tmp_path / "tiny.safetensors"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that starts the tests in the background has SIGINT ignored, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         time.sleep(8)  # a slow machine is still importing after 3, where a signal can get lost
         assert process.poll() is None, process.stderr.read()
         process.send_signal(number)
