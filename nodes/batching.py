@@ -13,7 +13,7 @@ from ..scsnet import Features, ReferenceFeatures, SCSNet
 from ..scsnet.color import rgb_to_lightness
 from ..scsnet.margins import find_margins
 from ..scsnet.pipeline import encode_picture, encode_references, extract_luminance, render
-from ..scsnet.resample import resample_bicubic, resize_masked, resize_to_working_size
+from ..scsnet.resample import resample_bicubic, resize_masked
 from ..scsnet.tiling import Window
 from . import host, memory_estimates
 from .image_tensors import Picture, to_float
@@ -48,12 +48,10 @@ class References:
         planes: list[Tensor] = []
         masks: list[Tensor | None] = []
         for part in parts:  # each is shrunk before the next is converted, which bounds the memory
-            rgb, mask = to_float(self.picture.rgb[part], host.compute_device()), None
-            if self.mask is None:
-                rgb = resize_to_working_size(rgb, bound)
-            else:
-                mask = self.mask[part if self.mask.shape[0] > 1 else slice(0, 1)].to(rgb)
-                rgb, mask = resize_masked(rgb, mask, bound)
+            rgb, mask = to_float(self.picture.rgb[part], host.compute_device()), self.mask
+            if mask is not None and mask.shape[0] > 1:
+                mask = mask[part]
+            rgb, mask = resize_masked(rgb, mask, bound)
             planes.append(rgb.expand(-1, 3, -1, -1))  # gray references have one channel
             masks.append(mask)
         return encode_references(self.net, planes, masks=masks, working_size=self.working_size)
@@ -78,18 +76,16 @@ def _encode_picture(
 
 def find_shared_margins(net: SCSNet, picture: Picture) -> Window | None:
     """Return the part of all pictures inside the even margins that they share; None without margins."""
-    parts = [
-        find_margins(extract_luminance(net, to_float(rgb, host.compute_device())), net.config)
-        for rgb in picture.rgb.split(1)
-    ]
-    found = [part for part in parts if part is not None]
-    if not found or len(found) < len(parts):
-        return None
+    found: list[Window] = []
+    for rgb in picture.rgb.split(1):
+        luminance = extract_luminance(net, to_float(rgb, host.compute_device()))
+        if (part := find_margins(luminance, net.config)) is None:
+            return None  # the other pictures need not be converted
+        found.append(part)
     top, left = min(part.top for part in found), min(part.left for part in found)
     bottom, right = max(part.bottom for part in found), max(part.right for part in found)
-    whole = (0, 0, *picture.size)
     inside = Window(top, left, bottom - top, right - left)
-    return None if inside == whole else inside
+    return None if inside == (0, 0, *picture.size) else inside
 
 
 def _render(
@@ -110,7 +106,8 @@ def colorize(
 ) -> tuple[Lab, Tensor]:  # fmt: skip
     """Colorize pictures; returns their SCS_LAB and their IMAGE, which keeps their size and luminance.
 
-    `mask` (1 or B, 1, H, W) marks what of the references may give its colours. `on_features` is called with the features of each chunk, those of the references included.
+    `mask` (1 or B, 1, H, W) marks what of the references may give its colours. `on_features` is called with the features
+    of each chunk, those of the references included.
     LAB tensors stay on the compute device where they fit. Features go to the image device, normally the CPU: video
     memory that they held would be invisible to the host, which could not free it for another model.
     """

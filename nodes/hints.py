@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io, ui
-from torch import Tensor
 
-from ..scsnet.color import lab_to_rgb, rgb_to_lightness
-from ..scsnet.hints import PAINTED, paint_hints, paint_region, parse_color, parse_hints
+from ..scsnet.hints import PAINTED, paint_hints, parse_color, parse_hints
 from ..scsnet.resample import resize_to_working_size
 from .compat import make_schema
 from .image_tensors import Picture, to_float, to_mask, to_planes
@@ -71,15 +69,9 @@ class SCSColorHints(io.ComfyNode):
             raise ValueError(
                 "hints: none given; choose a colour and click into the picture on the node, or connect a mask"
             )
-        painted, marked = paint_hints(small.rgb, parsed) if parsed else paint_nothing(small.rgb)
-        if mask is not None:
-            region = to_mask(mask, small, "mask")
-            region = (region >= 0.5).float() * (1 - marked)  # single hints lie above the mask
-            colored = paint_region(
-                rgb_to_lightness(small.rgb), region, parse_color(mask_color), 1.0
-            )
-            painted = torch.where(region > 0, colored, painted)
-            marked = torch.maximum(marked, region)
+        region = None if mask is None else to_mask(mask, small, "mask")
+        color = parse_color(mask_color) if mask is not None else (0, 0, 0)
+        painted, marked = paint_hints(small.rgb, parsed, region, color)
         if references is not None:
             others = to_float(to_planes(references, "references").rgb, CPU).expand(-1, 3, -1, -1)
             resized = torch.nn.functional.interpolate(
@@ -93,10 +85,3 @@ class SCSColorHints(io.ComfyNode):
             marked[:, 0],
             ui={"scsnet_source": preview["images"]},
         )
-
-
-def paint_nothing(rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gray photo (1, 3, H, W) and an empty mask (1, 1, H, W)."""
-    lightness = rgb_to_lightness(rgb)
-    neutral = torch.zeros_like(lightness)
-    return lab_to_rgb(torch.cat([lightness, neutral, neutral], 1), clip=True), neutral

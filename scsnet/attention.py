@@ -53,6 +53,11 @@ def pool(x: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
 
 
+def mask_scores(scores: Tensor, kv: KeysValues) -> Tensor:
+    """Return scores (B, P, N) with -inf at the positions that the mask leaves out."""
+    return scores if kv.mask is None else scores.masked_fill(~kv.mask[:, None], -torch.inf)
+
+
 def attend(query: Tensor, kv: KeysValues, scale: float) -> Tensor:
     """Compute softmax(scale * Q K^T) V without the matrix in memory: (B, h w, D) -> (B, h w, C).
 
@@ -64,10 +69,7 @@ def attend(query: Tensor, kv: KeysValues, scale: float) -> Tensor:
     batch = query.shape[0]
     entries = batch * query.shape[1] * kv.key.shape[1]
     if query.requires_grad and query.device.type == "cpu" and entries <= MAX_MATRIX:
-        product = scale * (query @ kv.key.mT)
-        if kv.mask is not None:
-            product = product.masked_fill(~kv.mask[:, None], -torch.inf)
-        matrix = torch.softmax(product, dim=-1)
+        matrix = torch.softmax(mask_scores(scale * (query @ kv.key.mT), kv), dim=-1)
         return matrix.to(kv.value.dtype) @ kv.value
     # The fused kernels expect values as narrow as queries, contiguous along channels: the values are split into C / D
     # heads, which share one query and one key.
@@ -161,10 +163,8 @@ class VCAttn(nn.Module):
     def compute_rows(self, pooled: Tensor, kv: KeysValues, positions: Tensor) -> Tensor:
         """Return rows of CMat, float32 (B, P, N), at positions (P,) of h x w in row-major order."""
         query = self.compute_queries(pooled)[:, positions].float()
-        product = self.scale * query @ kv.key.float().mT
-        if kv.mask is not None:
-            product = product.masked_fill(~kv.mask[:, None], -torch.inf)
-        return torch.softmax(product, dim=-1)
+        scores = mask_scores(self.scale * query @ kv.key.float().mT, kv)
+        return torch.softmax(scores, dim=-1)
 
     def forward(self, source: Tensor, kv: KeysValues) -> Tensor:
         """Return F_t at this level (B, C, h, w) of F_s (B, C, H/4, W/4), not pooled."""

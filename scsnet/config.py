@@ -106,7 +106,7 @@ class SCSNetConfig:
         """The inverse of `to_dict`; ValueError on missing, unknown or absurd fields."""
         if not isinstance(values, dict):
             raise ValueError(f"config must be a mapping, got {type(values).__name__}")
-        values = {"prior": "none", **values}  # files of before the prior lack the field
+        values = {"prior": "none", **values}  # a file without the field has no prior
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"config has unknown fields {unknown}, expected {sorted(known)}")

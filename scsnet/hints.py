@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .color import lab_to_rgb, rgb_to_lab, rgb_to_lightness
@@ -78,38 +79,40 @@ def validate_hint(hint: Hint) -> None:
         raise ValueError(f"expected a hint with a strength in 0..3, got {hint.strength:g}")
 
 
-def paint_region(lightness: Tensor, mask: Tensor, color: Sequence[int], strength: float) -> Tensor:
-    """Return sRGB (1, 3, H, W) of L* (1, 1, H, W) with the hue and chroma of a colour where the mask (1, 1, H, W) is 1."""
+def _ab_of(color: Sequence[int], like: Tensor) -> Tensor:
     rgb = torch.tensor(color, dtype=torch.float32).view(1, 3, 1, 1) / 255
-    ab = (strength * rgb_to_lab(rgb)[:, 1:]).to(lightness.device)
-    lab = torch.cat([lightness, ab.expand(-1, -1, *lightness.shape[2:]) * mask], dim=1)
-    return lab_to_rgb(lab, clip=True)
+    return rgb_to_lab(rgb)[:, 1:].to(like.device)
 
 
-def paint_hints(rgb: Tensor, hints: Sequence[Hint]) -> tuple[Tensor, Tensor]:
+def paint_hints(
+    rgb: Tensor,
+    hints: Sequence[Hint],
+    mask: Tensor | None = None,
+    mask_color: Sequence[int] = (0, 0, 0),
+) -> tuple[Tensor, Tensor]:
     """Paint hints on a gray or colour photo (1, 1 or 3, H, W), sRGB in 0..1, of which only the luminance is used.
 
-    Return a reference (1, 3, h, w) and its mask (1, 1, h, w), for `encode_picture`; a photo of more than 512² pixels is
-    reduced. Where hints overlap, the later one counts. Raises ValueError for no hint and for hints that `validate_hint`
-    refuses.
+    What `mask` (1, 1, H, W), if given, marks by 0.5 or more has the hue and chroma of `mask_color`, sRGB in 0..255; hints
+    lie above it, later ones above earlier ones. Return a reference (1, 3, h, w) and its mask (1, 1, h, w), for
+    `encode_picture`; a photo of more than 512² pixels is reduced. Raises ValueError for neither hint nor mask, and for
+    hints that `validate_hint` refuses.
     """
-    if not hints:
+    if not hints and mask is None:
         raise ValueError("expected at least one hint, got none")
     lightness = rgb_to_lightness(resize_to_working_size(rgb.float(), PAINTED).clamp(0, 1))
     height, width = lightness.shape[2:]
     rows = (torch.arange(height, device=rgb.device) + 0.5).view(-1, 1)
     columns = (torch.arange(width, device=rgb.device) + 0.5).view(1, -1)
-    painted = lab_to_rgb(torch.cat([lightness, *2 * [torch.zeros_like(lightness)]], 1), clip=True)
-    marked = torch.zeros_like(lightness)
+    marked = torch.zeros_like(lightness, dtype=torch.bool)
+    if mask is not None:
+        marked = F.interpolate(mask.to(lightness), (height, width), mode="nearest-exact") >= 0.5
+    ab = marked * _ab_of(mask_color, lightness)
     for hint in hints:
         validate_hint(hint)
         # at least the pixel that the hint lies in
         radius = max(hint.radius * min(height, width), 0.75)
         distance = (rows - hint.y * height).square() + (columns - hint.x * width).square()
-        nearest = distance == distance.min()
-        disc = ((distance <= radius**2) | nearest).to(lightness.dtype)[None, None]
-        painted = torch.where(
-            disc > 0, paint_region(lightness, disc, hint.color, hint.strength), painted
-        )
-        marked = torch.maximum(marked, disc)
-    return painted, marked
+        disc = (distance <= radius**2) | (distance == distance.min())
+        ab = torch.where(disc, hint.strength * _ab_of(hint.color, lightness), ab)
+        marked = marked | disc
+    return lab_to_rgb(torch.cat([lightness, ab], dim=1), clip=True), marked.to(lightness.dtype)

@@ -45,6 +45,16 @@ KEPT_TEXTURE = 256 * 2**20
 """Largest F_tex in bytes that `encode` computes and keeps; a larger one is computed by `decode`, tile by tile."""
 
 
+def pair_masks(
+    references: Sequence[Tensor], masks: Sequence[Tensor | None]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Return each reference with its mask; no masks at all are a None each. Raises ValueError for another number."""
+    masks = masks or [None] * len(references)
+    if len(masks) != len(references):
+        raise ValueError(f"expected {len(references)} masks, one each, got {len(masks)}")
+    return list(zip(references, masks, strict=True))
+
+
 def remove_margin_colors(
     lab: Tensor, features: Features, size: tuple[int, int], window: Window
 ) -> Tensor:
@@ -103,24 +113,16 @@ class SCSNet(nn.Module):
         if not references:
             raise ValueError("expected at least one reference, got none")
         bound = self.config.working_size if working_size is None else working_size
-        masks = masks or [None] * len(references)
-        if len(masks) != len(references):
-            raise ValueError(f"expected {len(references)} masks, one each, got {len(masks)}")
         encoded: list[Tensor] = []
         positions: list[Tensor | None] = []
-        for lab, mask in zip(references, masks, strict=True):
+        for lab, mask in pair_masks(references, masks):
             if lab.ndim != 4 or lab.shape[1] != 3 or 0 in lab.shape:
                 raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(lab.shape)}")
-            planes = lab.float()
-            if mask is None:
-                planes = pad_to_stride(resize_to_working_size(planes, bound))
-                positions.append(None)
-            else:
-                planes, marked = (
-                    pad_to_stride(t) for t in resize_masked(planes, mask.to(planes), bound)
-                )
-                positions.append(F.max_pool2d(marked, STRIDE))
-            encoded.append(self.color_branch.encode_reference(planes))
+            planes, marked = resize_masked(lab.float(), mask, bound)
+            encoded.append(self.color_branch.encode_reference(pad_to_stride(planes)))
+            positions.append(
+                None if marked is None else F.max_pool2d(pad_to_stride(marked), STRIDE)
+            )
         if all(mask is not None and not mask.flatten(1).any(1).all() for mask in positions):
             raise ValueError("expected a mask that marks at least one pixel, got an empty one")
         if len(batches := {e.shape[0] for e in encoded} - {1}) > 1:
@@ -162,7 +164,7 @@ class SCSNet(nn.Module):
         )
         padded = pad_to_stride(working)
         initial = channels_last(self.initial(channels_last(padded.to(self.dtype))))
-        # A reduced picture needs no padding; the prior then sees it as it was.
+        # A reduced picture needs no padding: then the prior sees the picture before the reduction.
         source = self.color_branch.encode_source(initial, padded if working is inner else inner)
         color = self.color_branch(source, None if reference is None else reference.keys_values)
         color = color[..., : working.shape[2], : working.shape[3]]

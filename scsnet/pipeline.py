@@ -17,8 +17,8 @@ from torch import Tensor
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .features import Features, ReferenceFeatures
 from .margins import find_margins
-from .model import Progress, SCSNet
-from .resample import resample_bicubic, resize_masked, resize_to_working_size
+from .model import Progress, SCSNet, pair_masks
+from .resample import resample_bicubic, resize_masked
 from .texture import TILE
 from .tiling import Window, validate_window
 
@@ -123,18 +123,11 @@ def encode_references(
     """
     device = net.initial.weight.device
     bound = net.config.working_size if working_size is None else working_size
-    masks = masks or [None] * len(references)
-    if len(masks) != len(references):
-        raise ValueError(f"expected {len(references)} masks, one each, got {len(masks)}")
     planes: list[Tensor] = []
     small_masks: list[Tensor | None] = []
-    for rgb, mask in zip(references, masks, strict=True):
+    for rgb, mask in pair_masks(references, masks):
         validate_picture(rgb, "a reference", (3,))
-        small, small_mask = rgb.to(device, torch.float32), None
-        if mask is None:
-            small = resize_to_working_size(small, bound)
-        else:
-            small, small_mask = resize_masked(small, mask.to(device, torch.float32), bound)
+        small, small_mask = resize_masked(rgb.to(device, torch.float32), mask, bound)
         planes.append(normalize_lab(rgb_to_lab(small.clamp(0, 1)), net.config))
         small_masks.append(small_mask)
     return net.encode_reference(planes, bound, small_masks)
@@ -154,11 +147,11 @@ def encode_picture(
 ) -> Features:
     """Encode a picture, of which only the luminance is used, with its references, for `render`.
 
-    References of batch size 1 serve every picture of the batch, of batch size B one each; `reference_masks`: as `masks` of
-    `encode_references`. `working_size` is the side of
-    the square that the colour branch sees as many pixels of (default: the size the weights were trained at). `inside` is
-    the window of the picture that the colour branch sees; the rest stays without colours. "auto" leaves out the even
-    margins of a scan, see `find_margins`; None is the whole picture. Raises ValueError for pictures of another shape, dtype or range.
+    References of batch size 1 serve every picture of the batch, of batch size B one each; `reference_masks` are the `masks`
+    of `encode_references`. `working_size` is the side of the square that the colour branch sees as many pixels of (default:
+    the size the weights were trained at). `inside` is the window of the picture that the colour branch sees; the rest stays
+    without colours. "auto" leaves out the even margins of a scan, see `find_margins`, which waits for a GPU; None is the
+    whole picture. Raises ValueError for pictures of another shape, dtype or range.
     """
     luminance = extract_luminance(net, rgb)
     if isinstance(references, ReferenceFeatures):

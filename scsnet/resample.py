@@ -204,12 +204,17 @@ def resize_to_working_size(planes: Tensor, working_size: int) -> Tensor:
     return F.interpolate(planes, shape, mode="bilinear", antialias=True)
 
 
-def resize_masked(planes: Tensor, mask: Tensor, working_size: int) -> tuple[Tensor, Tensor]:
-    """Resize planes (B, C, H, W) and their mask (1 or B, 1, H, W) to the working shape.
+def resize_masked(
+    planes: Tensor, mask: Tensor | None, working_size: int
+) -> tuple[Tensor, Tensor | None]:
+    """Resize planes (B, C, H, W) and their mask (1 or B, 1, H, W), if there is one, to the working shape.
 
     A result is marked, 1, if any of its pixels is (mask of 0.5 or more), and then has the mean of the marked ones alone, so that
     a thin stroke keeps its colour. Raises ValueError for a mask of another shape.
     """
+    if mask is None:
+        return resize_to_working_size(planes, working_size), None
+    mask = mask.to(planes)
     if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[2:] != planes.shape[2:]:
         expected = f"(B, 1, {planes.shape[2]}, {planes.shape[3]})"
         raise ValueError(f"expected a mask {expected}, got shape {tuple(mask.shape)}")
