@@ -32,6 +32,7 @@ from .resample import (
     resample_features,
     resize_masked,
     resize_to_working_size,
+    spread_marked_colors,
 )
 from .texture import TILE, TextureEncoder, encode_texture, encode_texture_window
 from .tiling import Window, crop, join_blocks, validate_window
@@ -119,6 +120,8 @@ class SCSNet(nn.Module):
             if lab.ndim != 4 or lab.shape[1] != 3 or 0 in lab.shape:
                 raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(lab.shape)}")
             planes, marked = resize_masked(lab.float(), mask, bound)
+            if marked is not None:
+                planes = spread_marked_colors(planes, marked)
             encoded.append(self.color_branch.encode_reference(pad_to_stride(planes)))
             positions.append(
                 None if marked is None else F.max_pool2d(pad_to_stride(marked), STRIDE)

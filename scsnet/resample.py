@@ -229,6 +229,27 @@ def resize_masked(
     return torch.where(small > 0, inside, resize_to_working_size(planes, working_size)), small
 
 
+def spread_marked_colors(lab: Tensor, mask: Tensor) -> Tensor:
+    """Return LAB (B, 3, H, W) whose ab outside the mask (1 or B, 1, H, W) of 0 and 1 are those of the marked places nearby.
+
+    So that what is not marked neither gives its colours nor dilutes those beside it: phi_E^r sees a few pixels around each
+    position. Marked colours are averaged over cells of doubling size, and each place takes those of the smallest cell that has
+    some, interpolated bilinearly. A mask of zeros gives ab of 0.
+    """
+    ab = lab[:, 1:]
+    sums, covered = ab * mask, mask.to(ab)
+    levels = []
+    while max(sums.shape[2:]) > 1:
+        levels.append((sums, covered))
+        sums, covered = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (sums, covered))
+    levels.append((sums, covered))
+    spread = torch.zeros_like(sums)
+    for sums, covered in reversed(levels):
+        spread = F.interpolate(spread, sums.shape[2:], mode="bilinear")
+        spread = torch.where(covered > 0, sums / covered.clamp_min(1e-12), spread)
+    return torch.cat([lab[:, :1], spread], dim=1)
+
+
 def pad_to_stride(planes: Tensor) -> Tensor:
     """Pad planes (B, C, H, W) at the bottom and right to multiples of 4: by reflection, or replication of small sides."""
     bottom, right = (-planes.shape[2]) % STRIDE, (-planes.shape[3]) % STRIDE

@@ -5,7 +5,7 @@ import torch
 
 from scsnet import encode_picture, encode_references, render
 from scsnet.attention import KeysValues, VCAttn, attend
-from scsnet.resample import resize_masked
+from scsnet.resample import resize_masked, spread_marked_colors
 
 
 def make_attention():
@@ -93,6 +93,19 @@ def test_a_thin_stroke_keeps_its_colour():
     assert marked.sum() == 12  # columns 5..49 touch 12 cells of 4 pixels
     found = small.permute(0, 2, 3, 1)[marked[:, 0] > 0]
     assert torch.allclose(found, torch.tensor([0.9, 0.2, 0.1]).expand_as(found), atol=1e-5)
+
+
+def test_marked_colours_spread_and_unmarked_ones_do_not():
+    lab, masks = torch.randn(2, 3, 37, 53), torch.zeros(2, 1, 37, 53)
+    masks[0, 0, 3, 4] = masks[1, 0, 10:20, 3:9] = 1
+    spread = spread_marked_colors(lab, masks)
+    assert torch.equal(spread[:, :1], lab[:, :1])
+    one = lab[0, 1:, 3:4, 4:5]
+    assert torch.allclose(spread[0, 1:], one.expand(-1, 37, 53), atol=1e-5)
+    kept = masks.expand_as(lab) > 0
+    assert torch.allclose(spread[kept], lab[kept], atol=1e-5)
+    changed = torch.where(kept, lab, torch.randn_like(lab))
+    assert torch.allclose(spread_marked_colors(changed, masks)[:, 1:], spread[:, 1:], atol=1e-5)
 
 
 @pytest.mark.parametrize(

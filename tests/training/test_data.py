@@ -217,6 +217,15 @@ def test_small_photos_are_known_as_enlarged(photos):
     assert not pairs(photos, magnification=(4.0, 4.0))[0, 0].enlarged.any()
 
 
+def test_details_are_learned_from_large_photos(photos):
+    with pytest.raises(ValueError, match="expected photos of at least 80 pixels"):
+        pairs(photos, magnification=(5.0, 5.0), trains="details")[0, 0]
+    Image.new("RGB", (90, 80), (200, 30, 30)).save(photos / "large.png")
+    batch = pairs(photos, magnification=(5.0, 5.0), trains="details", degrade=0.0)[0, 0]
+    assert torch.allclose(batch.high[:, 0], torch.tensor(200 / 255), atol=0.01)
+    assert not batch.enlarged.any()
+
+
 def test_processes_and_parts_share_a_batch(photos):
     whole = pairs(photos)[2, 0]
     split = pairs(photos, accumulate=2)

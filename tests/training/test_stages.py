@@ -118,8 +118,13 @@ def test_a_prior_is_added_and_stays_as_it_is(photos, tmp_path, prior_file):
         assert torch.equal(guidance.prior.state_dict()[name].half(), value.half()), name
     assert guidance.source.weight.abs().max() > 0
     assert guidance.reference.weight.abs().max() > 0
-    with pytest.raises(ValueError, match="expected initial weights without a prior"):
-        build_network(replace(config, init=str(weights)))
+    values = {name: value + 1 for name, value in load_file(prior_file).items()}
+    save_file(values, tmp_path / "second.safetensors")
+    second = replace(config, init=str(weights), prior=str(tmp_path / "second.safetensors"))
+    replaced = build_network(second).color_branch.guidance
+    assert torch.equal(replaced.source.weight, guidance.source.weight)
+    for name, value in values.items():
+        assert torch.equal(replaced.prior.state_dict()[name], value), name
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="holds no semantic prior"):
         build_network(replace(config, prior=str(tmp_path / "other.safetensors")))

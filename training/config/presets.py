@@ -67,36 +67,28 @@ def laptop() -> TrainConfig:
 
 
 def bundled() -> TrainConfig:
-    """The weights that ship, with --init and --prior as in the training guide: an hour and a half on two CPU cores.
+    """The weights that ship, with --init and --prior as in the training guide: about 75 minutes on two CPU cores.
 
-    First the colour branch learns from what the prior knows, at magnification 1; then references of other scenes and more
-    vivid colours; then everything together; at last psi_E and CPM, best on large photos alone.
+    First the colour branch learns from what the prior knows, at magnification 1, then everything together, at last psi_E
+    and CPM alone.
     """
     colors = Stage(
-        steps=1700,
+        steps=2000,
         batch=12,
         size=96,
-        reference_fraction=0.4,
+        reference_fraction=0.5,
         trains="color",
         learning_rate=1.5e-4,
         supervision=0.0,
-        chroma_weight=0.4,
+        chroma_weight=0.5,
         huber_delta=40.0,
-        masks=0.5,
+        masks=0.4,
+        others=0.2,
         degrade=0.15,
     )
-    references = replace(
-        colors,
-        steps=400,
-        reference_fraction=0.6,
-        learning_rate=6e-5,
-        chroma_weight=0.9,
-        masks=0.6,
-        others=0.35,
-    )
     everything = replace(
-        references,
-        steps=350,
+        colors,
+        steps=300,
         size=72,
         magnification=(1.0, 4.0),
         window=96,
@@ -105,9 +97,8 @@ def bundled() -> TrainConfig:
     )
     details = replace(
         everything,
-        steps=600,
+        steps=500,
         batch=8,
-        reference_fraction=0.5,
         trains="details",
         learning_rate=2e-4,
         warmup=30,
@@ -115,11 +106,11 @@ def bundled() -> TrainConfig:
         others=0.0,
     )
     return TrainConfig(
-        stages=(colors, references, everything, details),
+        stages=(colors, everything, details),
         ema=0.998,
         cache=5.0,
         save_every=100,
-        validate_every=550,
+        validate_every=500,
     )
 
 

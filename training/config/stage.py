@@ -42,7 +42,7 @@ class Stage:
     """Fraction of the batches that have references; the others are automatic. 0: all automatic, 1: none."""
     trains: Trains = "everything"
     """Parameters that are updated: everything, all_but_texture (all but psi_E), color (the colour branch phi) or details
-    (psi_E and CPM)."""
+    (psi_E and CPM; photos smaller than the target are passed over)."""
     learning_rate: float = 5e-4
     """Peak learning rate, reached after the warm-up."""
     warmup: int = 100

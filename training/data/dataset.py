@@ -108,6 +108,8 @@ class TrainingPairs(Dataset[Batch]):
         rng, generator = self.schedule.photo_rng(number)
         top, left, side = window
         photo = self._read(number, skipped)
+        if stage.trains == "details":
+            photo = self._find_detailed(photo, target, rng, skipped)
         if self.schedule.config.augment:
             square = crop_random_square(photo, rng, target)
         else:
@@ -135,6 +137,21 @@ class TrainingPairs(Dataset[Batch]):
             except BadPhotoError as error:
                 skipped.append(str(error))
         raise ValueError(f"{len(skipped)} photos in a row cannot be used; the last: {skipped[-1]}")
+
+    def _find_detailed(
+        self, photo: np.ndarray, target: int, rng: np.random.Generator, skipped: list[str]
+    ) -> np.ndarray:
+        """Return the photo, or a random one if it is smaller than the target and has no detail to learn from."""
+        for _ in range(TRIES):
+            if min(photo.shape[:2]) >= target:
+                return photo
+            try:
+                photo = self.photos[int(rng.integers(self.schedule.photos))]
+            except BadPhotoError as error:
+                skipped.append(str(error))
+        raise ValueError(
+            f"expected photos of at least {target} pixels for a stage that trains details, got none in {TRIES}"
+        )
 
 
 class _Keys:

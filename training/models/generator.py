@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scsnet import Features, SCSNet, checkpoint
 from scsnet.color import denormalize_lab, normalize_lab, rgb_to_lab
 from scsnet.features import ReferenceFeatures
-from scsnet.resample import STRIDE
+from scsnet.resample import STRIDE, spread_marked_colors
 from training.config import TrainConfig
 from training.config.schedule import Mode
 from training.data.dataset import Batch
@@ -67,9 +67,7 @@ class TrainingModel(nn.Module):
                 mask = None
                 if mode.masked:
                     mask = F.max_pool2d(batch.mask, STRIDE)
-                    reference = reference * torch.cat(
-                        [torch.ones_like(batch.mask), batch.mask, batch.mask], dim=1
-                    )
+                    reference = spread_marked_colors(reference, batch.mask)
                 encoded = branch.encode_reference(reference)
                 if mode.supervised:
                     loss = loss + self.supervision.loss("reference", encoded, reference[:, 1:])
@@ -122,12 +120,11 @@ def build_network(config: TrainConfig) -> SCSNet:
 
 
 def add_prior(net: SCSNet, source: str) -> SCSNet:
-    """Return the network with the semantic prior of a file; its outputs stay the same until it is trained.
+    """Return the network with the semantic prior of a file, in the place of its own if it has one.
 
-    Errors: those of `load_tensors`; ValueError if the network has a prior already or the file holds none.
+    The outputs of a network without a prior stay the same until it is trained. Errors: those of `load_tensors`; ValueError
+    if the file holds no prior.
     """
-    if net.config.prior != "none":
-        raise ValueError(f"expected initial weights without a prior, got {net.config.prior!r}")
     result = SCSNet(replace(net.config, prior="efficientnet_lite2"))
     result.load_state_dict(net.state_dict(), strict=False)
     assert result.color_branch.guidance is not None
