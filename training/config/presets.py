@@ -84,7 +84,7 @@ def bundled() -> TrainConfig:
         huber_delta=40.0,
         masks=0.4,
         others=0.2,
-        degrade=0.15,
+        degrade=0.25,
     )
     everything = replace(
         colors,
