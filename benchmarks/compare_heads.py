@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.heads import CHANNELS, LIIF, MetaSR, cpm
 from benchmarks.measure import Clock, Record, in_turns, markdown, spread, times
 from benchmarks.pictures import best
-from scsnet.cpm import CPM
+from training.models.upscaling_heads import CHANNELS, LIIF, ContinuousPixelMapping, MetaSR
 
 SIDE, SIZE = 128, (512, 512)
 BANDS = 4096  # output pixels at a time: 28 MiB of predicted weights in float32 was fastest
@@ -19,13 +18,11 @@ BANDS = 4096  # output pixels at a time: 28 MiB of predicted weights in float32 
 def heads(dtype: torch.dtype) -> dict[str, Callable[[Clock], Any]]:
     """Return a timed run of each head."""
     torch.manual_seed(0)
-    head, meta, liif = (m.eval().to(dtype) for m in (CPM(CHANNELS, 256), MetaSR(), LIIF()))
-    assert isinstance(head, CPM)
-    assert isinstance(meta, MetaSR)
+    head, meta, liif = (m.eval().to(dtype) for m in (ContinuousPixelMapping(), MetaSR(), LIIF()))
     planes = torch.randn(1, CHANNELS, SIDE, SIDE).to(dtype)
     last = planes.contiguous(memory_format=torch.channels_last)
     return {
-        "CPM": lambda c: c.time("", lambda: cpm(head, last, SIZE)),
+        "CPM": lambda c: c.time("", lambda: head(last, SIZE)),
         "Meta-SR": lambda c: c.time("", lambda: meta(planes, SIZE)),
         "Meta-SR, in bands": lambda c: c.time("", lambda: meta(planes, SIZE, BANDS)),
         "LIIF": lambda c: c.time("", lambda: liif(planes, SIZE)),

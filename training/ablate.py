@@ -4,8 +4,11 @@ Tables 4 (losses) and 5 (attention, head) of the paper, at a small scale and eva
 paper; table "start": from the paper's network to the one of the presets, change by change. Deep supervision and chroma
 weights are not part of the paper and are switched off in tables 4 and 5.
 
-All rows are trained for the same steps from the same seed, by the options of train.py. Finished rows are kept; changed
-options need another --output.
+Table 6: RDN with CPM, with the heads of Meta-SR and LIIF, and with sub-pixel heads for x2, x3 and x4, and a plot over the
+magnification. Table 7: parameters and speed of these heads, untrained. Both have options of their own: --table 6 --help.
+
+All rows are trained for the same steps from the same seed; those of tables 4, 5 and "start" by the options of train.py.
+Finished rows are kept; changed options need another --output.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import torch
 
 from scsnet import SCSNet, checkpoint
 from training.config import TrainConfig
-from training.config.cli import Parser
+from training.config.cli import Parser, parse_options
 from training.config.overrides import (
     CONFIG,
     apply_overrides,
@@ -38,12 +41,17 @@ from training.config.overrides import (
     load_config,
 )
 from training.config.stage import Stage
+from training.config.upscaling import UpscalingConfig
 from training.data.photos import find_photos, select_evenly
 from training.engine.checkpoints import RunError
 from training.engine.loop import train
 from training.engine.model_card import PICTURE, WEIGHTS
+from training.engine.upscaling import choose_device
+from training.engine.upscaling import train_row as train_upscaler
+from training.evaluation import upscaling
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
+from training.models.upscaling_heads import ROWS
 from training.paths import save_text
 
 PAPER = {
@@ -89,7 +97,8 @@ START: dict[str, tuple[dict[str, Any], bool, float]] = {
     "... + cosine attention, scale 30 (our presets)": (COSINE, True, 10.0),
 }
 """Row -> fields of the network, siamese start, weight of the deep supervision."""
-TABLES = (*PAPER, "start")
+UPSCALING = ("6", "7")
+TABLES = (*PAPER, *UPSCALING, "start")
 
 
 def small(table: str) -> TrainConfig:
@@ -209,15 +218,67 @@ def ablate(table: str, config: TrainConfig, photos: int) -> str:
     return text
 
 
+def quality_table(config: UpscalingConfig) -> list[str]:
+    """Train and evaluate every row of Table 6; return its lines in Markdown and draw the plot beside the runs."""
+    entries = {
+        Path(source).stem: select_evenly(find_photos([source]), config.photos)
+        for source in config.validation
+    }
+    networks = {row: train_upscaler(row, config) for row in ROWS}
+    sets = {
+        name: upscaling.score_photos(networks, photos, upscaling.MAGNIFICATIONS)
+        for name, photos in entries.items()
+    }
+    upscaling.plot_quality(sets, config.magnification, Path(config.output, "table6.png"))
+    counts = ", ".join(f"{len(photos)} of {name}" for name, photos in entries.items())
+    return [
+        f"Table 6, RDN of size {config.rdn!r}: {config.steps} steps of {config.batch} patches of {config.patch} px, "
+        f"{config.precision}. PSNR / SSIM of luma; photos: {counts}.",
+        "",
+        *upscaling.format_quality(sets, networks),
+    ]
+
+
+def speed_table(config: UpscalingConfig) -> list[str]:
+    """Measure the heads; return Table 7 in Markdown."""
+    device = choose_device()
+    heads = upscaling.time_heads(device, config.precision)
+    return [
+        f"Table 7: heads at the paper's size, {upscaling.FEATURES} -> {upscaling.FRAME} px, batch 1, {config.precision} "
+        f"on {device.type}, median of {upscaling.RUNS}.",
+        "",
+        *upscaling.format_speed(heads),
+    ]
+
+
+def compare_heads(table: str, config: UpscalingConfig) -> str:
+    """Return Table 6 or 7 as Markdown, which is also written to the output folder."""
+    lines = quality_table(config) if table == "6" else speed_table(config)
+    text = "\n".join(lines) + "\n"
+    Path(config.output).mkdir(parents=True, exist_ok=True)
+    save_text(Path(config.output, f"table{table}.md"), text)
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> table."""
     words = [Parser.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser = Parser(prog="ablate.py", description=__doc__)
     parser.option(parser, "--table", choices=TABLES, default="5", help="of the paper, or start")
-    parser.option(parser, "--photos", type=int, default=50, help="of --validation to evaluate on")
     peek = Parser(add_help=False)
     peek.option(peek, "--table", default="5")
-    config = small(peek.parse_known_args(words)[0].table)
+    table = peek.parse_known_args(words)[0].table
+    if table in UPSCALING:
+        try:
+            heads = parse_options(parser, UpscalingConfig, words)
+            if not heads.output or (table == "6" and not (heads.data and heads.validation)):
+                parser.error("--output, and for table 6 --data and --validation are needed")
+            print(compare_heads(table, heads))
+        except (RunError, OSError, ValueError) as error:
+            parser.error(str(error))
+        return
+    parser.option(parser, "--photos", type=int, default=50, help="of --validation to evaluate on")
+    config = small(table)
     config_parser(parser, words, len(config.stages))
     options = parser.parse(words)
     try:

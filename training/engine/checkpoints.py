@@ -77,8 +77,8 @@ def _check(path: Path) -> None:
             raise zipfile.BadZipFile(f"{bad} in it is damaged")
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU. Errors: RunError for a file that is not one, or damaged."""
+def load(path: Path, kind: str = "scsnet-training-2") -> dict[str, Any]:
+    """The state in a checkpoint of a kind, on the CPU. Errors: RunError for a file that is not one, or damaged."""
     try:
         _check(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -87,6 +87,6 @@ def load(path: Path) -> dict[str, Any]:
         older = [p for p in listed(path.parent) if p != path]
         advice = f"; remove it to go on from {older[-1]}" if older else ""
         raise RunError(f"{path} cannot be read: {reason}{advice}") from error
-    if not isinstance(state, dict) or state.get("format") != "scsnet-training-2":
+    if not isinstance(state, dict) or state.get("format") != kind:
         raise RunError(f"{path} is no checkpoint of this trainer")
     return state

@@ -76,12 +76,27 @@ class Target:
         self.cells = average_cells(self.lab)
 
 
+def compute_luma(picture: np.ndarray) -> np.ndarray:
+    """Luma Y of BT.601, 16..235, not rounded, (H, W)."""
+    return 16 + picture.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255)
+
+
 def psnr_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
-    """PSNR in dB of luma Y (BT.601, 16..235) without `border` pixels on each side, as super-resolution papers report it."""
-    weights = np.array([65.481, 128.553, 24.966]) / 255
+    """PSNR in dB of luma without `border` pixels on each side, as super-resolution papers report it."""
     inner = slice(border, -border or None)
-    error = ((prediction.astype(np.float64) - target) @ weights)[inner, inner]
+    error = (compute_luma(prediction) - compute_luma(target))[inner, inner]
     return compute_psnr(float(np.mean(error**2)), 255)
+
+
+def ssim_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
+    """SSIM of luma without `border` pixels on each side; window as in `ssim`."""
+    inner = slice(border, -border or None)
+    planes = (compute_luma(picture)[inner, inner] for picture in (target, prediction))
+    return float(
+        structural_similarity(
+            *planes, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+    )
 
 
 def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str, float]:

@@ -1,22 +1,25 @@
-"""Heads of other papers on the same 64 channels of features: Meta-SR and LIIF, written from their papers.
+"""Heads that turn the same features into a larger picture: CPM's, and those of other papers, written from these.
 
-    Meta-SR: Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019
-    LIIF:    Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function",
-             CVPR 2021
+    Meta-SR:   Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019
+    LIIF:      Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function",
+               CVPR 2021
+    sub-pixel: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+               Convolutional Neural Network", CVPR 2016, as RDN has it
 
-B pictures of C = 64 channels, H x W pixels, output n x m.
+B pictures of C channels, H x W pixels, output n x m. The papers have C = 64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scsnet.cpm import CPM, build_axis
+from scsnet.cpm import BLOCK, CPM, build_axis
+from training.config.upscaling import Sizes
 
 CHANNELS = 64
 
@@ -35,17 +38,17 @@ class MetaSR(nn.Module):
             nn.Linear(3, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, kernel**2 * channels * 3)
         )
 
-    def offsets(self, n_in: int, n_out: int) -> tuple[Tensor, Tensor]:
+    def offsets(self, n_in: int, n_out: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the source pixel floor(i / r) of each output pixel along an axis, and i / r - floor(i / r)."""
-        i = torch.arange(n_out)
+        i = torch.arange(n_out, device=device)
         return (i * n_in).div(n_out, rounding_mode="floor"), ((i * n_in) % n_out) / n_out
 
     def forward(self, features: Tensor, size: tuple[int, int], pixels: int | None = None) -> Tensor:
         """Map features (B, C, H, W) to planes (B, 3, n, m)."""
         batch, _, height, width = features.shape
         patches = F.unfold(features, self.kernel, padding=self.kernel // 2).mT.contiguous()
-        row, down = self.offsets(height, size[0])
-        column, right = self.offsets(width, size[1])
+        row, down = self.offsets(height, size[0], features.device)
+        column, right = self.offsets(width, size[1], features.device)
         out = features.new_empty(batch, size[0] * size[1], 3)
         step = size[0] if pixels is None else max(1, pixels // size[1])
         for top in range(0, size[0], step):
@@ -54,7 +57,7 @@ class MetaSR(nn.Module):
                 [
                     down[rows, None].expand(-1, size[1]),
                     right.expand(rows.stop - top, -1),
-                    torch.full((rows.stop - top, size[1]), height / size[0]),
+                    right.new_full((rows.stop - top, size[1]), height / size[0]),
                 ],
                 dim=-1,
             )
@@ -72,15 +75,14 @@ class LIIF(nn.Module):
     """Local implicit image function: 3x3 feature unfolding, local ensemble, cell decoding."""
 
     PIXELS = 30_000  # queries at a time, as its authors evaluate
-    HIDDEN = 256
 
-    def __init__(self, channels: int = CHANNELS) -> None:
+    def __init__(self, channels: int = CHANNELS, hidden: int = 256) -> None:
         super().__init__()
-        widths = [9 * channels + 2 + 2, *[self.HIDDEN] * 4]
+        widths = [9 * channels + 2 + 2, *[hidden] * 4]
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
-        self.mlp = nn.Sequential(*layers, nn.Linear(self.HIDDEN, 3))
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, 3))
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """Map features (B, C, H, W) to planes (B, 3, n, m)."""
@@ -99,7 +101,7 @@ class LIIF(nn.Module):
         self, unfolded: Tensor, shape: torch.Size, size: tuple[int, int], top: int, bottom: int
     ) -> Tensor:
         """Return output rows top..bottom, (P, 3): four predictions, each weighted by the opposite area."""
-        neighbours = list(_neighbours(shape, size, top, bottom))
+        neighbours = list(_neighbours(shape, size, top, bottom, unfolded.device))
         cell = unfolded.new_tensor([2 * shape[0] / size[0], 2 * shape[1] / size[1]])
         areas = [(offset[:, :1] * offset[:, 1:]).abs() + 1e-9 for _, offset in neighbours]
         whole = torch.stack(areas).sum(0)
@@ -112,12 +114,12 @@ class LIIF(nn.Module):
 
 
 def _neighbours(
-    shape: torch.Size, size: tuple[int, int], top: int, bottom: int
+    shape: torch.Size, size: tuple[int, int], top: int, bottom: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the four source pixels around each output pixel: index (P,), and offset in source pixels (P, 2)."""
     ranges = (range(top, bottom), range(size[1]))
     positions = [
-        (torch.arange(r.start, r.stop) + 0.5) * (shape[d] / size[d]) - 0.5
+        (torch.arange(r.start, r.stop, device=device) + 0.5) * (shape[d] / size[d]) - 0.5
         for d, r in enumerate(ranges)
     ]
     for sides in product((0, 1), repeat=2):
@@ -131,19 +133,67 @@ def _neighbours(
         yield (index[0][:, None] * shape[1] + index[1]).long().flatten(), offset
 
 
-def cpm(head: CPM, features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Apply CPM in the blocks of `SCSNet.decode`: (B, C, H, W) -> (B, 3, n, m) float32."""
-    height, width = features.shape[2:]
-    hidden = head.fold_first_layer(features)
-    out = torch.empty(features.shape[0], 3, *size)
-    for top, left in product(range(0, size[0], 64), range(0, size[1], 256)):
-        rows = build_axis(height, size[0], top, min(top + 64, size[0]), "centre")
-        columns = build_axis(width, size[1], left, min(left + 256, size[1]), "centre")
-        (first, last), (start, stop) = rows.taps.span(), columns.taps.span()
-        planes = head.map(
-            hidden[:, first:last, start:stop],
-            rows._replace(taps=rows.taps.shifted(first)),
-            columns._replace(taps=columns.taps.shifted(start)),
-        )
-        out[:, :, top : top + 64, left : left + 256] = planes.permute(0, 3, 1, 2)
-    return out
+class ContinuousPixelMapping(nn.Module):
+    """CPM of `scsnet.cpm` (Eq. 3), whose three planes are RGB here."""
+
+    def __init__(self, channels: int = CHANNELS, hidden: int = 256) -> None:
+        super().__init__()
+        self.cpm = CPM(channels, hidden)
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map features (B, C, H, W) to planes (B, 3, n, m), float32, in the blocks of `SCSNet.decode`."""
+        height, width = features.shape[2:]
+        device = features.device
+        hidden = self.cpm.fold_first_layer(features)
+        out = torch.empty(features.shape[0], 3, *size, device=device)
+        for top, left in product(range(0, size[0], BLOCK[0]), range(0, size[1], BLOCK[1])):
+            bottom, right = min(top + BLOCK[0], size[0]), min(left + BLOCK[1], size[1])
+            rows = build_axis(height, size[0], top, bottom, "centre", device)
+            columns = build_axis(width, size[1], left, right, "centre", device)
+            (first, last), (start, stop) = rows.taps.span(), columns.taps.span()
+            planes = self.cpm.map(
+                hidden[:, first:last, start:stop],
+                rows._replace(taps=rows.taps.shifted(first)),
+                columns._replace(taps=columns.taps.shifted(start)),
+            )
+            out[:, :, top:bottom, left:right] = planes.permute(0, 3, 1, 2)
+        return out
+
+
+class SubPixel(nn.Module):
+    """3x3 convolution and pixel shuffle, twice for x4, and a 3x3 convolution to RGB: one magnification only."""
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        layers: list[nn.Module] = []
+        for step in (2, 2) if factor == 4 else (factor,):
+            layers += [
+                nn.Conv2d(channels, channels * step**2, 3, padding=1),
+                nn.PixelShuffle(step),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 3, 3, padding=1))
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map features (B, C, H, W) to planes (B, 3, n, m) of n = factor H, m = factor W."""
+        out: Tensor = self.layers(features)
+        assert out.shape[2:] == size, (out.shape, size)
+        return out
+
+
+FACTORS = {f"sub-pixel x{factor}": factor for factor in (2, 3, 4)}
+"""Row -> its only magnification."""
+CONTINUOUS: dict[str, Callable[[int, int], nn.Module]] = {
+    "CPM": ContinuousPixelMapping,
+    "Meta-SR": lambda channels, hidden: MetaSR(channels, hidden=hidden),
+    "LIIF": LIIF,
+}
+"""Row -> its head, from channels and hidden features."""
+ROWS = (*CONTINUOUS, *FACTORS)
+
+
+def build_head(row: str, sizes: Sizes) -> nn.Module:
+    """Return the untrained head of a row."""
+    if row in FACTORS:
+        return SubPixel(sizes.channels, FACTORS[row])
+    return CONTINUOUS[row](sizes.channels, sizes.hidden)

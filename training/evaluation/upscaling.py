@@ -1,0 +1,224 @@
+"""Tables 6 and 7: PSNR and SSIM of luma over magnifications, a plot of them, parameters and speed of the heads."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from scsnet.atomic_write import open_atomic
+from training.config.train_config import Precision
+from training.config.upscaling import SIZES
+from training.data.photos import BadPhotoError, Entry, read_photo
+from training.evaluation.image_metrics import psnr_y, ssim_y
+from training.evaluation.protocol import to_tensor, to_uint8
+from training.models.rdn import Upscaler
+from training.models.upscaling_heads import CONTINUOUS, FACTORS, build_head
+
+MAGNIFICATIONS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+PRINTED = (2.0, 3.0, 4.0)
+"""Magnifications of Table 6."""
+METHODS = ("bicubic", "sub-pixel", *reversed(CONTINUOUS))
+PAPER_QUALITY: dict[str, dict[str, tuple[str, ...]]] = {
+    "bicubic": {
+        "set14": ("30.240 / 0.8688", "27.550 / 0.7742", "26.000 / 0.7227"),
+        "b100": ("29.560 / 0.8431", "27.210 / 0.7385", "25.960 / 0.6675"),
+        "div2k": ("31.350 / 0.9076", "28.490 / 0.8339", "26.920 / 0.7774"),
+    },
+    "sub-pixel": {
+        "set14": ("34.010 / 0.9212", "30.570 / 0.8468", "28.810 / 0.7871"),
+        "b100": ("32.340 / 0.9017", "29.260 / 0.8093", "27.720 / 0.7419"),
+        "div2k": ("35.170 / 0.9483", "31.390 / 0.8931", "29.340 / 0.8446"),
+    },
+    "Meta-SR": {
+        "set14": ("34.040 / 0.9213", "30.550 / 0.8466", "28.840 / 0.7872"),
+        "b100": ("32.350 / 0.9019", "29.300 / 0.8096", "27.750 / 0.7423"),
+        "div2k": ("35.180 / 0.9484", "31.420 / 0.8935", "29.360 / 0.8448"),
+    },
+    "CPM": {
+        "set14": ("34.000 / 0.9207", "30.610 / 0.8472", "28.910 / 0.7880"),
+        "b100": ("32.350 / 0.9020", "29.310 / 0.8101", "27.770 / 0.7423"),
+        "div2k": ("35.180 / 0.9486", "31.450 / 0.8930", "29.380 / 0.8428"),
+    },
+}
+"""Method -> set -> PSNR and SSIM at x2, x3 and x4, as printed in Table 6."""
+PAPER_SPEED = {"CPM": ("0.35", "178"), "Meta-SR": ("0.45", "92")}
+"""Head -> parameters in millions and frames per second, as printed in Table 7."""
+FEATURES, FRAME = 128, 512
+"""Sides of features and result in Table 7: those of Sec. 4.1; the paper does not say."""
+RUNS = 5
+Scores = dict[str, dict[float, tuple[float, float]]]
+"""Method -> magnification -> mean PSNR and SSIM."""
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Count the parameters of a module."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def make_pair(photo: np.ndarray, magnification: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return input and truth of a photo (H, W, 3), of which less than an input pixel is cropped, bottom and right.
+
+    The input is the truth brought down by Pillow's antialiased bicubic, the kernel of MATLAB's imresize.
+    """
+    height, width = (max(1, int(n / magnification)) for n in photo.shape[:2])
+    truth = photo[: round(height * magnification), : round(width * magnification)]
+    return resize(truth, (height, width)), truth
+
+
+def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 (h, w, 3) to (H, W, 3), bicubic."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+@torch.inference_mode()
+def enlarge(net: Upscaler, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Enlarge uint8 (h, w, 3) to (H, W, 3) by a network."""
+    return to_uint8(net(to_tensor(low).to(next(net.parameters()).device), size))
+
+
+def upscale(
+    networks: Mapping[str, Upscaler], method: str, low: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Enlarge uint8 (h, w, 3) to (H, W, 3) by a method.
+
+    "sub-pixel" is the network of the nearest magnification, of two equally near ones the larger; where it is another
+    one, its result is resized, bicubic.
+    """
+    if method == "bicubic":
+        return resize(low, size)
+    if method in networks:
+        return enlarge(networks[method], low, size)
+    wanted = size[0] / low.shape[0]
+    row = min(FACTORS, key=lambda row: (abs(FACTORS[row] - wanted), -FACTORS[row]))
+    own = (FACTORS[row] * low.shape[0], FACTORS[row] * low.shape[1])
+    result = enlarge(networks[row], low, own)
+    return result if own == size else resize(result, size)
+
+
+def score_photos(
+    networks: Mapping[str, Upscaler],
+    entries: Sequence[Entry],
+    magnifications: Sequence[float],
+) -> Scores:
+    """Return mean PSNR and SSIM of luma, without a border as wide as the magnification.
+
+    Unreadable photos are named and left out; raises ValueError if all are.
+    """
+    sums: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    for entry in tqdm(entries, "evaluation", disable=None):
+        try:
+            photo = read_photo(entry)
+        except BadPhotoError as error:
+            print(f"left out: {error}")
+            continue
+        for magnification in magnifications:
+            low, truth = make_pair(photo, magnification)
+            for method in METHODS:
+                result = upscale(networks, method, low, (truth.shape[0], truth.shape[1]))
+                border = math.ceil(magnification)
+                pair = psnr_y(result, truth, border), ssim_y(result, truth, border)
+                sums.setdefault((method, magnification), []).append(pair)
+    if not sums:
+        raise ValueError("expected photos to evaluate on, none can be read")
+    scores: Scores = {}
+    for (method, magnification), pairs in sums.items():
+        psnr, ssim = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+        scores.setdefault(method, {})[magnification] = psnr, ssim
+    return scores
+
+
+def format_quality(sets: Mapping[str, Scores], networks: Mapping[str, Upscaler]) -> list[str]:
+    """Return Table 6 and PSNR over all magnifications as lines of Markdown; the paper's rows for sets of its names."""
+    columns = " | ".join(f"{name} x{m:g}" for name in sets for m in PRINTED)
+    lines = [f"| | parameters of the head | {columns} |", "|---" * (2 + 3 * len(sets)) + "|"]
+    for method in METHODS:
+        rows = [row for row in networks if row.startswith(method)]
+        count = sum(count_parameters(networks[row].head) for row in rows)
+        pairs = [scores[method][m] for scores in sets.values() for m in PRINTED]
+        cells = " | ".join(f"{psnr:.3f} / {ssim:.4f}" for psnr, ssim in pairs)
+        lines.append(f"| {method} | {f'{count:,}' if rows else ''} | {cells} |")
+    if any(name.lower() in PAPER_QUALITY["CPM"] for name in sets):
+        for method, printed in PAPER_QUALITY.items():
+            figures = [printed.get(name.lower(), ("", "", "")) for name in sets]
+            lines.append(
+                f"| paper: {method} | | {' | '.join(cell for three in figures for cell in three)} |"
+            )
+    for name, scores in sets.items():
+        tried = list(scores["bicubic"])
+        lines += ["", f"PSNR on {name} over the magnification:", ""]
+        lines.append(f"| | {' | '.join(f'x{m:g}' for m in tried)} |")
+        lines.append("|---" * (1 + len(tried)) + "|")
+        for method in METHODS:
+            cells = " | ".join(f"{scores[method][m][0]:.2f}" for m in tried)
+            lines.append(f"| {method} | {cells} |")
+    return lines
+
+
+def plot_quality(sets: Mapping[str, Scores], trained: tuple[float, float], path: Path) -> None:
+    """Write a PNG: PSNR over the magnification, one panel for each set; `trained` is shaded, dots are own magnifications."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * len(sets), 4), layout="constrained")
+    for number, (name, scores) in enumerate(sets.items(), 1):
+        axes = figure.add_subplot(1, len(sets), number)
+        axes.axvspan(*trained, color="0.93", label="trained (continuous heads)")
+        for method in METHODS:
+            points = [(m, psnr) for m, (psnr, _) in scores[method].items() if math.isfinite(psnr)]
+            x, y = zip(*points, strict=True)
+            own = [x.index(f) for f in FACTORS.values() if f in x] if method == "sub-pixel" else []
+            label = "sub-pixel, else + bicubic" if own else method
+            style = "--" if method == "bicubic" else "-"
+            marker = "o" if own else ""
+            axes.plot(x, y, style, linewidth=1.3, label=label, marker=marker, markevery=own or None)
+        axes.set(title=name, xlabel="magnification", ylabel="PSNR of luma in dB")
+        axes.grid(color="0.85", linewidth=0.5)
+        axes.legend(fontsize=8)
+    with open_atomic(path) as file:
+        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+
+
+@torch.inference_mode()
+def time_heads(device: torch.device, precision: Precision) -> dict[str, tuple[int, float]]:
+    """Return parameters and median seconds per frame of each head at the paper's size, batch 1, untrained, in turns."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    sizes = SIZES["paper"]
+    nearest = next(row for row, factor in FACTORS.items() if factor * FEATURES == FRAME)
+    heads = {row: build_head(row, sizes).to(device, dtype) for row in (*CONTINUOUS, nearest)}
+    planes = torch.randn(1, sizes.channels, FEATURES, FEATURES).to(device, dtype)
+    seconds: dict[str, list[float]] = {row: [] for row in heads}
+    for _ in range(1 + RUNS):  # the first is a warm-up
+        for row, head in heads.items():
+            seconds[row].append(_time(head, planes, (FRAME, FRAME)))
+    return {row: (count_parameters(heads[row]), median(seconds[row][1:])) for row in heads}
+
+
+def _time(head: nn.Module, planes: Tensor, size: tuple[int, int]) -> float:
+    """Return the seconds of one decode."""
+    began = time.perf_counter()
+    head(planes, size)
+    if planes.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def format_speed(heads: Mapping[str, tuple[int, float]]) -> list[str]:
+    """Return Table 7 as lines of Markdown."""
+    lines = [
+        "| head | parameters | FPS | paper: parameters (M) | paper: FPS |",
+        "|---|---|---|---|---|",
+    ]
+    for row, (count, seconds) in heads.items():
+        cells = " | ".join(PAPER_SPEED.get(row, ("", "")))
+        lines.append(f"| {row} | {count:,} | {1 / seconds:.3g} | {cells} |")
+    return lines
