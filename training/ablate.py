@@ -224,6 +224,8 @@ def quality_table(config: UpscalingConfig) -> list[str]:
         Path(source).stem: select_evenly(find_photos([source]), config.photos)
         for source in config.validation
     }
+    if len(entries) < len(config.validation):
+        raise ValueError(f"expected sets with different names, got {' '.join(config.validation)}")
     networks = {row: train_upscaler(row, config) for row in ROWS}
     sets = {
         name: upscaling.score_photos(networks, photos, upscaling.MAGNIFICATIONS)

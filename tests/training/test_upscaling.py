@@ -128,7 +128,7 @@ def test_sub_pixel_heads_help_out_at_other_magnifications():
     low = np.zeros((20, 10, 3), np.uint8)
     for magnification, factor in ((1, 2), (2, 2), (2.5, 3), (3, 3), (3.5, 4), (8, 4)):
         size = (int(20 * magnification), int(10 * magnification))
-        result = upscaling.upscale(networks, "sub-pixel", low, size)
+        result = upscaling.upscale(networks, "sub-pixel", low, size, magnification)
         assert result.shape == (*size, 3)
         assert (result == 51 * factor).all()
 

@@ -25,6 +25,7 @@ from training.engine import checkpoints
 from training.engine.checkpoints import RunError
 from training.engine.loop import CHECKPOINTS, lock_folder
 from training.engine.model_card import WEIGHTS
+from training.models.backbones import load_tensors
 from training.models.rdn import Upscaler
 from training.models.upscaling_heads import FACTORS
 from training.paths import save_text
@@ -111,7 +112,7 @@ def train_row(row: str, config: UpscalingConfig) -> Upscaler:
     net = Upscaler(row, SIZES[config.rdn], config.seed).to(choose_device())
     weights = folder / WEIGHTS
     if weights.exists():
-        net.load_state_dict(safetensors.torch.load_file(weights))
+        net.load_state_dict(load_tensors(str(weights)))
     else:
         with lock_folder(folder):
             _train(row, net, config, folder / CHECKPOINTS)

@@ -87,7 +87,11 @@ def enlarge(net: Upscaler, low: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 
 def upscale(
-    networks: Mapping[str, Upscaler], method: str, low: np.ndarray, size: tuple[int, int]
+    networks: Mapping[str, Upscaler],
+    method: str,
+    low: np.ndarray,
+    size: tuple[int, int],
+    magnification: float,
 ) -> np.ndarray:
     """Enlarge uint8 (h, w, 3) to (H, W, 3) by a method.
 
@@ -98,8 +102,7 @@ def upscale(
         return resize(low, size)
     if method in networks:
         return enlarge(networks[method], low, size)
-    wanted = size[0] / low.shape[0]
-    row = min(FACTORS, key=lambda row: (abs(FACTORS[row] - wanted), -FACTORS[row]))
+    row = min(FACTORS, key=lambda row: (abs(FACTORS[row] - magnification), -FACTORS[row]))
     own = (FACTORS[row] * low.shape[0], FACTORS[row] * low.shape[1])
     result = enlarge(networks[row], low, own)
     return result if own == size else resize(result, size)
@@ -124,7 +127,8 @@ def score_photos(
         for magnification in magnifications:
             low, truth = make_pair(photo, magnification)
             for method in METHODS:
-                result = upscale(networks, method, low, (truth.shape[0], truth.shape[1]))
+                size = truth.shape[0], truth.shape[1]
+                result = upscale(networks, method, low, size, magnification)
                 border = math.ceil(magnification)
                 pair = psnr_y(result, truth, border), ssim_y(result, truth, border)
                 sums.setdefault((method, magnification), []).append(pair)
