@@ -63,7 +63,12 @@ def test_inputs_are_their_targets_brought_down(config):
     assert np.array_equal((low[1] * 255).round().byte().permute(1, 2, 0).numpy(), expected)
 
 
-def test_photos_that_are_too_small_are_left_out(config, tmp_path):
+def test_unusable_photos_are_left_out(config, photos, capsys):
+    (photos / "00.png").write_bytes(b"no picture")
+    patches = engine.Patches(config)
+    for step in range(20):
+        patches.draw(step, 2)
+    assert capsys.readouterr().out.count("00.png: not a picture") == 1
     with pytest.raises(ValueError, match="smaller than 128 x 128"):
         engine.Patches(replace(config, patch=32)).draw(0, 2)
 

@@ -47,6 +47,7 @@ class Patches:
     def __init__(self, config: UpscalingConfig) -> None:
         self.config = config
         self.photos = Cache(find_photos(config.data), CACHE)
+        self.unreadable: set[str] = set()
         largest = max(config.magnification[1], *FACTORS.values())
         self.least = round(config.patch * largest)
 
@@ -75,7 +76,10 @@ class Patches:
         for _ in range(TRIES):
             try:
                 photo = self.photos[int(rng.integers(len(self.photos.entries)))]
-            except BadPhotoError:
+            except BadPhotoError as error:
+                if str(error) not in self.unreadable:
+                    print(f"left out: {error}")
+                self.unreadable.add(str(error))
                 continue
             if min(photo.shape[:2]) >= self.least:
                 return photo

@@ -165,7 +165,6 @@ class SubPixel(nn.Module):
 
     def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
-        self.factor = factor
         layers: list[nn.Module] = []
         for step in (2, 2) if factor == 4 else (factor,):
             layers += [
