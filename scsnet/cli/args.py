@@ -26,7 +26,8 @@ examples:
   scsnet colorize group.jpg -o face.png --zoom 840,310,200,200 --size 1600x1600
 
 What is read: any picture Pillow reads, 16-bit gray too; of a colour picture only the luminance is used.
-What is written: PNG, JPEG, WebP or TIFF, by the ending, in sRGB; EXIF and transparency are kept.
+What is written: PNG, JPEG, WebP or TIFF, by the ending, in sRGB. Transparency, resolution, EXIF, IPTC, XMP,
+comments and PNG texts are kept; what the format cannot hold is named.
 Exit code: 0 all went well, 1 some pictures of several failed, 2 nothing could be done, 130 interrupted.
 """
 _ATTENTION_EXAMPLES = """\
@@ -136,7 +137,11 @@ def _colorize(commands: Commands[Parser]) -> None:
         help="colours from the network, light and dark from the input, resampled",
     )
     _network(command)
-    _writing(command)
+    _writing(command).add_argument(
+        "--bits", type=int, choices=(8, 16), metavar="{8,16}",
+        help="per channel of the result, 16 in PNG and TIFF only (default: 16 for gray of more than 8 bits with "
+        "--keep-luminance, where the format can; else 8)",
+    )  # fmt: skip
 
 
 def _attention(commands: Commands[Parser]) -> None:
@@ -204,9 +209,11 @@ def _network(command: Parser) -> None:
     )
 
 
-def _writing(command: Parser) -> None:
-    command.add_argument("--force", action="store_true", help="overwrite existing files")
-    command.add_argument("--quiet", action="store_true", help="print errors only")
+def _writing(command: Parser) -> argparse._ArgumentGroup:
+    group = command.add_argument_group("writing")
+    group.add_argument("--force", action="store_true", help="overwrite existing files")
+    group.add_argument("--quiet", action="store_true", help="print errors only")
+    return group
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ..pictures import Picture, read_picture, write_picture
-from ..pictures.formats import PictureError, check_output_size
+from ..pictures.formats import DEEP, PictureError, check_output_size, output_format
 from .paths import CommandError, Task, check_target, create_folder, explain_os_error, plan
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Geometry(NamedTuple):
 
 
 def colorize(options: argparse.Namespace) -> int:
-    """Exit code 0, or 1 where some pictures of several failed; CommandError and PictureError for the rest."""
+    """Colorize the pictures. Return 0, or 1 where some of several failed; CommandError and PictureError for the rest."""
     with explain_os_error():
         tasks, several = plan(
             options.inputs,
@@ -42,6 +43,9 @@ def colorize(options: argparse.Namespace) -> int:
     # What costs little is checked before torch is imported.
     if several and options.hints:
         raise CommandError("--hint belongs to one picture, got several")
+    for task in tasks if options.bits == 16 else []:
+        if output_format(task.target) not in DEEP:
+            raise CommandError(f"{task.target}: --bits 16 needs {' or '.join(DEEP)}")
     first = None if several else read_picture(tasks[0].source)
     references = [read_picture(path) for path in options.reference]
     masks = [read_picture(path) for path in options.masks]
@@ -87,25 +91,43 @@ def _one(
 
     place = geometry(picture, options)
     _, _, height, width = place.window
-    check_output_size(task.target, width, height)
+    bits, depth_notes = choose_bits(picture, task.target, options)
+    check_output_size(task.target, width, height, bits)
     if net.config.head == "pixel_shuffle" and place.full != (4 * picture.height, 4 * picture.width):
         raise CommandError(
             f"--weights {options.weights}: this network has a fixed head, only --scale 4 works"
         )
     with explain_out_of_memory(str(task.source)):
         with Bar(task.source.name, options.quiet) as bar:
-            rgb = _rendered(net, picture, place, reference, options, bar)
+            rgb = _rendered(net, picture, place, reference, options, bits, bar)
+        captions = picture.captions
+        zoomed: list[str] = []
+        if options.zoom:
+            captions = captions.without_places(zoomed)
         notes = write_picture(
             create_folder(task.target),
             rgb,
             alpha=None if picture.alpha is None else _resized(picture.alpha, place),
             tags=picture.tags,
+            captions=captions,
             dpi=_dpi(picture, place),
             overwrite=options.force,
         )
-    for note in [*picture.notes, *_shape_note(place), *notes]:
+    for note in [*picture.notes, *_shape_note(place), *depth_notes, *zoomed, *notes]:
         print_note(f"{task.source}: {note}", options.quiet)
     print_result(f"{task.target}: {width} x {height}", options.quiet)
+
+
+def choose_bits(
+    picture: Picture, target: Path, options: argparse.Namespace
+) -> tuple[int, list[str]]:
+    """Return bits per channel of the result, 8 or 16, and a note where depth of the input is lost unasked."""
+    can = output_format(target) in DEEP
+    bits = options.bits or (16 if picture.deep and options.keep_luminance and can else 8)
+    if not picture.deep or bits == 16 or options.bits:
+        return bits, []
+    how = "--bits 16 keeps more" if can else "PNG and TIFF hold 16"
+    return bits, [f"has more than 8 bits of gray, the result has 8; {how}"]
 
 
 def geometry(picture: Picture, options: argparse.Namespace) -> Geometry:
@@ -142,9 +164,10 @@ def _rendered(
     place: Geometry,
     reference: ReferenceFeatures | None,
     options: argparse.Namespace,
+    bits: int,
     bar: Bar,
 ) -> np.ndarray:
-    """(height, width, 3) uint8, as planes in memory."""
+    """Return (height, width, 3), uint8 or, of 16 bits, float32 0..1, as planes in memory."""
     import torch
 
     from ..pipeline import render
@@ -161,7 +184,7 @@ def _rendered(
             place.window,
             strength=options.strength,
             luminance="input" if options.keep_luminance else None,
-            dtype=torch.uint8,
+            dtype=torch.uint8 if bits == 8 else torch.float32,
             tile=tile,
             progress=bar.phase(),
         )

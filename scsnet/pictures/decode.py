@@ -28,7 +28,7 @@ def list_losses(image: Image.Image) -> list[str]:
         )
         notes.append(f"has {getattr(image, 'n_frames', 1)} {what}, only the first is used")
     layouts = [str(tile[3]) for tile in getattr(image, "tile", ())]
-    if not _is_deep_gray(image) and any(";16" in layout for layout in layouts):
+    if not is_deep_gray(image) and any(";16" in layout for layout in layouts):
         notes.append("holds 16 bits per colour, of which Pillow reads 8")
     return notes
 
@@ -39,7 +39,7 @@ def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.
     Not turned by its EXIF orientation. A profile that cannot be used is reported in `notes`, not an error.
     """
     profile = _usable_profile(image, notes)
-    if _is_deep_gray(image):
+    if is_deep_gray(image):
         transparent = image.info.get("transparency")
         values = np.asarray(image)
         alpha = (
@@ -71,7 +71,8 @@ def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.
     return np.array(image.convert("RGB")), alpha
 
 
-def _is_deep_gray(image: Image.Image) -> bool:
+def is_deep_gray(image: Image.Image) -> bool:
+    """Return whether a picture is gray of more than 8 bits."""
     return image.mode.startswith("I") or image.mode == "F"  # I, I;16, I;16B, ...
 
 

@@ -1,12 +1,13 @@
-"""What travels beside the pixels: EXIF, resolution and the sRGB profile of every output.
+"""Read and write EXIF and the resolution; the sRGB profile of every output.
 
-EXIF is held as a plain dictionary {tag: value}; the Exif and GPS directories are dictionaries inside it. It is read
-without what would be wrong in an enlarged picture (orientation, strip offsets, thumbnail, resolution), and
-`exif_bytes` puts the right numbers back.
+EXIF is held as a dictionary {tag: value}; the Exif and GPS directories are dictionaries inside it. It is read without
+what is wrong in an enlarged picture (orientation, strip offsets, thumbnail, resolution); `update_exif` puts the right
+numbers back. Text is held as Pillow reads it, one character per byte whatever its encoding, and written as those bytes.
 """
 
 from __future__ import annotations
 
+import array
 import functools
 import math
 import struct
@@ -18,11 +19,17 @@ Tags = dict[int, Any]
 
 _BASE = ExifTags.Base
 _EXIF, _GPS, _INTEROP = int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo), int(ExifTags.IFD.Interop)
+_INTEROP_INDEX = 1
+_UTF_16 = b"UNICODE\0"  # before a comment in the byte order of its file; we write little-endian
+_GPS_BYTES = (
+    0,
+    5,
+)  # version and altitude reference; all other bytes of directories are of type UNDEFINED
 
 # First-directory tags that describe how one particular file is laid out, or that are rewritten on output.
 _STRUCTURAL = frozenset([254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 282,
                          283, 284, 292, 293, 296, *range(317, 348), *range(512, 522), 529, 530, 531, 532,
-                         700, 33723, 34377, 34675, 37724])  # fmt: skip
+                         700, 33723, 34377, 34675, 37724, *range(50706, 51200)])  # fmt: skip
 # Exif-directory tags that are positions or counts in the old picture's pixels.
 _PIXEL_POSITIONS = frozenset([37396, 41492, 41486, 41487, 41488])
 
@@ -31,9 +38,17 @@ _TAG_ERRORS = (struct.error, ValueError, TypeError, KeyError, OverflowError, Att
                OSError, ZeroDivisionError)  # fmt: skip
 
 
+class _Bytes(str):
+    """Text that Pillow writes as the bytes it was read from; of a plain str it writes only ASCII."""
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+        """Return the bytes; UnicodeEncodeError where a character is none."""
+        return super().encode("latin-1")
+
+
 @functools.cache
 def srgb_profile() -> bytes:
-    """The sRGB profile written into every output, the same bytes each time."""
+    """Return the sRGB profile written into every output, the same bytes each time."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = struct.pack(
         ">6H", 2022, 1, 1, 0, 0, 0
@@ -42,9 +57,9 @@ def srgb_profile() -> bytes:
 
 
 def read_exif(image: Image.Image, notes: list[str]) -> tuple[int, Tags, tuple[float, float] | None]:
-    """Orientation (1..8), tags worth keeping, and dots per inch (x, y) as stored, of a picture.
+    """Return orientation (1..8), tags worth keeping, and dots per inch (x, y) as stored.
 
-    What cannot be read is said in `notes`.
+    What cannot be read, or is not followed, is added to `notes`.
     """
     try:
         exif = image.getexif()
@@ -71,18 +86,34 @@ def read_exif(image: Image.Image, notes: list[str]) -> tuple[int, Tags, tuple[fl
         tags[_EXIF] = {
             tag: value for tag, value in tags[_EXIF].items() if tag not in _PIXEL_POSITIONS
         }
+        comment = tags[_EXIF].get(_BASE.UserComment, b"")
+        if exif.endian == ">" and comment[:8] == _UTF_16 and len(comment) % 2 == 0:
+            swapped = array.array("H", comment[8:])
+            swapped.byteswap()
+            tags[_EXIF][_BASE.UserComment] = _UTF_16 + swapped.tobytes()
+        interop = tags[_EXIF].get(_INTEROP)
+        if interop and str(interop.get(_INTEROP_INDEX, "")).startswith("R03"):
+            interop[_INTEROP_INDEX] = "R98"  # sRGB, as every output
+            if not image.info.get("icc_profile"):
+                notes.append("is in Adobe RGB by its EXIF data, but has no profile: taken as sRGB")
     return int(orientation), tags, dpi
 
 
 def _resolution(image: Image.Image, tags: Tags) -> tuple[float, float] | None:
-    """Dots per inch (x, y) from the file's own header, else from EXIF; None where it says none that make sense."""
-    unit = {2: 1.0, 3: 2.54}.get(tags.get(_BASE.ResolutionUnit, 2))
-    candidates = [image.info.get("dpi")]
-    if unit is not None:
-        candidates.append((tags.get(_BASE.XResolution), tags.get(_BASE.YResolution)))
-    for number, candidate in enumerate(candidates):
+    """Return dots per inch (x, y) as the file's header or EXIF declares them, None where neither does.
+
+    Pillow makes up 1 dpi for a TIFF without the tags, and takes numbers without a unit for dots per inch.
+    """
+    jpeg = image.info.get("jfif_unit") in (1, 2)
+    in_header = {"TIFF": False, "JPEG": jpeg, "MPO": jpeg}.get(image.format or "", True)
+    unit = {2: 1.0, 3: 2.54}.get(tags.get(_BASE.ResolutionUnit, 2), math.nan)
+    candidates = [
+        (image.info.get("dpi") if in_header else None, 1.0),
+        ((tags.get(_BASE.XResolution), tags.get(_BASE.YResolution)), unit),
+    ]
+    for candidate, factor in candidates:
         try:
-            x, y = (float(value) * (unit if number and unit else 1.0) for value in candidate)  # type: ignore[union-attr]
+            x, y = (float(value) * factor for value in candidate)  # type: ignore[union-attr, arg-type]
         except (TypeError, ValueError, ZeroDivisionError):
             continue
         if all(math.isfinite(value) and 1 <= value < 1e6 for value in (x, y)):
@@ -90,15 +121,15 @@ def _resolution(image: Image.Image, tags: Tags) -> tuple[float, float] | None:
     return None
 
 
-def exif_bytes(tags: Tags, size: tuple[int, int], dpi: tuple[float, float] | None, limit: int | None = None) -> tuple[
-    bytes | None, list[str]
-]:  # fmt: skip
-    """EXIF of an upright sRGB picture of (width, height) pixels, or None without tags, and notes on what was left out.
+def update_exif(
+    tags: Tags, size: tuple[int, int], dpi: tuple[float, float] | None
+) -> tuple[Tags, list[str]]:
+    """Return the tags of an upright sRGB picture of (width, height) pixels, and notes on those left out.
 
-    limit: the most bytes the format holds (JPEG: one segment).
+    Without tags there are none to return.
     """
     if not tags:
-        return None, []
+        return {}, []
     tags = {**tags, int(_BASE.Orientation): 1}
     if dpi is not None:
         tags |= {
@@ -115,24 +146,30 @@ def exif_bytes(tags: Tags, size: tuple[int, int], dpi: tuple[float, float] | Non
         }
         details |= {int(tag): value for tag, value in replaced.items() if tag in details}
         tags[_EXIF] = details
-    notes = []
-    data = _serialise(tags)
-    if data is None:
-        lost = [tag for tag in tags if _serialise({tag: tags[tag]}) is None]
-        notes.append(
-            "EXIF tags that cannot be written are left out: " + ", ".join(map(_name, lost))
-        )
-        data = _serialise({tag: value for tag, value in tags.items() if tag not in lost})
-    if data is not None and limit is not None and len(data) > limit:
-        notes.append(
-            f"its EXIF data ({len(data)} bytes) does not fit into this format and is left out"
-        )
-        data = None
-    return data, notes
+    tags = {tag: _keep_bytes(value, isinstance(value, dict)) for tag, value in tags.items()}
+    lost = []
+    if exif_bytes(tags) is None:
+        lost = [tag for tag in tags if exif_bytes({tag: tags[tag]}) is None]
+    notes = ["EXIF tags that cannot be written are left out: " + ", ".join(map(_name, lost))]
+    return {tag: value for tag, value in tags.items() if tag not in lost}, notes if lost else []
 
 
-def _serialise(tags: Tags) -> bytes | None:
+def _keep_bytes(value: Any, inside: bool = False) -> Any:
+    """Return a tag's value, or a directory of them, made to be written byte for byte and with the type of the standard."""
+    if isinstance(value, dict):
+        return {
+            tag: inner if tag in _GPS_BYTES else _keep_bytes(inner, inside)
+            for tag, inner in value.items()
+        }
+    if isinstance(value, bytes) and inside:
+        return (bytearray(value),)  # Pillow writes UNDEFINED, for bytes BYTE
+    return _Bytes(value) if isinstance(value, str) else value
+
+
+def exif_bytes(tags: Tags) -> bytes | None:
+    """Serialise the tags that `update_exif` returned; None where Pillow cannot."""
     exif = Image.Exif()
+    exif.endian = "<"
     for tag, value in tags.items():
         exif[tag] = value
     try:

@@ -13,18 +13,20 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..atomic_write import open_atomic
-from .decode import decode_planes, list_losses
-from .exif import Tags, exif_bytes, read_exif, srgb_profile
-from .formats import PictureError, check_output_size, output_format
+from .decode import decode_planes, is_deep_gray, list_losses
+from .exif import Tags, exif_bytes, read_exif, srgb_profile, update_exif
+from .formats import DEEP, PictureError, check_output_size, output_format
+from .metadata import Captions, caption_options, read_captions
+from .png import write_deep_png
 from .stderr import capture_stderr
+from .tiff import write_tiff
 
 MAX_PIXELS = 1_500_000_000  # Pillow's own limit (89 million) refuses ordinary scans
 
@@ -48,11 +50,15 @@ class Picture:
 
     path: Path
     rgb: np.ndarray
-    """(height, width, 1 or 3), uint8 0..255, or float32 0..1 where the file held more than 8 bits of gray"""
+    """(height, width, 1 or 3), uint8 0..255, or float32 0..1 where 8 bits would not hold it"""
+    deep: bool = False
+    """whether the file held more than 8 bits of gray, all of them read"""
     alpha: np.ndarray | None = None
     """(height, width) uint8, 255 opaque"""
     tags: Tags
-    """EXIF worth keeping, see metadata.py"""
+    """EXIF worth keeping, see exif.py"""
+    captions: Captions = field(default_factory=Captions)
+    """XMP, IPTC, comments, PNG texts"""
     dpi: tuple[float, float] | None = None
     """dots per inch (x, y) of the upright picture"""
     notes: tuple[str, ...] = ()
@@ -96,7 +102,11 @@ def read_picture(path: Path | str) -> Picture:
             with capture as complaints:
                 image.load()  # Pillow turns a TIFF while it decodes it, and nothing else
             orientation, tags, dpi = read_exif(image, notes)
+            captions = read_captions(image, notes)
+            if sideways or orientation != 1:
+                captions = captions.without_places(notes)
             rgb, alpha = decode_planes(image, notes)
+            deep = is_deep_gray(image)
     if complaints:
         notes.append(f"the file is damaged, parts may be wrong ({complaints[0]})")
     notes += [
@@ -109,8 +119,10 @@ def read_picture(path: Path | str) -> Picture:
     return Picture(
         path=path,
         rgb=_upright(rgb, orientation),
+        deep=deep,
         alpha=None if alpha is None else _upright(alpha, orientation),
         tags=tags,
+        captions=captions,
         dpi=dpi,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -179,48 +191,79 @@ def write_picture(
     *,
     alpha: np.ndarray | None = None,
     tags: Tags | None = None,
+    captions: Captions | None = None,
     dpi: tuple[float, float] | None = None,
     overwrite: bool = False,
 ) -> list[str]:
-    """Write sRGB (H, W, 3) uint8, with alpha (H, W) uint8, EXIF tags and dots per inch, in the format of the ending.
+    """Write sRGB (H, W, 3), uint8 or float32 0..1, with alpha (H, W) uint8, in the format of the ending.
 
+    float32 is written with 16 bits per channel, in PNG and TIFF only. EXIF tags, captions and dots per inch go with it.
     Returns notes on what the format could not keep. The file appears complete under its name or not at all, whatever
     interrupts it. PictureError if it cannot be written, or exists and `overwrite` is not set.
     """
     path = Path(os.path.realpath(path))  # through a link: replace what it points to, not the link
     height, width = rgb.shape[:2]
-    check_output_size(path, width, height)
+    bits = 8 if rgb.dtype == np.uint8 else 16
+    check_output_size(path, width, height, bits)
     kind = output_format(path)
-    image = Image.merge(
-        "RGB", [Image.fromarray(np.ascontiguousarray(rgb[..., c])) for c in range(3)]
-    )
+    if bits == 16 and kind not in DEEP:
+        raise PictureError(f"{path}: a {kind} has 8 bits per channel, 16 need {' or '.join(DEEP)}")
     notes = []
     if alpha is not None and kind == "JPEG":
         if alpha.min() < 255:
             notes.append("JPEG has no transparency, its see-through parts are white")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=Image.fromarray(alpha))
-        image = white
-    elif alpha is not None:
-        image.putalpha(Image.fromarray(alpha))
-    exif, lost = exif_bytes(tags or {}, (width, height), dpi, _EXIF_BYTES.get(kind))
-    options: dict[str, Any] = {"icc_profile": srgb_profile(), **_QUALITY.get(kind, {})}
-    if kind == "TIFF" and _plain(tags):
-        options["compression"] = "tiff_adobe_deflate"
-    if exif is not None:
-        options["exif"] = exif
-    if dpi is not None and kind != "WEBP" and max(dpi) <= 65535:
-        options["dpi"] = dpi
+        rgb, alpha = _on_white(rgb, alpha), None
+    exif, lost = update_exif(tags or {}, (width, height), dpi)
+    options, lost_captions = caption_options(captions or Captions(), kind, (width, height), dpi)
+    notes += lost + lost_captions
     if path.exists() and not overwrite:
         raise PictureError(f"{path}: exists already")
+    if kind == "TIFF":
+        with _explain_write_error(path), open_atomic(path) as file:
+            write_tiff(file, _samples(rgb, alpha), exif | options["tags"], srgb_profile(), dpi)
+        return notes
+    options |= {"icc_profile": srgb_profile(), **_QUALITY.get(kind, {})}
+    data = exif_bytes(exif) if exif else None
+    if data is not None and len(data) > _EXIF_BYTES.get(kind, len(data)):
+        notes.append(f"its EXIF data ({len(data)} bytes) does not fit into a {kind}: left out")
+    elif data is not None:
+        options["exif"] = data
+    if dpi is not None and kind != "WEBP" and max(dpi) <= 65535:
+        options["dpi"] = dpi
     with _explain_write_error(path), open_atomic(path) as file:
-        image.save(file, kind, **options)
-    return notes + lost
+        if bits == 16:
+            write_deep_png(file, _samples(rgb, alpha), **options)
+        else:
+            image = _merged(rgb)
+            if alpha is not None:
+                image.putalpha(Image.fromarray(alpha))
+            image.save(file, kind, **options)
+    return notes
 
 
-def _plain(tags: Tags | None) -> bool:
-    """Whether libtiff can write these tags: Pillow hands it no directories, and only its own writer compresses."""
-    return all(isinstance(value, str) for value in (tags or {}).values())
+def _merged(rgb: np.ndarray) -> Image.Image:
+    planes = [Image.fromarray(np.ascontiguousarray(rgb[..., c])) for c in range(3)]
+    return Image.merge("RGB", planes)
+
+
+def _samples(rgb: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """(H, W, 3), uint8 or float32 0..1, and alpha -> (H, W, 3 or 4), uint8 or uint16."""
+    deep = rgb.dtype != np.uint8
+    samples = np.empty((*rgb.shape[:2], 3 + (alpha is not None)), np.uint16 if deep else np.uint8)
+    for c in range(3):
+        samples[..., c] = np.rint(rgb[..., c].clip(0, 1) * 65535) if deep else rgb[..., c]
+    if alpha is not None:
+        samples[..., 3] = alpha
+        samples[..., 3] *= 257 if deep else 1
+    return samples
+
+
+def _on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 under alpha (H, W) -> blended with white."""
+    image = _merged(rgb)
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=Image.fromarray(alpha))
+    return np.asarray(white)
 
 
 @contextlib.contextmanager

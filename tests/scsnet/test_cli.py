@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from captions import CAPTIONS, read_deep_png
 from PIL import ExifTags, Image
 
 from scsnet import checkpoint, pipeline
@@ -225,6 +226,50 @@ def test_exif_dpi_alpha_and_orientation_travel(work, capsys):
     assert np.abs(picture.alpha.astype(int) - np.asarray(turned)).max() <= 1
 
 
+def test_depth_of_the_result(work, capsys):
+    """16 bits where asked, or where a deep scan keeps its luminance; a loss that nobody asked for is said."""
+    scan = np.linspace(0, 65535, 40 * 30).round().astype(np.uint16).reshape(30, 40)
+    Image.fromarray(scan).save("scan.png")
+    gray("a.png", 40, 30)
+
+    def depth(name, *options):
+        code, _, err = run(capsys, "colorize", name, "--scale", "1", "--force", *options)
+        assert code == 0
+        target = options[options.index("-o") + 1] if "-o" in options else "scan-scsnet.png"
+        data = (work / target).read_bytes()
+        return data[24] if target.endswith("png") else 8, err
+
+    lost = "has more than 8 bits of gray, the result has 8; "
+    keep = ["--keep-luminance", "--strength", "0"]
+    assert depth("scan.png", *keep) == (16, "")
+    pixels = read_deep_png(work / "scan-scsnet.png").astype(int)
+    assert np.abs(pixels - scan[..., None]).max() <= 40  # through L*, float32
+    assert len(np.unique(pixels[..., 1])) > 1000
+    assert depth("scan.png", *keep, "--bits", "8") == (8, "")
+    assert depth("scan.png") == (8, f"scan.png: {lost}--bits 16 keeps more\n")
+    assert depth("scan.png", "--bits", "16") == (16, "")
+    assert depth("scan.png", *keep, "-o", "b.jpg") == (8, f"scan.png: {lost}PNG and TIFF hold 16\n")
+    assert depth("a.png", *keep, "-o", "b.png") == (8, "")
+    assert depth("a.png", "--bits", "16", "-o", "b.png") == (16, "")
+
+
+def test_captions_travel(work, capsys):
+    """The results of a zoom have no regions; everything else is in test_metadata.py."""
+    photo("p.png")
+    pixels = np.asarray(Image.open("p.png"))
+    pictures.write_picture("a.jpg", pixels, captions=CAPTIONS)
+    assert run(capsys, "colorize", "a.jpg")[2] == ""
+    captions = pictures.read_picture("a-scsnet.jpg").captions
+    assert (captions.iptc, captions.comment) == (CAPTIONS.iptc, CAPTIONS.comment)
+    assert b"<exif:PixelXDimension>64<" in captions.xmp
+    assert b"Grandma" in captions.xmp
+    code, _, err = run(capsys, "colorize", "a.jpg", "--zoom", "2,2,5,5", "-o", "b.webp")
+    assert code == 0
+    assert "regions" in err
+    assert "a WEBP cannot keep its IPTC, its comment" in err
+    assert b"Grandma" not in pictures.read_picture("b.webp").captions.xmp
+
+
 def test_stretching_and_frames_are_said(work, capsys):
     frames = [Image.effect_noise((60, 60), 50), Image.effect_noise((60, 60), 50)]
     frames[0].save("a.gif", save_all=True, append_images=frames[1:])
@@ -403,6 +448,8 @@ def test_result_names(work, name, expected):
             ["a.png", "c.png", "-o", "out/", "--hint", "3,4=#ff0000"],
             "--hint belongs to one picture",
         ),
+        (["a.png", "--bits", "12"], "invalid choice"),
+        (["a.png", "--bits", "16", "-o", "b.jpg"], "b.jpg: --bits 16 needs PNG or TIFF"),
         (["a.png", "--device", "tpu"], "invalid choice"),
         (["a.png", "--colour"], "unrecognized"),
         ([], "required"),
