@@ -5,43 +5,49 @@ A user's mistake is one line on stderr and exit code 2; what shows a traceback i
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import io
-import logging
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from .cli.args import parse
-from .cli.paths import CommandError
-from .pictures.formats import PictureError
+if TYPE_CHECKING:
+    import argparse
 
 _INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
+_SIGNALS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. SystemExit for --help, --version and arguments that make no sense."""
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # file names need not be text this terminal can show
-        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _explain_errors(arguments)
+    except KeyboardInterrupt:  # while importing, too
+        print("scsnet: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _explain_errors(arguments: list[str] | None) -> int:
+    import logging
+
+    from .cli.args import parse
+    from .cli.output import discard_stdout, open_streams
+    from .cli.paths import CommandError
+    from .pictures.formats import PictureError
+
+    open_streams()
     options = parse(arguments)
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it logs to stderr by itself
     try:
-        with _terminated_like_interrupted():
+        with _end_like_interrupted():
             return _run(options)
     except (CommandError, PictureError) as error:
         print(f"scsnet: error: {error}".replace("\n", " "), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("scsnet: interrupted", file=sys.stderr)
-        return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `scsnet info | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return 1
 
 
@@ -57,8 +63,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM unwinds as Ctrl-C does, so that no temporary file stays."""
+def _end_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind as Ctrl-C does, so that no temporary file stays."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -66,11 +72,16 @@ def _terminated_like_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

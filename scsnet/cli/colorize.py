@@ -32,6 +32,7 @@ class Geometry(NamedTuple):
 
 def colorize(options: argparse.Namespace) -> int:
     """Colorize the pictures. Return 0, or 1 where some of several failed; CommandError and PictureError for the rest."""
+    skipped: list[str] = []
     with explain_os_error():
         tasks, several = plan(
             options.inputs,
@@ -39,6 +40,7 @@ def colorize(options: argparse.Namespace) -> int:
             recursive=options.recursive,
             references=[*options.reference, *options.masks],
             force=options.force,
+            notes=skipped,
         )
     # What costs little is checked before torch is imported.
     if several and options.hints:
@@ -52,6 +54,8 @@ def colorize(options: argparse.Namespace) -> int:
 
     from .session import Bar, encode_all, load_network, paint, print_note
 
+    for note in skipped:
+        print_note(note, options.quiet)
     for picture in [*references, *masks]:
         for note in picture.notes:
             print_note(f"{picture.path}: {note}", options.quiet)

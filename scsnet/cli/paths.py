@@ -44,14 +44,15 @@ def plan(
     recursive: bool,
     references: Iterable[Path],
     force: bool,
+    notes: list[str],
 ) -> tuple[list[Task], bool]:
-    """Tasks in order, and whether this is a run over several pictures (one bad file then stops nothing).
+    """Return tasks in order, and whether this is a run over several pictures (one bad file then stops nothing).
 
-    CommandError where an input is missing, two results would be one file, a result would overwrite an input,
+    Folders that cannot be read are added to `notes`. CommandError where an input is missing, two results would be one file, a result would overwrite an input,
     or the output is not what the inputs need.
     """
     found = _without_repeats(
-        _expand(inputs, recursive, None if output is None else Path(output), output is None)
+        _expand(inputs, recursive, None if output is None else Path(output), output is None, notes)
     )
     several = len(found) > 1 or found[0].in_folder
     folder = _output_folder(output, found, several)
@@ -116,7 +117,7 @@ def create_folder(target: Path) -> Path:
 
 
 def _expand(
-    inputs: Iterable[str], recursive: bool, output: Path | None, beside: bool
+    inputs: Iterable[str], recursive: bool, output: Path | None, beside: bool, notes: list[str]
 ) -> list[Found]:
     found: list[Found] = []
     for text in inputs:
@@ -124,7 +125,7 @@ def _expand(
         if not text:
             raise CommandError("an input is empty")
         if path.is_dir():
-            found += _pictures_below(path, recursive, output, beside)
+            found += _pictures_below(path, recursive, output, beside, notes)
         elif os.path.lexists(path):
             found.append(Found(path, Path(path.name), False))
         elif glob.has_magic(text):
@@ -133,7 +134,7 @@ def _expand(
                 raise CommandError(f"{text}: no file has such a name")
             for match in matches:
                 if match.is_dir():
-                    found += _pictures_below(match, recursive, output, beside)
+                    found += _pictures_below(match, recursive, output, beside, notes)
                 else:
                     found.append(Found(match, Path(match.name), False))
         else:
@@ -152,17 +153,17 @@ def readable_endings() -> frozenset[str]:
 
 
 def _pictures_below(
-    folder: Path, recursive: bool, output: Path | None, beside: bool
+    folder: Path, recursive: bool, output: Path | None, beside: bool, notes: list[str]
 ) -> list[Found]:
-    """Pictures of a folder by name; hidden files, results of earlier runs and the output folder are left out."""
+    """List the pictures of a folder by name, without hidden files, results of earlier runs and the output folder."""
     endings = readable_endings()
-    own = None if output is None or _same(output, folder) else output.resolve()
+    own = None if output is None or _same(output, folder) else Path(os.path.realpath(output))
     paths = []
-    for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
+    for path in sorted(_walk(folder, notes) if recursive else folder.iterdir()):
         below = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in below.parts)
         earlier = beside and path.stem.endswith(MARK)
-        inside_output = own is not None and own in path.resolve().parents
+        inside_output = own is not None and own in Path(os.path.realpath(path)).parents
         if (
             path.suffix.lower() in endings
             and path.is_file()
@@ -171,8 +172,23 @@ def _pictures_below(
             paths.append(Found(path, below, True))
     if not paths:
         hint = "" if recursive else "; --recursive looks into the folders below it, too"
-        raise CommandError(f"{folder}: there is no picture in this folder{hint}")
+        left_out = "".join(f"; {note}" for note in notes)
+        raise CommandError(f"{folder}: there is no picture in this folder{hint}{left_out}")
     return paths
+
+
+def _walk(folder: Path, notes: list[str]) -> Iterator[Path]:
+    """Yield the files below a folder; links to folders, and folders that cannot be read, are left out and noted."""
+
+    def note(error: OSError) -> None:
+        if error.filename == str(folder):
+            raise error
+        notes.append(f"{error.filename}: is left out: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=note):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        notes += [f"{Path(parent, name)}: is left out: a link to a folder" for name in links]
+        yield from (Path(parent, name) for name in files)
 
 
 def _without_repeats(found: list[Found]) -> list[Found]:

@@ -21,6 +21,7 @@ from ..model import SCSNet
 from ..pictures import Picture
 from ..pipeline import encode_references, extract_luminance
 from ..texture import TILE
+from .output import discard_stdout
 from .paths import CommandError
 
 _BAND = 2**22  # pixels turned into floats at a time
@@ -30,14 +31,21 @@ _SMALLEST_TILE = 64
 def print_note(line: str, quiet: bool = False) -> None:
     """Print one line on stderr, above the progress bars."""
     if not quiet:
-        tqdm.write(line, file=sys.stderr)
+        with contextlib.suppress(OSError):  # there is nowhere left to say it
+            tqdm.write(line, file=sys.stderr)
 
 
 def print_result(line: str, quiet: bool = False) -> None:
-    """Print one line on stdout, above the progress bars; a closed pipe is ignored, the work goes on."""
-    if not quiet:
-        with contextlib.suppress(BrokenPipeError):
-            tqdm.write(line, file=sys.stdout)
+    """Print one line on stdout, above the progress bars; where it cannot be written the work goes on."""
+    if quiet:
+        return
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        discard_stdout()
+        if not isinstance(error, BrokenPipeError):  # whose reader has seen enough
+            print_note(f"scsnet: stdout cannot be written: {error.strerror}; the work goes on")
 
 
 def load_network(options: argparse.Namespace) -> SCSNet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,26 @@ from PIL import Image
 
 from . import icc
 
-_PHOTOMETRIC, _BITS_PER_SAMPLE, _WHITE_IS_ZERO = (
-    262,
-    258,
-    0,
-)  # TIFF tags, and the value of old scanners and fax
+_PHOTOMETRIC, _BITS_PER_SAMPLE, _SUBFILE_TYPE, _DNG_VERSION = 262, 258, 254, 50706  # TIFF tags
+_WHITE_IS_ZERO = 0  # photometric value of old scanners and fax
+_SRGB_GAMMA = 1 / 2.2  # as gAMA of PNG has it
+_HEADER_BYTES = 100_000
+# What starts the header that has the depth, at which byte behind, which bits of it, and from which value on it is above 8:
+# the bits of the first channel less one, and the flag of more than 8 bits.
+_DEPTH_IN_HEADER = {
+    "JPEG2000": (b"\xff\x4f\xff\x51", 42, 0x7F, 8),
+    "AVIF": (b"av1C", 6, 0x40, 0x40),
+}
+_GRAY_SCALE = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
 
 
 def list_losses(image: Image.Image) -> list[str]:
-    """What the user should know of a picture just opened, not yet decoded: frames and bits that will be left out."""
+    """List what the user should know of a picture just opened, not yet decoded: what is left out or not followed."""
     notes = []
+    if _is_preview(image):
+        notes.append(
+            f"is a raw file or a preview: only its small picture of {image.width} x {image.height} is read"
+        )
     if (
         getattr(image, "is_animated", False) and image.format != "PSD"
     ):  # PSD opens as its layers merged
@@ -27,10 +38,43 @@ def list_losses(image: Image.Image) -> list[str]:
             image.format or "", "frames"
         )
         notes.append(f"has {getattr(image, 'n_frames', 1)} {what}, only the first is used")
-    layouts = [str(tile[3]) for tile in getattr(image, "tile", ())]
-    if not is_deep_gray(image) and any(";16" in layout for layout in layouts):
-        notes.append("holds 16 bits per colour, of which Pillow reads 8")
+    if not is_deep_gray(image) and _holds_more_than_8_bits(image):
+        notes.append("holds more than 8 bits per colour, of which Pillow reads 8")
+    gamma = image.info.get("gamma")
+    if gamma and not {"icc_profile", "srgb"} & set(image.info) and abs(gamma - _SRGB_GAMMA) > 0.01:
+        notes.append(f"its gamma of {gamma:g} is not followed, its values are taken as sRGB")
     return notes
+
+
+def _is_preview(image: Image.Image) -> bool:
+    """Return whether the first picture of a TIFF is a reduced one, as in raw files of cameras."""
+    if image.format != "TIFF":
+        return False
+    tags: Mapping[int, Any] = image.tag_v2  # type: ignore[attr-defined]
+    raw_ending = Path(str(getattr(image, "filename", ""))).suffix.lower() in (".cr2", ".pef")
+    return bool(int(tags.get(_SUBFILE_TYPE, 0)) & 1) or _DNG_VERSION in tags or raw_ending
+
+
+def _holds_more_than_8_bits(image: Image.Image) -> bool:
+    """Return whether a picture not yet decoded holds more than 8 bits per colour, as far as its plugin or header says."""
+    arguments = [tile[3] for tile in getattr(image, "tile", ())]
+    if image.format == "PPM":
+        return any(isinstance(a, tuple) and len(a) == 2 and a[1] > 255 for a in arguments)
+    if image.format in _DEPTH_IN_HEADER:
+        mark, place, mask, least = _DEPTH_IN_HEADER[image.format]
+        with Path(image.filename).open("rb") as file:  # type: ignore[attr-defined]
+            header = file.read(_HEADER_BYTES)
+        found = header.find(mark)
+        return 0 <= found < len(header) - place and header[found + place] & mask >= least
+    return any(";16" in str(argument) for argument in arguments)
+
+
+def correct_transparency(image: Image.Image) -> None:
+    """Scale the transparent value of an opened 2- or 4-bit gray PNG as Pillow scales its pixels."""
+    value = image.info.get("transparency")
+    layouts = [tile[3] for tile in getattr(image, "tile", ())]
+    if image.mode == "L" and isinstance(value, int) and layouts and layouts[0] in _GRAY_SCALE:
+        image.info["transparency"] = value * _GRAY_SCALE[layouts[0]]
 
 
 def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -58,7 +102,10 @@ def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.
             "L" if image.mode == "LA" else "RGB"
         )  # the colours as they are, not blended
     if image.mode in ("1", "L"):
-        return _gray_to_srgb(np.array(image.convert("L")), profile, notes)[..., None], alpha
+        gray = np.array(image.convert("L"))
+        if image.format == "XBM":  # Pillow takes its ink for white
+            gray = 255 - gray
+        return _gray_to_srgb(gray, profile, notes)[..., None], alpha
     if image.mode == "LAB":
         return np.array(icc.lab_to_srgb(image)), alpha
     if image.mode not in ("RGB", "CMYK"):

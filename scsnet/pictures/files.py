@@ -17,18 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from ..atomic_write import open_atomic
-from .decode import decode_planes, is_deep_gray, list_losses
+from .decode import correct_transparency, decode_planes, is_deep_gray, list_losses
 from .exif import Tags, exif_bytes, read_exif, srgb_profile, update_exif
 from .formats import DEEP, PictureError, check_output_size, output_format
+from .jpeg import is_damaged, read_unended
 from .metadata import Captions, caption_options, read_captions
 from .png import write_deep_png
 from .stderr import capture_stderr
 from .tiff import write_tiff
 
 MAX_PIXELS = 1_500_000_000  # Pillow's own limit (89 million) refuses ordinary scans
+MAX_TEXT_BYTES = (
+    2**28
+)  # of the texts, XMP and profile of a PNG; Pillow's own limit (1 MiB each) refuses sound files
 
 # What Pillow raises for a damaged file, beside OSError: its plugins parse untrusted bytes and check little.
 _DAMAGED = (SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, AttributeError,
@@ -85,7 +89,7 @@ def read_picture(path: Path | str) -> Picture:
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
-        with _pillow_limit(), Image.open(path) as image:
+        with _pillow_limits(), Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PictureError(
                     f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS / 1e6:.0f} million"
@@ -99,8 +103,9 @@ def read_picture(path: Path | str) -> Picture:
             capture: contextlib.AbstractContextManager[list[str]] = (
                 capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([])
             )
+            correct_transparency(image)
             with capture as complaints:
-                image.load()  # Pillow turns a TIFF while it decodes it, and nothing else
+                _load(image, notes)  # Pillow turns a TIFF while it decodes it, and nothing else
             orientation, tags, dpi = read_exif(image, notes)
             captions = read_captions(image, notes)
             if sideways or orientation != 1:
@@ -165,13 +170,34 @@ def _explain_damage(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _pillow_limit() -> Iterator[None]:
-    """Our limit in place of Pillow's while a file is opened and decoded (frames inside a file are checked by Pillow)."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
+def _pillow_limits() -> Iterator[None]:
+    """Set our limits in place of Pillow's while a file is opened and decoded (frames inside a file are checked by Pillow)."""
+    pixels, text = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    memory = PngImagePlugin.MAX_TEXT_MEMORY
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS = pixels
+        PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = text, memory
+
+
+def _load(image: Image.Image, notes: list[str]) -> None:
+    """Decode an opened picture; of a JPEG also say damage, and read it without an end marker where all rows are there."""
+    try:
+        image.load()
+    except OSError:
+        whole = read_unended(Path(image.filename)) if image.format == "JPEG" else None  # type: ignore[attr-defined]
+        if whole is None:
+            raise
+        image.im, image.tile = whole.im, []  # type: ignore[attr-defined]
+        notes.append("has no end marker, but all its rows are there")
+        return
+    if image.format == "JPEG" and is_damaged(Path(image.filename), image):  # type: ignore[attr-defined]
+        notes.append(
+            "the file is damaged, parts may be wrong (its scan data does not end with its last row)"
+        )
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -344,6 +345,29 @@ def test_recursive_keeps_the_tree_and_leaves_the_output_out(work, capsys):
     assert found == ["a.png", "deep/a.png", "deep/er/b.tif"]
 
 
+def test_folders_left_out_are_said(work, capsys, monkeypatch):
+    """One that cannot be read, and links, loops among them."""
+    for name in ("d", "d/sub", "d/locked"):
+        (work / name).mkdir()
+    gray("d/sub/a.png")
+    (work / "d" / "loop.png").symlink_to("loop.png")
+    (work / "d" / "again").symlink_to(".")
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, out, err = run(capsys, "colorize", "d", "--recursive", "-o", "out")
+    assert (code, out) == (0, f"{Path('out/sub/a.png')}: 48 x 32\n")
+    assert sorted(err.splitlines()) == [
+        f"{Path('d/again')}: is left out: a link to a folder",
+        f"{Path('d/locked')}: is left out: Permission denied",
+    ]
+
+
 def test_globs_are_expanded_here_too(work, capsys):
     for name in ("a1.png", "a2.png", "b.png", "[x].png"):
         gray(name)
@@ -545,7 +569,9 @@ def test_interrupt_in_the_middle(work, capsys, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+)
 def test_a_signal_leaves_nothing_behind(work, tmp_path, root, number):
     gray("a.png", 600, 500)
     command = [
@@ -703,6 +729,48 @@ def test_help_and_version(work, capsys):
         assert all(word in out for word in words)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a POSIX shell")
+@pytest.mark.parametrize(
+    ("command", "expected", "reason"),
+    [
+        ("colorize a.png b.png --scale 1 -o out >/dev/full", 0, "stdout cannot be written: No space"),
+        ("info >/dev/full", 2, "stdout cannot be written: No space"),
+        ("colorize a.png b.png --scale 1 -o out 2>&-", 0, ""),
+        ("colorize a.png b.png --scale 1 -o out 2>/dev/full", 0, ""),
+        ("colorize none.png 2>&-", 2, ""),
+    ],
+)  # fmt: skip
+def test_streams_that_take_nothing(work, tmp_path, root, command, expected, reason):
+    gray("a.png")
+    gray("b.png")
+    weights = "" if "none" in command else str(tmp_path / "tiny.safetensors")
+    verb, *rest = command.split(" ", 1)
+    given = f"--weights {weights}" if verb == "colorize" and weights else weights
+    line = f"{sys.executable} -m scsnet {verb} {given} {' '.join(rest)}"
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, shell=True, env=environment, capture_output=True, text=True)
+    assert done.returncode == expected, done.stderr
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == bool(reason)
+    assert "out" not in command or names("out") == ["a.png", "b.png"]
+
+
+def test_interrupt_while_importing(work, root):
+    """Ctrl-C before torch has been imported is one line, too."""
+    code = (
+        "import sys, scsnet.__main__ as program\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name in ('argparse', 'torch'): raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "sys.modules.pop('argparse', None)\n"
+        "sys.exit(program.main(['info']))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "scsnet: interrupted\n")
+
+
 def test_arguments_are_checked_before_torch_is_imported(work, root):
     program = (
         "import sys, scsnet.__main__ as m\ntry: m.main()\nfinally: print('torch' in sys.modules)"
@@ -735,7 +803,7 @@ def test_file_names_that_are_no_text(work, tmp_path, root):
 
 def test_plan_prefers_a_file_over_a_pattern(work):
     gray("[a].png")
-    tasks, several = plan(["[a].png"], None, recursive=False, references=[], force=False)
+    tasks, several = plan(["[a].png"], None, recursive=False, references=[], force=False, notes=[])
     assert [task.source.name for task in tasks] == ["[a].png"]
     assert not several
 

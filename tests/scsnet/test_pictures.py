@@ -2,15 +2,19 @@
 
 import io
 import os
+import shutil
 import stat
 import struct
+import subprocess
+import tempfile
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from scsnet.pictures import files as pictures
 from scsnet.pictures import read_picture, write_picture
@@ -286,7 +290,126 @@ def test_sixteen_bits_per_colour_are_said_to_be_lost(tmp_path):
     (tmp_path / "deep.png").write_bytes(data)
     picture = read_picture(tmp_path / "deep.png")
     assert (picture.rgb == PHOTO).all()
-    assert picture.notes == ("holds 16 bits per colour, of which Pillow reads 8",)
+    assert picture.notes == ("holds more than 8 bits per colour, of which Pillow reads 8",)
+
+
+@pytest.mark.parametrize("header", [b"P6 2 1 65535\n", b"P6 2 1 1023\n", b"P6 2 1 255\n"])
+def test_depth_of_a_ppm(tmp_path, header):
+    (tmp_path / "a.ppm").write_bytes(header + bytes(12))
+    deep = b"255" not in header
+    assert bool(read_picture(tmp_path / "a.ppm").notes) == deep
+
+
+@pytest.mark.skipif(shutil.which("convert") is None, reason="needs ImageMagick")
+def test_depth_of_a_jpeg_2000(tmp_path):
+    needs("jp2")
+    for bits in (8, 16):
+        path = tmp_path / f"{bits}.jp2"
+        subprocess.run(["convert", "-size", "16x16", "plasma:", "-type", "TrueColor", "-depth", str(bits), path], check=True)  # fmt: skip
+        assert bool(read_picture(path).notes) == (bits == 16)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_transparent_value_of_a_gray_png(tmp_path, bits):
+    """tRNS counts in the values of the file, which Pillow brings to 8 bits."""
+    top = 2**bits - 1
+    row = (
+        bytes([0b11011000]) if bits == 2 else bytes([0xF0, 0x3F]) if bits == 4 else b"\xff\0\3\xff"
+    )
+    header = struct.pack(">2I5B", 4, 1, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", top)), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]  # fmt: skip
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    )
+    (tmp_path / "a.png").write_bytes(data)
+    picture = read_picture(tmp_path / "a.png")
+    assert (picture.alpha == np.where(picture.rgb[..., 0] == 255, 0, 255)).all()
+    assert 0 < picture.alpha.mean() < 255
+
+
+def test_xbm_is_black_on_white(tmp_path):
+    text = "#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {\n0x0f };\n"
+    (tmp_path / "a.xbm").write_text(text)
+    assert read_picture(tmp_path / "a.xbm").rgb[0, :, 0].tolist() == [0] * 4 + [255] * 4
+
+
+def test_gamma_that_is_not_followed_is_said(tmp_path):
+    for gamma, said in ((1.0, True), (0.45455, False)):
+        info = PngImagePlugin.PngInfo()
+        info.add(b"gAMA", struct.pack(">I", round(gamma * 100000)))
+        picture = read_picture(save(tmp_path / "a.png", PHOTO, pnginfo=info))
+        assert picture.notes == (
+            (f"its gamma of {gamma:g} is not followed, its values are taken as sRGB",)
+            if said
+            else ()
+        )
+
+
+def test_preview_of_a_raw_file_is_said(tmp_path):
+    for tag, value in ((254, 1), (50706, b"\1\4\0\0")):
+        tags = ImageFileDirectory_v2()
+        tags[tag] = value
+        picture = read_picture(save(tmp_path / "a.dng", PHOTO, format="TIFF", tiffinfo=tags))
+        assert picture.notes == (
+            "is a raw file or a preview: only its small picture of 6 x 4 is read",
+        )
+        write_picture(tmp_path / "b.tif", PHOTO, tags=picture.tags, overwrite=True)
+        assert read_picture(tmp_path / "b.tif").notes == ()
+
+
+def test_large_texts_and_profiles_of_a_png(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * 3_000_000, zip=True)
+    info.add_itxt("XML:com.adobe.xmp", "<a>" + "y" * 3_000_000 + "</a>", zip=True)
+    profile = srgb_profile() + bytes(2_000_000)
+    path = save(tmp_path / "a.png", PHOTO, pnginfo=info, icc_profile=profile)
+    before = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    picture = read_picture(path)
+    assert len(picture.captions.texts["Comment"]) == 3_000_000
+    assert len(picture.captions.xmp) > 3_000_000
+    assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_without_end(tmp_path, progressive):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.jpg", noise, progressive=progressive)
+    whole, data = read_picture(path), path.read_bytes()
+    assert whole.notes == ()
+    path.write_bytes(data[:-2])
+    picture = read_picture(path)
+    assert picture.notes == ("has no end marker, but all its rows are there",)
+    assert (picture.rgb == whole.rgb).all()
+    path.write_bytes(data[:-10])
+    with pytest.raises(PictureError, match="truncated"):
+        read_picture(path)
+
+
+def test_damaged_scan_of_a_jpeg_is_said(tmp_path):
+    random = np.random.default_rng(0)
+    noise = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    said = 0
+    for number in range(20):
+        path = tmp_path / f"{number}.jpg"
+        noise.resize((160, 120), Image.Resampling.BICUBIC).save(path, quality=90)
+        assert read_picture(path).notes == ()
+        data = bytearray(path.read_bytes())
+        place = random.integers(len(data) // 2, len(data) - 200)
+        data[place : place + 40] = random.integers(1, 255, 40, dtype=np.uint8).tobytes()
+        path.write_bytes(data)
+        said += any("damaged" in note for note in read_picture(path).notes)
+    assert said >= 8  # where the damage does not change how many pixels there are, nothing shows it
+    path.write_bytes(data[:-1000] + b"\xff\xd9")  # cut, with an end
+    assert "damaged" in read_picture(path).notes[0]
+
+
+def test_no_folder_for_temporary_files(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    path = save(tmp_path / "a.tif", PHOTO)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert (read_picture(path).rgb == PHOTO).all()
 
 
 # Reading: what is no picture
