@@ -45,12 +45,12 @@ class Parser(argparse.ArgumentParser):
     """argparse, whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """One line on stderr, exit code 2."""
+        """Print one line on stderr and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def parser() -> Parser:
-    """The whole command line."""
+    """Build the parser of the whole command line."""
     root = Parser(prog="scsnet", description=_DESCRIPTION, allow_abbrev=False)
     root.add_argument("--version", action="version", version=f"scsnet {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -217,7 +217,7 @@ def _writing(command: Parser) -> argparse._ArgumentGroup:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Checked options; SystemExit(2) after one line on stderr where they make no sense."""
+    """Return checked options; SystemExit(2) after one line on stderr where they make no sense."""
     root = parser()
     options = root.parse_args(sys.argv[1:] if arguments is None else arguments)
     if options.command == "attention":

@@ -135,7 +135,7 @@ def choose_bits(
 
 
 def geometry(picture: Picture, options: argparse.Namespace) -> Geometry:
-    """Size and window that the options ask for; CommandError where they don't fit the picture."""
+    """Compute the size and window that the options ask for; CommandError where they don't fit the picture."""
     from ..pipeline import output_size
 
     x, y, w, h = area = options.zoom or (0, 0, picture.width, picture.height)
@@ -197,7 +197,7 @@ def _rendered(
 
 
 def _resized(alpha: np.ndarray, place: Geometry) -> np.ndarray:
-    """Alpha (H, W) of the input -> of the window, bicubic, on the same grid as the colours."""
+    """Resize alpha (H, W) of the input to the window, bicubic, on the same grid as the colours."""
     x, y, w, h = place.area
     size = place.window[3], place.window[2]
     return np.asarray(
@@ -213,7 +213,7 @@ def _dpi(picture: Picture, place: Geometry) -> tuple[float, float] | None:
 
 
 def _shape_note(place: Geometry) -> list[str]:
-    """--size may ask for another shape than the picture's."""
+    """Return a note where --size asks for another shape than the picture's."""
     stretch = (place.window[3] / place.area[2]) / (place.window[2] / place.area[3])
     if 0.98 < stretch < 1.02 or min(place.area[2:]) < 50:
         return []

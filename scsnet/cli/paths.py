@@ -73,7 +73,7 @@ def plan(
 
 @contextlib.contextmanager
 def explain_os_error() -> Iterator[None]:
-    """What the disk refuses while we look around (no permission, a name too long) is a CommandError."""
+    """Turn what the disk refuses while we look around (no permission, a name too long) into a CommandError."""
     try:
         yield
     except OSError as error:
@@ -81,7 +81,7 @@ def explain_os_error() -> Iterator[None]:
 
 
 def result_name(path: Path, mark: str = "", ending: str | None = None) -> str:
-    """A result's file name: the input's, in the input's format where that is written, else PNG."""
+    """Return a result's file name: the input's, in the input's format where that is written, else PNG."""
     suffix = path.suffix.lower()
     known = suffix in FORMATS or suffix in readable_endings()
     stem = path.stem if known else path.name  # "scan.2019" has no ending
@@ -89,7 +89,7 @@ def result_name(path: Path, mark: str = "", ending: str | None = None) -> str:
 
 
 def check_target(path: Path, force: bool) -> None:
-    """CommandError unless this file can be written: its ending, its folder, what is there already."""
+    """Raise CommandError unless this file can be written: its ending, its folder, what is there already."""
     try:
         output_format(path)
     except PictureError as error:
@@ -108,7 +108,7 @@ def check_target(path: Path, force: bool) -> None:
 
 
 def create_folder(target: Path) -> Path:
-    """The target, its folder made where it is missing: only now that there is a result."""
+    """Return the target, its folder made where it is missing: only now that there is a result."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,7 +143,7 @@ def _expand(
 
 
 def readable_endings() -> frozenset[str]:
-    """Endings of the formats that this Pillow reads, without those it only recognises."""
+    """Return the endings of the formats that this Pillow reads, without those it only recognises."""
     Image.init()
     only_recognised = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
     readable = set(Image.OPEN) - only_recognised
@@ -196,7 +196,7 @@ def _without_repeats(found: list[Found]) -> list[Found]:
 
 
 def _output_folder(output: str | None, found: list[Found], several: bool) -> Path | None:
-    """The folder that -o names, or None where it names a file or there is no -o."""
+    """Return the folder that -o names, or None where it names a file or there is no -o."""
     if output is None:
         return None
     folder = Path(output)
@@ -214,7 +214,7 @@ def _output_folder(output: str | None, found: list[Found], several: bool) -> Pat
 
 
 def check_not_read(target: Path, read: Iterable[Path]) -> None:
-    """CommandError where a result would overwrite a picture that it is made from."""
+    """Raise CommandError where a result would overwrite a picture that it is made from."""
     for path in read:
         if _key(path) == _key(target):
             raise CommandError(f"{target}: the result would overwrite the input {path}")

@@ -19,7 +19,7 @@ def _number(text: str) -> float:
 
 
 def scale(text: str) -> float:
-    """A magnification, above 0."""
+    """Parse a magnification, above 0."""
     value = _number(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
@@ -27,7 +27,7 @@ def scale(text: str) -> float:
 
 
 def strength(text: str) -> float:
-    """A factor on the chroma, 0 or more."""
+    """Parse a factor on the chroma, 0 or more."""
     value = _number(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
@@ -35,7 +35,7 @@ def strength(text: str) -> float:
 
 
 def side(text: str) -> int:
-    """A number of pixels, 1 to MAX_SIDE."""
+    """Parse a number of pixels, 1 to MAX_SIDE."""
     try:
         value = int(text)
     except ValueError:
@@ -46,7 +46,7 @@ def side(text: str) -> int:
 
 
 def working_size(text: str) -> int:
-    """What bounds the colour branch; it sees features at a quarter of that."""
+    """Parse the bound of the colour branch, which sees features at a quarter of it."""
     value = side(text)
     if not 4 <= value <= 4096:
         raise argparse.ArgumentTypeError(f"must be 4 to 4096 pixels, got {text}")
@@ -54,7 +54,7 @@ def working_size(text: str) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """ "1920x1080" -> (height, width) = (1080, 1920)."""
+    """Parse "1920x1080" to (height, width) = (1080, 1920)."""
     parts = text.lower().replace("\N{MULTIPLICATION SIGN}", "x").split("x")
     if len(parts) != 2:
         raise argparse.ArgumentTypeError(f"must be like 1920x1080 (width x height), got {text!r}")
@@ -63,7 +63,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def point(text: str) -> tuple[float, float]:
-    """ "x,y" in pixels of the input."""
+    """Parse "x,y" in pixels of the input."""
     parts = text.split(",")
     if len(parts) != 2:
         raise argparse.ArgumentTypeError(f"must be like 120,80 (x,y in pixels), got {text!r}")
@@ -71,7 +71,7 @@ def point(text: str) -> tuple[float, float]:
 
 
 def hint(text: str) -> tuple[float, float, tuple[int, int, int], float | None]:
-    """ "x,y=#rrggbb" or "x,y=#rrggbb,radius", in pixels of the input; None for no radius."""
+    """Parse "x,y=#rrggbb" or "x,y=#rrggbb,radius", in pixels of the input; None for no radius."""
     from ..hints import parse_color
 
     place, _, rest = text.partition("=")
@@ -89,7 +89,7 @@ def hint(text: str) -> tuple[float, float, tuple[int, int, int], float | None]:
 
 
 def area(text: str) -> tuple[int, int, int, int]:
-    """ "x,y,w,h" in pixels of the input, not empty."""
+    """Parse "x,y,w,h" in pixels of the input, not empty."""
     try:
         x, y, w, h = (int(part) for part in text.split(","))
     except ValueError:

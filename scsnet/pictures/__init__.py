@@ -1,4 +1,4 @@
-"""Files <-> arrays: any picture Pillow reads, upright and in sRGB; PNG, JPEG, WebP and TIFF out. No torch."""
+"""Read any picture that Pillow reads, upright and in sRGB; write PNG, JPEG, WebP and TIFF. No torch."""
 
 from .files import MAX_PIXELS, Picture, read_picture, write_picture
 from .formats import PictureError

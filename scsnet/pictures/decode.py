@@ -1,4 +1,4 @@
-"""Every mode of Pillow -> sRGB planes and alpha: bits, palettes, 16-bit and float gray, CMYK, LAB, profiles."""
+"""Convert every mode of Pillow to sRGB planes and alpha: bits, palettes, 16-bit and float gray, CMYK, LAB, profiles."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def correct_transparency(image: Image.Image) -> None:
 
 
 def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Decoded picture -> sRGB (H, W, 1 or 3), uint8 0..255 or float32 0..1, and alpha (H, W) uint8 or None.
+    """Convert a decoded picture to sRGB (H, W, 1 or 3), uint8 0..255 or float32 0..1, and alpha (H, W) uint8 or None.
 
-    Not turned by its EXIF orientation. A profile that cannot be used is reported in `notes`, not an error.
+    It is not turned by its EXIF orientation. A profile that cannot be used is added to `notes`, and is no error.
     """
     profile = _usable_profile(image, notes)
     if is_deep_gray(image):
@@ -139,7 +139,7 @@ def _profile_note(error: Exception) -> str:
 
 
 def _gray_to_srgb(gray: np.ndarray, profile: bytes | None, notes: list[str]) -> np.ndarray:
-    """(H, W) uint8 or float32 under this profile -> sRGB gray; float32 where a curve was applied."""
+    """Convert gray (H, W) uint8 or float32 under this profile to sRGB gray, float32 where a curve is applied."""
     if profile is None:
         return gray
     try:
@@ -157,7 +157,7 @@ def _gray_to_srgb(gray: np.ndarray, profile: bytes | None, notes: list[str]) -> 
 
 
 def _scaled(values: np.ndarray, mode: str, tiff: Mapping[int, Any], notes: list[str]) -> np.ndarray:
-    """Gray of more than 8 bits (H, W) -> float32 0..1, black to white.
+    """Scale gray (H, W) of more than 8 bits to float32 0..1, black to white.
 
     16-bit: by the bits the file declares. 32-bit integers and floats don't declare a white: the smallest of 1 (floats
     only), 255 and 65535 that holds every value, else the picture's own darkest and brightest values.

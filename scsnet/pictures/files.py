@@ -1,4 +1,4 @@
-"""Files <-> arrays: any picture Pillow reads, upright and in sRGB; PNG, JPEG, WebP and TIFF out.
+"""Read any picture that Pillow reads, upright and in sRGB; write PNG, JPEG, WebP and TIFF.
 
 No torch here: arguments and files are checked before it is imported.
 """
@@ -134,7 +134,7 @@ def read_picture(path: Path | str) -> Picture:
 
 
 def check_is_file(path: Path) -> None:
-    """PictureError unless there is a file that is not empty."""
+    """Raise PictureError unless there is a file that is not empty."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -201,7 +201,7 @@ def _load(image: Image.Image, notes: list[str]) -> None:
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, ...) as stored -> as it was meant to be seen (EXIF orientation 1..8)."""
+    """Turn (H, W, ...) as stored to how it was meant to be seen (EXIF orientation 1..8)."""
     if orientation in _SIDEWAYS:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -273,7 +273,7 @@ def _merged(rgb: np.ndarray) -> Image.Image:
 
 
 def _samples(rgb: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """(H, W, 3), uint8 or float32 0..1, and alpha -> (H, W, 3 or 4), uint8 or uint16."""
+    """Join (H, W, 3), uint8 or float32 0..1, and alpha to (H, W, 3 or 4), uint8 or uint16."""
     deep = rgb.dtype != np.uint8
     samples = np.empty((*rgb.shape[:2], 3 + (alpha is not None)), np.uint16 if deep else np.uint8)
     for c in range(3):
@@ -285,7 +285,7 @@ def _samples(rgb: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
 
 
 def _on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 under alpha (H, W) -> blended with white."""
+    """Blend (H, W, 3) uint8 under alpha (H, W) uint8 with white."""
     image = _merged(rgb)
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=Image.fromarray(alpha))

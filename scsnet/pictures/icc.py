@@ -1,4 +1,4 @@
-"""Embedded colour profiles to sRGB, through LittleCMS, keeping more than 8 bits where a picture is gray."""
+"""Convert embedded colour profiles to sRGB through LittleCMS, keeping more than 8 bits where a picture is gray."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def needs_conversion(icc: bytes) -> bool:
-    """False for the profiles named sRGB, whose conversion would only add rounding; PROFILE_ERRORS if broken."""
+    """Return False for profiles named sRGB, whose conversion would only add rounding; PROFILE_ERRORS if broken."""
     if icc == srgb_profile():
         return False
     return not ImageCms.getProfileDescription(_opened(icc)).startswith("sRGB")
 
 
 def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    """An RGB or CMYK picture with this profile -> the same in sRGB, mode RGB."""
+    """Convert an RGB or CMYK picture with this profile to sRGB, mode RGB."""
     return _apply(image, _opened(icc))
 
 
 def lab_to_srgb(image: Image.Image) -> Image.Image:
-    """A LAB picture (8 bit, D50, as TIFF stores it) -> sRGB, mode RGB."""
+    """Convert a LAB picture (8 bit, D50, as TIFF stores it) to sRGB, mode RGB."""
     return _apply(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
 
 
 def gray_curve(icc: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Knots (x, y), each 0..1, of the curve from gray under this profile to sRGB gray, for np.interp.
+    """Return knots (x, y), each 0..1, of the curve from gray under this profile to sRGB gray, for np.interp.
 
     LittleCMS gives Pillow 8 bits only, but where its answer steps from n to n + 1 the exact value is n + ½. A ramp of
     65,536 grays finds these places, so a 16-bit scan keeps its precision. Profiles of colour devices take no 16-bit

@@ -14,6 +14,7 @@ from .xmp import XMP_ERRORS, remove_places, update_xmp
 _IPTC_RESOURCE = 1028  # of Photoshop's block, where JPEG has IPTC
 _TIFF_XMP, _TIFF_IPTC = 700, 33723
 _JPEG_SEGMENT = 65533
+_XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _XMP_MARK, _PHOTOSHOP_MARK = b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 _PROFILE = (
     "Raw profile type "  # texts in which ImageMagick and exiftool store what PNG has no chunk for
@@ -51,6 +52,8 @@ def read_captions(image: Image.Image, notes: list[str]) -> Captions:
     """Read the captions of a decoded picture; what is left out is added to `notes`."""
     info = image.info
     xmp, comment = info.get("xmp"), info.get("comment")
+    segments = getattr(image, "applist", ())  # of a JPEG, which may have several comments
+    comment = b"\n".join(data for name, data in segments if name == "COM") or comment
     texts = dict(image.text) if isinstance(image, PngImagePlugin.PngImageFile) else {}
     texts.pop(_PNG_XMP, None)
     iptc = _find_iptc(image, texts)
@@ -60,7 +63,7 @@ def read_captions(image: Image.Image, notes: list[str]) -> Captions:
     unread = [name for name in profiles if name not in _PROFILES_READ]
     if unread:
         notes.append("PNG texts that are not understood are left out: " + ", ".join(unread))
-    if any(segment.startswith(b"http://ns.adobe.com/xmp/extension/\0") for segment in _app1(image)):
+    if any(data.startswith(_XMP_EXTENSION) for name, data in segments if name == "APP1"):
         notes.append("the part of its XMP beyond 64 KB is left out")
     return Captions(
         xmp=xmp if isinstance(xmp, bytes) and xmp else None,
@@ -68,10 +71,6 @@ def read_captions(image: Image.Image, notes: list[str]) -> Captions:
         comment=comment if isinstance(comment, bytes) and comment else None,
         texts={name: text for name, text in texts.items() if name not in profiles},
     )
-
-
-def _app1(image: Image.Image) -> list[bytes]:
-    return [data for name, data in getattr(image, "applist", ()) if name == "APP1"]
 
 
 def _find_iptc(image: Image.Image, texts: Mapping[str, str]) -> bytes | None:

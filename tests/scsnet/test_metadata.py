@@ -143,6 +143,12 @@ def test_captions_too_long_for_a_jpeg_are_said(tmp_path):
     assert read_picture(tmp_path / "a.png").captions.iptc == IPTC * 4000
 
 
+def test_all_comments_of_a_jpeg_are_kept(tmp_path):
+    path = _saved(tmp_path / "a.jpg", comment=b"one", extra=b"\xff\xfe\0\5two")
+    write_picture(tmp_path / "b.jpg", PHOTO, captions=read_picture(path).captions)
+    assert set(read_picture(tmp_path / "b.jpg").captions.comment.split()) == {b"one", b"two"}
+
+
 def test_interoperability_is_that_of_srgb(tmp_path):
     exif = Image.Exif()
     exif[BASE.Make] = "Camera"
