@@ -38,11 +38,9 @@ def to_hub_source(hub_id: str) -> str:
     try:
         hub.parse(source)
     except ValueError as error:
-        if ".safetensors files" in str(error):
-            raise
         raise ValueError(
             "hub_id: expected owner/repo[/file.safetensors][@revision] or an address such as "
-            f"https://huggingface.co/owner/repo, got {hub_id.strip()!r}"
+            f"https://huggingface.co/owner/repo, got {hub_id.strip()!r} (only .safetensors files are read)"
         ) from error
     return source
 

@@ -13,12 +13,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from scsnet import checkpoint
-from scsnet.checkpoint.hub_client import find_http_error
+from scsnet.checkpoint.hub import find_http_error
 from training.config.cli import Parser, parse_options
 from training.engine.model_card import CARD, PICTURE, WEIGHTS
 
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("dry run: nothing was sent" if options.dry_run else publish(options))
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
         parser.error(str(error).strip())
-    except find_http_error(huggingface_hub) as error:
+    except find_http_error() as error:
         parser.error(f"the connection to {HfApi().endpoint} failed: {error}")
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: an upload that failed
         parser.error(f"{error}: {error.__cause__}" if error.__cause__ else str(error))

@@ -1,188 +1,159 @@
 """Files from the Hugging Face Hub: turns "hf:owner/repo[/file][@revision]" into a path on this machine.
 
-The Hub's own client does the work, with its cache, HF_ENDPOINT, HF_HUB_OFFLINE and token; it is imported
-only when a file is asked for. Local first: a file that is there and whose revision is a commit (40
-hexadecimal digits) costs no network call. Each time, the file's content is compared with the hash that
-the Hub has promised for it.
-
-Errors: ValueError for a malformed source, HubError (an OSError) for everything that can go wrong on the way.
+`huggingface_hub` downloads, with its cache, retries, HF_ENDPOINT, HF_HUB_OFFLINE and token. It is imported when a
+file is asked for, and only names that its older releases have too are used: a ComfyUI brings its own release.
+A new file is compared with the SHA-256 that the Hub states for it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from . import hub_client
-from .hub_client import DEFAULT_FILE, PREFIX, HubError, HubFile, Progress
+PREFIX = "hf:"
+Progress = Callable[[int, int], None]
 
-__all__ = ["PREFIX", "HubError", "HubFile", "fetch", "parse"]
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_SOURCE = re.compile(
+    rf"{PREFIX}(?P<repo>{_NAME}/{_NAME})(?:/(?P<file>(?:{_NAME}/)*{_NAME}\.(?:safetensors|sft)))?"
+    rf"(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?"
+)
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_SHA1 = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+class HubError(OSError):
+    """A file could not be fetched. The message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a model repository; revision: a branch, a tag or a commit."""
+
+    repo: str
+    file: str = "weights.safetensors"
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.repo}/{self.file}@{self.revision}"
 
 
 def parse(source: str) -> HubFile:
-    """Takes "hf:owner/repo[/file][@revision]" apart; the file is weights.safetensors unless named.
-
-    Errors: ValueError for anything else, for a file that is not .safetensors, and for "..".
-    """
-    place, at, revision = source.removeprefix(PREFIX).partition("@")
-    parts = place.split("/")
-    if (
-        not source.startswith(PREFIX)
-        or len(parts) < 2
-        or not all(_NAME.fullmatch(part) for part in parts)
-        or not all(_NAME.fullmatch(part) for part in revision.split("/") if at)
-    ):
-        raise ValueError(f"expected hf:owner/repo[/file.safetensors][@revision], got {source!r}")
-    file = "/".join(parts[2:]) or DEFAULT_FILE
-    if not file.endswith((".safetensors", ".sft")):
-        raise ValueError(f"only .safetensors files are fetched, got {file!r} in {source!r}")
-    return HubFile("/".join(parts[:2]), file, revision or "main")
+    """Parse "hf:owner/repo[/file][@revision]". Raises ValueError for anything else."""
+    match = _SOURCE.fullmatch(source)
+    if match is None:
+        raise ValueError(
+            f"expected hf:owner/repo[/file.safetensors][@revision], got {source!r} "
+            "(only .safetensors files are read)"
+        )
+    return HubFile(**{name: value for name, value in match.groupdict().items() if value})
 
 
 def fetch(
     source: str, *, local_dir: str | Path | None = None, progress: Progress | None = None
 ) -> Path:
-    """The file on this machine, downloaded if need be, and its content checked.
+    """Return the file on this machine; download and check it if it is not there.
 
-    local_dir: put it there, as local_dir/file, instead of into the client's cache. A file that is there
-    already stays whole until a checked one takes its place. progress: called with (bytes done, bytes in
-    all); what it raises ends the download.
-    Errors: ValueError for a malformed source; HubError.
+    local_dir: put it there, as local_dir/file, instead of into the client's cache; a file that is there already is
+    returned as it is. progress: called with (bytes done, bytes in all); an exception that it raises ends the download.
+    Raises ValueError for a malformed source, HubError, other OSErrors of the disk.
     """
     wanted = parse(source)
     if local_dir is None:
-        return _into_cache(wanted, progress)
-    return _into_folder(wanted, Path(local_dir).expanduser(), progress)
+        return _download(wanted, None, progress)
+    target = Path(local_dir).expanduser() / wanted.file
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Not into the folder itself: there, ComfyUI would offer a file that has not been checked.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+            _download(wanted, folder, progress).replace(target)
+    return target
 
 
-def _into_cache(wanted: HubFile, progress: Progress | None) -> Path:
-    before = hub_client.cached(wanted)
-    path = hub_client.download(wanted, None, progress)
-    if path.is_symlink():  # to blobs/<etag>: the layout of the client's cache
-        etag = path.readlink().name
-    elif before is not None and path.samefile(before):
-        etag = ""  # it was checked when it came; a cache without symbolic links remembers no etag
-    else:
-        etag = hub_client.ask_etag(wanted, path)
-    if not _matches(path, etag, None):
-        size = path.stat().st_size
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-        raise _wrong(wanted, size, etag)
-    return path
+def find_http_error() -> type[Exception]:
+    """Return the base class of the errors of the client's HTTP library; which library that is, varies."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__bases__[0]
 
 
-def _into_folder(wanted: HubFile, folder: Path, progress: Progress | None) -> Path:
-    """As the client's own local_dir, with the same record of what a file is, but never destructive.
+def _download(wanted: HubFile, folder: str | None, progress: Progress | None) -> Path:
+    """Download into a folder, or into the client's cache unless the file is there already."""
+    import huggingface_hub as client
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    The client deletes an older file before it downloads the new one, or copies over it in place. So it
-    works on a copy in a temporary folder, and the result moves into place when it has been checked.
-    """
-    target = folder / wanted.file
-    commit, etag = _record(folder, wanted)
-    if wanted.pinned and commit == wanted.revision and _matches(target, etag, progress):
-        return target
+    place: dict[str, Any] = {
+        "repo_id": wanted.repo,
+        "filename": wanted.file,
+        "revision": wanted.revision,
+    }
+    extra: dict[str, Any] = {"local_dir": folder} if folder else {}
+    # Releases before 1.0 cannot report their progress.
+    if progress and "tqdm_class" in inspect.signature(client.hf_hub_download).parameters:
+        extra["tqdm_class"] = _make_bar(progress)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # When the Hub fails, the client makes do with the older file. If that is another commit than the
-        # one asked for, it is asked again without the file, to say what failed.
-        if _staged(wanted, folder, progress, older=True) or _staged(
-            wanted, folder, progress, older=False
-        ):
-            return target
+        cached = client.try_to_load_from_cache(**place)
+        path = client.hf_hub_download(**place, **extra)
+        if path != cached:
+            _check(Path(path), wanted, client.hf_hub_url(**place))
     except HubError:
         raise
-    except OSError as error:
-        raise HubError(f"cannot put {wanted} into {folder}: {error}") from error
-    raise HubError(f"cannot fetch {wanted}: the server sent another commit")
+    except (OSError, RuntimeError, find_http_error()) as error:  # RuntimeError: a closed connection
+        # "An error happened ..., not found on this machine either" hides the error that happened.
+        cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
+        reason = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
+        raise HubError(
+            f"cannot fetch {wanted}: {reason[:500]}. Check the network, HF_ENDPOINT and HF_TOKEN, "
+            f"or download {client.hf_hub_url(**place)} by hand."
+        ) from error
+    return Path(path)
 
 
-def _staged(wanted: HubFile, folder: Path, progress: Progress | None, older: bool) -> bool:
-    """Downloads by way of a temporary folder; False when the result is known to be another commit's."""
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as name:
-        stage = Path(name)
-        target, record = stage / wanted.file, _record_path(stage, wanted)
-        if older:
-            for new in (target, record):
-                if (old := folder / new.relative_to(stage)).is_file():
-                    _put(old, new, shutil.copy2)
-        before = _stamp(target)
-        path = hub_client.download(wanted, stage, progress)
-        commit, etag = _record(stage, wanted)
-        if wanted.pinned and commit not in ("", wanted.revision):
-            return False
-        if not _matches(path, etag, progress):
-            raise _wrong(wanted, path.stat().st_size, etag)
-        if _stamp(target) != before:
-            _put(target, folder / wanted.file, Path.replace)
-        if record.is_file():
-            _put(record, _record_path(folder, wanted), Path.replace)
-        return True
+def _check(path: Path, wanted: HubFile, url: str) -> None:
+    """Compare a new file with the hash that the Hub states; delete it unless they are equal."""
+    from huggingface_hub import get_hf_file_metadata
 
-
-def _put(old: Path, new: Path, how: Callable[[Path, Path], object]) -> None:
-    new.parent.mkdir(parents=True, exist_ok=True)
-    how(old, new)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Tells a file from the one that replaced it: time and size; None when there is none."""
-    return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-
-
-def _record_path(folder: Path, wanted: HubFile) -> Path:
-    """Where the client writes down what a file in a local_dir is: commit, etag, time, a line each."""
-    return folder / ".cache" / "huggingface" / "download" / f"{wanted.file}.metadata"
-
-
-def _record(folder: Path, wanted: HubFile) -> tuple[str, str]:
-    """Commit and etag of the file in a local_dir; empty where the file or the record is missing or stale."""
-    file, record = folder / wanted.file, _record_path(folder, wanted)
-    if not file.is_file() or not record.is_file():
-        return "", ""
-    commit, etag, time, *_ = [*record.read_text().split("\n"), "", "", ""]
+    good = False
     try:
-        fresh = file.stat().st_mtime - 1 <= float(time)  # else the file was changed afterwards
-    except ValueError:
-        fresh = False
-    return (commit, etag) if fresh else ("", "")
-
-
-def _matches(path: Path, etag: str, progress: Progress | None) -> bool:
-    """Return whether a file has the hash of its etag: sha256 (LFS), or git's sha1 (small files).
-
-    An etag of another kind, or none, cannot be checked: that is logged as a warning. `progress` is called repeatedly with
-    (all bytes, all bytes), so that it can end this too.
-    """
-    size = path.stat().st_size
-    if _SHA256.fullmatch(etag):
-        digest = hashlib.sha256()
-    elif _SHA1.fullmatch(etag):
-        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    else:
-        logging.getLogger(__name__).warning(
-            "%s was not checked: the server gave no hash that is known (%r)", path.name, etag
+        etag = get_hf_file_metadata(url).etag or ""
+        if re.fullmatch("[0-9a-f]{64}", etag):
+            with path.open("rb") as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+            good = digest.hexdigest() == etag
+        else:  # a mirror, or a file that is not in Git LFS
+            logging.getLogger(__name__).warning("%s: %s states no SHA-256 to check", wanted, url)
+            good = True
+    finally:
+        if not good:
+            path.resolve().unlink()  # in the cache, path is a link
+            path.unlink(missing_ok=True)
+    if not good:
+        raise HubError(
+            f"{wanted} is damaged: it does not have the SHA-256 {etag} that the Hub states. It was deleted; "
+            "try again, and if that fails, without the mirror or proxy in between."
         )
-        return True
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            if progress is not None:
-                progress(size, size)
-    return digest.hexdigest() == etag
 
 
-def _wrong(wanted: HubFile, size: int, etag: str) -> HubError:
-    return HubError(
-        f"{wanted} is damaged: its {size:,} bytes do not have the hash {etag} that the server promised. "
-        "The file was thrown away; try again, and if that fails, without the mirror or proxy in between."
-    )
+def _make_bar(progress: Progress) -> type:
+    """Make a class of progress bars for the client that are not shown, but call `progress`."""
+    from tqdm import tqdm  # comes with the client
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)  # some releases pass it; tqdm refuses it
+            super().__init__(*args, **options | {"disable": True})
+            self.done = int(options.get("initial", 0))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.done += int(n or 0)  # a bar that is not shown does not count
+            progress(self.done, int(self.total or 0))
+            return None
+
+    return Bar

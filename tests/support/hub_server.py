@@ -1,12 +1,12 @@
-"""A small local server that speaks the Hugging Face Hub's protocol, for tests with the real client.
+"""A local server that speaks the Hugging Face Hub's protocol, for tests with the real client.
 
 Two origins, as in reality: the Hub (names, hashes, small files, commits) and a file store to which it
-redirects for large files, without the token. Faults can be switched on; every request is noted.
+redirects for large files. Faults can be switched on; every request is noted.
 
     with HubServer() as hub:
         commit = hub.commit("owner/repo", {"weights.safetensors": data})
         ...  # a client with HF_ENDPOINT = hub.url
-        hub.requests  # [Request(server="hub", method="HEAD", path=..., token=...), ...]
+        hub.requests  # [Request(server="hub", method="HEAD", ...), ...]
 """
 
 import base64
@@ -17,7 +17,7 @@ import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".png", ".jpg")  # endings that the Hub keeps in its file store
 
@@ -35,7 +35,6 @@ class Request:
     server: str  # "hub" or "store"
     method: str
     path: str
-    token: str | None
     range: str | None
 
 
@@ -43,7 +42,6 @@ class Request:
 class Repo:
     commits: dict = field(default_factory=dict)  # commit -> {path: bytes}
     refs: dict = field(default_factory=dict)  # branch or tag -> commit
-    messages: dict = field(default_factory=dict)  # commit -> summary
     token: str | None = None  # needed to see the repository
     gated: bool = False  # there for everyone to see, but not to read
 
@@ -56,24 +54,22 @@ class HubServer:
         self.store = {}  # sha256 -> bytes, large files
         self.requests = []
         self.status = None  # every answer has this status instead
+        self.heads_left = None  # after so many HEAD requests every answer to one is 500
         self.cut_at = None  # answers of the store end after so many bytes ...
         self.cuts = 0  # ... so many times
         self.damage = False  # the store sends bytes other than those it is asked for
         self.no_range = False  # the store ignores Range
-        self.write_token = None  # needed for uploads
         self._servers = [self._start("hub", _Hub), self._start("store", _Store)]
         self.url, self.store_url = (
             f"http://127.0.0.1:{server.server_port}" for server in self._servers
         )
 
     def _start(self, name, handler):
-        server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), type(name, (handler,), {"hub": self, "name": name})
-        )
+        handler = type(name, (handler,), {"hub": self, "name": name})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = True
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
+        options = {"poll_interval": 0.02}
+        threading.Thread(target=server.serve_forever, kwargs=options, daemon=True).start()
         return server
 
     def __enter__(self):
@@ -87,18 +83,16 @@ class HubServer:
             server.shutdown()
             server.server_close()
 
-    def commit(self, repo, files, ref="main", message="", **options):
-        """Adds files (path -> bytes, None deletes) to a repository, made if need be; returns the commit."""
+    def commit(self, repo, files, ref="main", **options):
+        """Adds files (path -> bytes) to a repository, made if need be; returns the commit."""
         repository = self.repos.setdefault(repo, Repo())
         for name, value in options.items():
             setattr(repository, name, value)
         content = {**repository.commits.get(repository.refs.get(ref), {}), **files}
-        content = {path: data for path, data in content.items() if data is not None}
         self.store.update((sha256(data), data) for data in content.values())
-        text = repr(sorted((path, sha256(data)) for path, data in content.items())) + repo + message
+        text = repr(sorted((path, sha256(data)) for path, data in content.items())) + repo
         commit = hashlib.sha1(text.encode()).hexdigest()
         repository.commits[commit] = content
-        repository.messages[commit] = message
         repository.refs[ref] = commit
         return commit
 
@@ -115,16 +109,20 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization") or ""
         self.token = authorization.removeprefix("Bearer ") or None
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = urlsplit(self.path)
-        self.route, self.query = unquote(parts.path), parse_qs(parts.query)
+        self.route = unquote(urlsplit(self.path).path)
         self.hub.requests.append(
-            Request(self.name, self.command, self.route, self.token, self.headers.get("Range"))
+            Request(self.name, self.command, self.route, self.headers.get("Range"))
         )
-        if self.hub.status:
-            return self.answer(self.hub.status, b"out of order", {"Retry-After": "0"})
-        return self.respond()
+        status = self.hub.status
+        if self.command == "HEAD" and self.hub.heads_left is not None:
+            self.hub.heads_left -= 1
+            status = 500 if self.hub.heads_left < 0 else status
+        if status:
+            self.answer(status, b"out of order", {"Retry-After": "0"})
+        else:
+            self.respond()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
 
     def answer(self, status, body=b"", headers=None):
         self.send_response(HTTPStatus(status))
@@ -135,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def json(self, content, status=200):
-        self.answer(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    def json(self, content):
+        self.answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def refuse(self, status, code, message, **headers):
         self.answer(status, b"", {"X-Error-Code": code, "X-Error-Message": message, **headers})
@@ -150,28 +148,21 @@ class _Store(_Handler):
         if self.command == "PUT":
             self.hub.store[oid] = self.body
             return self.answer(200)
-        if oid not in self.hub.store:
-            return self.answer(404)
         data = self.hub.store[oid]
         if self.hub.damage:
             data = bytes(byte ^ 0x55 for byte in data)
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         first = int(asked[1]) if asked and not self.hub.no_range else 0
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(len(data) - first))
-        self.send_header("ETag", f'"{oid}"')
         if first:
             self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
         self.end_headers()
-        if self.command == "HEAD":
-            return None
-        if self.hub.cuts and self.hub.cut_at is not None:
+        if self.hub.cuts:
             self.hub.cuts -= 1
-            self.wfile.write(data[first : first + self.hub.cut_at])
+            data = data[: first + self.hub.cut_at]
             self.close_connection = True
-            return None
-        self.wfile.write(data[first:])
-        return None
+        return self.wfile.write(data[first:])
 
 
 class _Hub(_Handler):
@@ -180,189 +171,73 @@ class _Hub(_Handler):
     def respond(self):
         routes = (
             (r"/api/repos/create", self.create),
-            (r"/api/validate-yaml", self.validate),
-            (r"/api/whoami-v2", self.whoami),
-            (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", self.preupload),
+            (r"/api/validate-yaml", lambda: self.json({"errors": [], "warnings": []})),
+            (r"/api/models/([^/]+/[^/]+)/preupload/.+", self.preupload),
             (r"/api/models/([^/]+/[^/]+)/commit/(.+)", self.receive),
-            (r"/api/models/([^/]+/[^/]+)/tag/(.+)", self.tag),
-            (r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", self.tree),
-            (r"/api/models/([^/]+/[^/]+)/revision/(.+)", self.info),
-            (r"/api/models/([^/]+/[^/]+)/refs", self.refs),
-            (r"/api/models/([^/]+/[^/]+)", self.info),
             (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self.batch),
-            (r"/([^/]+/[^/]+)/resolve/((?:refs/[^/]+/)?[^/]+)/(.+)", self.resolve),
+            (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.resolve),
         )
         for pattern, method in routes:
             if match := re.fullmatch(pattern, self.route):
                 return method(*match.groups())
         return self.answer(404, b"no such route")
 
-    def repository(self, name):
-        """The repository, or None when an error was answered instead."""
+    def resolve(self, name, revision, path):
         repo = self.hub.repos.get(name)
         if repo is None or (repo.token and repo.token != self.token):
             # To somebody unknown the Hub does not say which of the two it is.
-            self.refuse(404 if self.token else 401, "RepoNotFound", "Repository not found")
-            return None
-        return repo
-
-    def content(self, name, revision):
-        """(commit, files) of a revision, or None when an error was answered instead."""
-        repo = self.repository(name)
-        if repo is None:
-            return None
+            return self.refuse(404 if self.token else 401, "RepoNotFound", "Repository not found")
         commit = repo.refs.get(revision, revision)
         if commit not in repo.commits:
-            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            return None
-        return commit, repo.commits[commit]
-
-    def resolve(self, name, revision, path):
-        found = self.content(name, revision)
-        if found is None:
-            return None
-        commit, files = found
-        if self.hub.repos[name].gated:
-            return self.refuse(
-                403 if self.token else 401, "GatedRepo", "Access to this model is restricted"
-            )
-        if path not in files:
+            return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        if repo.gated:
+            return self.refuse(401, "GatedRepo", "Access to this model is restricted")
+        if path not in repo.commits[commit]:
             return self.refuse(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": commit})
-        data = files[path]
+        data = repo.commits[commit][path]
+        headers = {"ETag": f'"{git_sha1(data)}"', "X-Repo-Commit": commit}
         if not path.endswith(LARGE):
-            etag = f'"{git_sha1(data)}"'
-            return self.answer(200, data, {"ETag": etag, "X-Repo-Commit": commit})
-        headers = {
+            return self.answer(200, data, headers)
+        headers |= {
             "Location": f"{self.hub.store_url}/{sha256(data)}",
-            "ETag": f'"{git_sha1(data)}"',
             "X-Linked-ETag": f'"{sha256(data)}"',
             "X-Linked-Size": str(len(data)),
-            "X-Repo-Commit": commit,
         }
         return self.answer(302, b"", headers)
 
-    def info(self, name, revision="main"):
-        found = self.content(name, revision)
-        if found is None:
-            return None
-        commit, files = found
-        siblings = [{"rfilename": path} for path in sorted(files)]
-        return self.json(
-            {
-                "id": name,
-                "modelId": name,
-                "sha": commit,
-                "siblings": siblings,
-                "private": False,
-                "tags": [],
-            }
-        )
-
-    def tree(self, name, revision, folder=None):
-        found = self.content(name, revision)
-        if found is None:
-            return None
-        entries = []
-        for path, data in sorted(found[1].items()):
-            entry = {"type": "file", "path": path, "size": len(data), "oid": git_sha1(data)}
-            if path.endswith(LARGE):
-                entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 134}
-            entries.append(entry)
-        return self.json(entries)
-
-    def refs(self, name):
-        repo = self.repository(name)
-        if repo is None:
-            return None
-        branches = [
-            {"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": c}
-            for ref, c in repo.refs.items()
-        ]
-        return self.json({"branches": branches, "tags": [], "converts": []})
-
-    def allowed(self):
-        if self.hub.write_token is not None and self.token != self.hub.write_token:
-            self.refuse(401, "", "Invalid username or password.")
-            return False
-        return True
-
-    def whoami(self):
-        return self.allowed() and self.json({"name": "owner", "type": "user", "orgs": []})
-
-    def validate(self):
-        return self.json({"errors": [], "warnings": []})
+    # Uploads.
 
     def create(self):
-        if not self.allowed():
-            return None
         asked = json.loads(self.body)
-        name = f"{asked.get('organization') or 'owner'}/{asked['name']}"
-        if name in self.hub.repos:
-            url = f"{self.hub.url}/{name}"
-            return self.json(
-                {"error": "You already created this model repo", "url": url}, status=409
-            )
+        name = f"{asked['organization']}/{asked['name']}"
         self.hub.commit(name, {})
-        return self.json({"url": f"{self.hub.url}/{name}", "name": name})
+        self.json({"url": f"{self.hub.url}/{name}", "name": name})
 
-    def preupload(self, name, revision):
-        if not self.allowed() or self.repository(name) is None:
-            return None
-        files = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
-                "shouldIgnore": False,
-            }
-            for file in json.loads(self.body)["files"]
-        ]
-        return self.json({"files": files})
+    def preupload(self, name):
+        def mode(path):
+            return "lfs" if path.endswith(LARGE) else "regular"
+
+        paths = [file["path"] for file in json.loads(self.body)["files"]]
+        self.json(
+            {"files": [{"path": p, "uploadMode": mode(p), "shouldIgnore": False} for p in paths]}
+        )
 
     def batch(self, name):
-        if not self.allowed() or self.repository(name) is None:
-            return None
-        objects = []
-        for asked in json.loads(self.body)["objects"]:
-            entry = {"oid": asked["oid"], "size": asked["size"]}
-            if asked["oid"] not in self.hub.store:
-                entry["actions"] = {"upload": {"href": f"{self.hub.store_url}/{asked['oid']}"}}
-            objects.append(entry)
-        return self.json({"transfer": "basic", "objects": objects})
+        objects = json.loads(self.body)["objects"]
+        for entry in objects:
+            if entry["oid"] not in self.hub.store:
+                entry["actions"] = {"upload": {"href": f"{self.hub.store_url}/{entry['oid']}"}}
+        self.json({"transfer": "basic", "objects": objects})
 
     def receive(self, name, revision):
         """A commit: lines of JSON, each an operation."""
-        if not self.allowed() or self.repository(name) is None:
-            return None
-        files, message = {}, ""
+        files = {}
         for operation in map(json.loads, self.body.splitlines()):
-            key, value = operation["key"], operation["value"]
-            if key == "header":
-                message = value["summary"]
-            elif key == "file":
+            value = operation["value"]
+            if operation["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
-            elif key == "lfsFile":
-                if sha256(self.hub.store.get(value["oid"], b"")) != value["oid"]:
-                    return self.json(
-                        {"error": "LFS pointer pointed to a file that does not exist"}, status=400
-                    )
+            elif operation["key"] == "lfsFile":
                 files[value["path"]] = self.hub.store[value["oid"]]
-            elif key == "deletedFile":
-                files[value["path"]] = None
-        commit = self.hub.commit(name, files, ref=revision, message=message)
-        return self.json(
-            {
-                "success": True,
-                "commitOid": commit,
-                "commitUrl": f"{self.hub.url}/{name}/commit/{commit}",
-            }
-        )
-
-    def tag(self, name, revision):
-        found = self.content(name, revision) if self.allowed() else None
-        if found is None:
-            return None
-        tag = json.loads(self.body)["tag"]
-        if tag in self.hub.repos[name].refs:
-            return self.json({"error": "Reference already exists"}, status=409)
-        self.hub.repos[name].refs[tag] = found[0]
-        return self.json({})
+        commit = self.hub.commit(name, files, ref=revision)
+        url = f"{self.hub.url}/{name}/commit/{commit}"
+        self.json({"success": True, "commitOid": commit, "commitUrl": url})
