@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # Each takes longer to import than all of ours; torch brings some of them when it compiles.
 HEAVY = {
-    "huggingface_hub", "requests", "httpx", "safetensors", "scipy", "skimage", "matplotlib", "pandas", "torchvision",
+    "huggingface_hub", "requests", "httpx", "scipy", "skimage", "matplotlib", "pandas", "torchvision",
     "triton", "sympy", "torch._dynamo", "torch._inductor", "torch.distributed", "multiprocessing.pool", "accelerate",
 }  # fmt: skip
 BEFORE = """
