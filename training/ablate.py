@@ -22,12 +22,6 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-try:
-    import accelerate  # noqa: F401
-    import skimage  # noqa: F401
-except ImportError as error:
-    sys.exit(f"ablate.py: {error}; pip install -r training/requirements.txt")
-
 import torch
 
 from scsnet import SCSNet, checkpoint
@@ -44,7 +38,6 @@ from training.config.stage import Stage
 from training.config.upscaling import UpscalingConfig
 from training.data.photos import find_photos, select_evenly
 from training.engine.checkpoints import RunError
-from training.engine.loop import train
 from training.engine.model_card import PICTURE, WEIGHTS
 from training.engine.upscaling import choose_device
 from training.engine.upscaling import train_row as train_upscaler
@@ -154,6 +147,8 @@ def train_row(name: str, config: TrainConfig) -> SCSNet:
             )
     if not weights.exists():
         print(f"== {name}")
+        from training.engine.loop import train  # --help works without the extra
+
         train(config, resume=True)
     return checkpoint.load(weights, dtype=torch.float32)
 
@@ -283,14 +278,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = small(table)
     config_parser(parser, words, len(config.stages))
     options = parser.parse(words)
-    try:
+    with parser.exit_on_errors(RunError):
         config = apply_overrides(config, vars(options))
         if not (config.data and config.validation and config.output):
             parser.error("--data, --validation and --output are needed")
         print("\n".join(describe_config(config)))
         print(ablate(options.table, config, options.photos))
-    except (RunError, OSError, ValueError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

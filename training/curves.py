@@ -75,12 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse(arguments)
     output = options.output or options.run / "curves.png"
-    try:
+    with parser.exit_on_errors():
         plot(read_log(options.run / LOG), output)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    except ImportError as error:
-        parser.error(f"{error}; pip install -r training/requirements.txt")
     print(output)
 
 

@@ -13,11 +13,6 @@ from typing import Literal
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-try:
-    import skimage  # noqa: F401
-except ImportError as error:
-    sys.exit(f"evaluate.py: {error}; pip install -r training/requirements.txt")
-
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -120,7 +115,7 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> report."""
     parser = Parser(prog="evaluate.py", description=__doc__)
-    try:
+    with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
         if not options.data:
             parser.error("--data is missing: the photos to evaluate on")
@@ -129,8 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.weights, device=device, dtype=getattr(torch, options.precision)
         )
         print(evaluate(net, options, options.weights)[1])
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse(arguments)
     if options.weights.suffix != ".safetensors":
         parser.error(f"weights are a .safetensors file, got {options.weights}")
-    try:
+    with parser.exit_on_errors(checkpoints.RunError):
         state = checkpoints.load(options.checkpoint)
         config, step = TrainConfig.from_dict(state["config"]), state["step"]
         run = options.checkpoint.resolve().parent.parent
@@ -51,8 +51,6 @@ def main(arguments: list[str] | None = None) -> None:
                 net, options.weights, config, step, state["photos"], figures, card, options.chroma
             )
         )
-    except (checkpoints.RunError, ValueError, OSError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

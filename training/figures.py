@@ -107,7 +107,7 @@ def draw_copies(options: Options) -> Image.Image:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw a figure."""
     parser = Parser(prog="figures.py", description=__doc__)
-    try:
+    with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
         Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         if options.figure == "12":
@@ -122,8 +122,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     file, "WEBP", save_all=True, append_images=others, duration=MILLISECONDS, loop=0,
                     quality=90,
                 )  # fmt: skip
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     print(options.output)
 
 

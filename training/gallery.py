@@ -175,15 +175,13 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> page."""
     parser = Parser(prog="gallery.py", description=__doc__)
-    try:
+    with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
         if not options.data or not options.output:
             parser.error("--data and --output are needed: the photos, and where the page goes")
         net = checkpoint.load(options.weights, dtype=getattr(torch, options.precision)).eval()
         gallery(net, options)
         print(f"page: {Path(options.output, 'index.html')}")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from training.config.train_config import Adversarial
 Mean = Callable[[Tensor], Tensor]
 CONTENT = 10.0  # weight of `content_loss`
 MATCHED = 0.4  # how far the target moves towards the colours of a reference that is another photo
-CHROMA_RANGE = 110.0  # CIE units that the LAB errors are divided by
 PERCEPTUAL = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # of relu{1..5}_1
 
 
@@ -28,8 +27,9 @@ def content_loss(
     huber_delta: float = 0.0,
     mean: Mean = torch.mean,
     enlarged: Tensor | None = None,
+    scale: float = 110.0,
 ) -> Tensor:
-    """L1 loss between LAB planes (B, 3, H, W) in CIE units, divided by 110 (Eq. 5).
+    """L1 loss between LAB planes (B, 3, H, W) in CIE units, divided by `scale`, the network's chroma_scale (Eq. 5).
 
     `chroma_weight`: the ab loss of a pixel is weighted by 1 + chroma_weight * chroma / 20, normalised to mean 1, so that
     rare saturated colours are not outweighed by the many dull ones. `huber_delta`: see `huber`; applied to ab only.
@@ -44,7 +44,7 @@ def content_loss(
     if chroma_weight > 0:
         weight = 1 + chroma_weight * target[:, 1:].norm(dim=1, keepdim=True) / 20
         color = color * (weight / mean(weight))
-    return torch.cat([lightness, color], dim=1).mean() / CHROMA_RANGE
+    return torch.cat([lightness, color], dim=1).mean() / scale
 
 
 def move_target(target: Tensor, matched: Tensor, other: Tensor) -> Tensor:

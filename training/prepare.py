@@ -30,7 +30,14 @@ from scsnet.atomic_write import open_atomic
 from scsnet.color import rgb_to_lab
 from training.config.cli import Parser, parse_options
 from training.config.stage import check_at_least
-from training.data.photos import BadPhotoError, Entry, decode_photo, find_photos, read_bytes
+from training.data.photos import (
+    CONTACT_SHEET,
+    BadPhotoError,
+    Entry,
+    decode_photo,
+    find_photos,
+    read_bytes,
+)
 from training.data.shards import numbered, write_copies, write_shards
 from training.paths import save_text
 
@@ -177,7 +184,7 @@ def prepare(rule: Rule) -> Counter[str]:
         if verdict.thumbnail is not None and len(row) < COLUMNS:
             row.append(verdict.thumbnail)
     rows = [(f"{reason or 'kept'}: {counts[reason]}", row) for reason, row in sorted(shown.items())]
-    contact_sheet(output / "contact_sheet.png", rows)
+    contact_sheet(output / CONTACT_SHEET, rows)
     summary = {
         "photos": len(entries),
         "kept": len(kept),
@@ -211,7 +218,7 @@ def prepare(rule: Rule) -> Counter[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> report."""
     parser = Parser(prog="prepare.py", description=__doc__)
-    try:
+    with parser.exit_on_errors():
         rule = parse_options(parser, Rule, arguments)
         if not rule.data or not rule.output:
             parser.error("--data and --output are needed")
@@ -220,9 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{count:8} {reason or 'kept'}")
         if not counts[""]:
             print("none is kept: --kilobytes, --variation and --side say what goes")
-        print(f"report: {rule.output}/report.md, contact_sheet.png")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+        print(f"report: {rule.output}/report.md, {CONTACT_SHEET}")
 
 
 if __name__ == "__main__":

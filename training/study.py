@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "results", nargs="*", metavar="NAME=FOLDER", help="pictures of a system, matched by name"
     )
     add_fields(parser, parser.add_argument_group("options"), Settings)
-    try:
+    with parser.exit_on_errors():
         options = Options(**given(vars(parser.parse(arguments)), Options))
         if options.summary:
             study = json.loads(Path(options.output, PAIRS).read_text(encoding="utf-8"))
@@ -188,8 +188,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             count = make_study(options)
             print(f"{count} pairs: open {Path(options.output, 'index.html')}")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

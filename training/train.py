@@ -113,18 +113,13 @@ def run(config: TrainConfig, resume: bool, dry_run: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options and run."""
     config, resume, dry_run = read_options(arguments)
-    try:
+    with Parser(prog="train.py").exit_on_errors():
         from training.engine.checkpoints import RunError
 
         try:
             run(config, resume, dry_run)
         except (RunError, ValueError, OSError) as error:
             sys.exit(f"train.py: {error}")
-    except ImportError as error:
-        sys.exit(f"train.py: {error}; pip install -r training/requirements.txt")
-    except KeyboardInterrupt:
-        print("train.py: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

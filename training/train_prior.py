@@ -485,12 +485,10 @@ def _identity(batch: Any) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Options -> one file."""
     parser = Parser(prog="train_prior.py", description=__doc__)
-    try:
+    with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
         net = train(options)
         safetensors_file.write(Path(options.output), net.cpu().state_dict(), {})
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
     print(options.output)
 
 

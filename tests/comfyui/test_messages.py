@@ -52,7 +52,9 @@ def test_damaged_weights_are_named(comfy):
     path.write_bytes(b"\x10\x00")
     p = Prompt()
     p.preview((p.auto(p.load(path.name), p.image(ALPS)), 1))
-    assert "damaged.safetensors is empty or truncated" in errors(comfy, p)
+    assert "damaged.safetensors is not a valid safetensors file, or is truncated" in errors(
+        comfy, p
+    )
     path.unlink()
 
 

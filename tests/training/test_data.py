@@ -268,6 +268,7 @@ def test_prepare_by_the_papers_rule(photos, tmp_path, capsys):
     assert report["gone"] == {"low colour variation": 1, "the same file": 1, "unreadable": 1}
     assert "tint.bmp: low colour variation 0.0" in (out / "report.md").read_text()
     assert (out / "contact_sheet.png").exists()
+    assert len(find_photos([out])) == 12  # the sheet is no photo
     assert len(find_photos([out / "kept.txt"])) == 12
     shards = find_photos([out / "shards"])
     assert len(shards) == 12
@@ -343,3 +344,8 @@ def test_files_that_are_left_out_are_named(photos, tmp_path, capsys):
     assert "left out 2 files" in (text := capsys.readouterr().out)
     assert ".heic is not supported" in text
     assert "txt" not in text
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for file in sorted(photos.iterdir()):
+            shard.add(file, file.name)
+    assert len(find_photos([tmp_path / "shard.tar"])) == 13
+    assert f"left out 2 files of {tmp_path / 'shard.tar'}: .heic" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from scsnet import checkpoint
 from training.config import Stage
 from training.config.overrides import CONFIG, load_config
 from training.config.schedule import Schedule
-from training.engine import checkpoints
+from training.engine import checkpoints, step
 from training.engine.checkpoints import RunError
 from training.engine.loop import make_accelerator, train
 from training.engine.step import Trainer
@@ -277,6 +277,22 @@ def test_weights_that_differ_by_one_bit_have_another_checksum(photos, tmp_path):
             parameter.view(torch.int32).flatten()[0] ^= 1
         assert not torch.equal(trainer.checksum(), before)
         before = trainer.checksum()
+
+
+def test_the_loss_is_scaled_by_the_networks_chroma_scale(photos, tmp_path, monkeypatch):
+    scales = []
+    content_loss = step.losses.content_loss
+
+    def record(*arguments, scale, **options):
+        scales.append(scale)
+        return content_loss(*arguments, scale=scale, **options)
+
+    monkeypatch.setattr(step.losses, "content_loss", record)
+    config = tiny_config(photos, tmp_path / "run")
+    config = replace(config, network=replace(config.network, chroma_scale=55.0))
+    with pytest.raises(StopError):
+        train(config, on_step=stop_at(1))
+    assert scales == [55.0]
 
 
 def test_pictures_of_the_run_are_no_training_photos(photos, tmp_path, capsys):

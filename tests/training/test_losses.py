@@ -193,6 +193,7 @@ def test_enlarged_targets_have_no_loss_of_l():
     both, one = (losses.content_loss(prediction, target, enlarged=e) for e in (None, enlarged))
     assert both == pytest.approx((11 + 22) / 3 / 110)
     assert one == pytest.approx((11 / 2 + 22) / 3 / 110)
+    assert losses.content_loss(prediction, target, scale=55) == pytest.approx(2 * both)
 
 
 def test_elastic_moves_by_four_to_six_pixels_at_128():

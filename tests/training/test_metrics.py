@@ -274,11 +274,13 @@ def test_frechet_and_kernel_distance():
     assert image_metrics.kernel_distance(a, b + 1) > 0.5
 
 
-def test_fid_and_kid_where_there_is_a_network(monkeypatch):
+def test_fid_and_kid_where_there_is_a_network(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        fid_lpips, "inception", lambda weights: lambda picture: picture.mean((0, 1))
+        fid_lpips, "load_inception", lambda weights: lambda picture: picture.mean((0, 1))
     )
-    found = fid_lpips.Extras("weights.pth", with_lpips=False)
+    weights = tmp_path / "weights.pth"
+    torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(1)}, weights)
+    found = fid_lpips.Extras(str(weights), with_lpips=False)
     rng = np.random.default_rng(0)
     for _ in range(20):
         truth = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -290,12 +292,16 @@ def test_fid_and_kid_where_there_is_a_network(monkeypatch):
     assert set(found.missing) == {"lpips"}
 
 
-def test_figures_without_their_networks_say_why(tmp_path):
-    (tmp_path / "text.pth").write_text("no weights")
-    assert fid_lpips.Extras(str(tmp_path / "text.pth"), with_lpips=False).missing["fid"]
-    found = fid_lpips.Extras(str(tmp_path / "nothing.pth"), with_lpips=False)
-    assert "nothing.pth" in found.missing["fid"] or "torch_fidelity" in found.missing["fid"]
-    assert found.rows() == {}
+@pytest.mark.parametrize("content", [b"", b"no weights", b"junk" * 100, "pickle", None])
+def test_a_bad_inception_file_is_refused(tmp_path, content):
+    """A file of something else was "n/a: Memo value not found at index 174812789"."""
+    path = tmp_path / "weights.pth"
+    if content == "pickle":
+        torch.save({"a": torch.zeros(1)}, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"weights\.pth"):
+        fid_lpips.Extras(str(path), with_lpips=False)
 
 
 def test_coarse_colours_by_hand():

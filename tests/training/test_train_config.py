@@ -1,6 +1,7 @@
 """Configs, presets and the command line that changes them."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -140,19 +141,62 @@ def test_help_tells_every_field(capsys):
         assert part in text
 
 
+def run_python(root, code, *arguments):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+WITHOUT_EXTRAS = """
+import importlib, sys
+for name in ("accelerate", "matplotlib", "psutil", "skimage", "tensorboard", "torchmetrics"):
+    sys.modules[name] = None
+"""
+
+
 def test_help_needs_no_extras(root):
-    """--help names the defaults, and works where accelerate, psutil and tensorboard are missing."""
-    code = (
-        "import sys\n"
-        "for name in ('accelerate', 'psutil', 'tensorboard', 'skimage'): sys.modules[name] = None\n"
-        "sys.argv[1:] = ['--help']\n"
-        "import training.train as t\n"
-        "t.main()"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    """Of every script."""
+    code = """
+for path in sorted(__import__("pathlib").Path("training").glob("*.py")):
+    script = importlib.import_module(f"training.{path.stem}")
+    if hasattr(script, "main"):
+        try:
+            script.main(["--help"])
+        except SystemExit as end:
+            assert not end.code, path
+        print("helped:", path.stem)
+"""
+    done = run_python(root, WITHOUT_EXTRAS + code)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("helped: ") >= 11
     assert "(default: 0.999)" in " ".join(done.stdout.split())
+
+
+def test_a_missing_extra_is_one_line(root, photos, tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "content": 0.5}\n')
+    for script, options in {
+        "evaluate": ["--weights", "bundled", "--data", photos, "--limit", "1"],
+        "curves": [tmp_path],
+        "train": ["--data", photos, "--output", tmp_path / "run"],
+    }.items():
+        code = f"from training import {script}\n{script}.main(sys.argv[1:])"
+        done = run_python(root, WITHOUT_EXTRAS + code, *options)
+        assert done.returncode == 1
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith(f"{script}.py: ")
+        assert line.endswith("pip install -r training/requirements.txt")
+
+
+def test_interruption_during_the_imports(root, tmp_path):
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(10)\n"
+    (tmp_path / "torch.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, root / "training" / "train.py", *BASE],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "train.py: interrupted\n")
 
 
 def test_a_config_file_is_a_start(tmp_path):

@@ -9,7 +9,8 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -37,6 +38,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with the message, without the usage."""
         self.exit(2, f"{self.prog}: {message}\n{self.prog}: --help lists the options\n")
+
+    @contextmanager
+    def exit_on_errors(self, *others: type[Exception]) -> Iterator[None]:
+        """Exit with one line for an interruption, a missing package, ValueError, OSError and the other errors."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.exit(130, f"{self.prog}: interrupted\n")
+        except ImportError as error:
+            self.exit(1, f"{self.prog}: {error}; pip install -r training/requirements.txt\n")
+        except (OSError, ValueError, *others) as error:
+            self.error(str(error))
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse the arguments; exit for unknown options, naming the nearest one."""

@@ -7,7 +7,7 @@ import struct
 import tarfile
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ BROKEN = (
     Image.DecompressionBombError,
 )
 """Exceptions that Pillow raises for damaged files and metadata."""
+CONTACT_SHEET = "contact_sheet.png"
+"""Overview that prepare.py writes; in a folder of photos it is not one of them."""
 SMALLEST = 16  # pixels on the short side; smaller photos are not used
 
 
@@ -79,17 +81,22 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
 
 def _folder(path: Path) -> list[Entry]:
     entries = []
-    unsupported: Counter[str] = Counter()
     for file in sorted(path.rglob("*")):
-        unsupported[file.suffix.lower()] += file.suffix.lower() in UNSUPPORTED
+        if file.name == CONTACT_SHEET:
+            continue
         if file.suffix.lower() in SUFFIXES and file.is_file():
             entries.append(Entry(printable(str(file)), str(file)))
         elif file.suffix == ".tar" and file.is_file():
             entries += _shard(file)
-    for suffix, count in unsupported.items():
-        if count:
-            print(f"left out {count} files of {path}: {suffix} is not supported")
+    _report_unsupported(path, path.rglob("*"))
     return entries
+
+
+def _report_unsupported(source: Path, files: Iterable[Path]) -> None:
+    """Print how many files of unsupported types a folder or shard has."""
+    counts = Counter(file.suffix.lower() for file in files)
+    for suffix in sorted(UNSUPPORTED & counts.keys()):
+        print(f"left out {counts[suffix]} files of {source}: {suffix} is not supported")
 
 
 def _list(path: Path) -> list[Entry]:
@@ -112,15 +119,15 @@ def _shard(path: Path) -> list[Entry]:
     """
     try:
         with tarfile.open(path, "r:") as shard:
-            return [
-                Entry(
-                    printable(f"{path}:{member.name}"), str(path), member.offset_data, member.size
-                )
-                for member in shard
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
-            ]
+            members = [member for member in shard if member.isfile()]
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not an uncompressed tar: {error}") from error
+    _report_unsupported(path, (Path(member.name) for member in members))
+    return [
+        Entry(printable(f"{path}:{member.name}"), str(path), member.offset_data, member.size)
+        for member in members
+        if Path(member.name).suffix.lower() in SUFFIXES
+    ]
 
 
 def read_bytes(entry: Entry) -> bytes:

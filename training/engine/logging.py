@@ -7,16 +7,18 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.accelerator import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
 from training.engine.checkpoints import RunError, describe_last
 from training.engine.distributed import average_over_processes, is_main_process
 from training.paths import save_text
+
+if TYPE_CHECKING:  # reading a log needs no accelerate
+    from accelerate.accelerator import Accelerator
 
 LOG = "log.jsonl"
 

@@ -92,7 +92,12 @@ class Trainer:
             else {}
         )
         content = losses.content_loss(
-            lab, target, mean=global_mean, enlarged=batch.enlarged, **options
+            lab,
+            target,
+            mean=global_mean,
+            enlarged=batch.enlarged,
+            scale=self.net.config.chroma_scale,
+            **options,
         )
         terms = {"content": content}
         if info.mode.supervised:

@@ -1,13 +1,9 @@
-"""FID, KID and LPIPS: figures that need the weights of other networks.
-
-Where those or their libraries are not at hand a figure is n/a, with the reason. Nothing is put in its place.
-"""
+"""FID, KID and LPIPS: metrics that need other networks. Without them or their libraries a metric is n/a, with the reason."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,23 +12,33 @@ import torch
 from training.evaluation.image_metrics import frechet_distance, kernel_distance
 
 Picture = np.ndarray  # uint8 (H, W, 3)
-UNUSABLE = (
-    *(ImportError, OSError, RuntimeError, ValueError),
-    *(LookupError, EOFError, TypeError, AttributeError, pickle.UnpicklingError),
+BROKEN = (
+    *(RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
+    pickle.UnpicklingError,
 )
-"""What comes of a library that is missing, a download, a file that holds something else."""
+"""Exceptions that `torch.load` raises for a file that holds something else."""
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
 
-def inception(weights: str) -> Callable[[Picture], np.ndarray]:
-    """Inception v3 of the original FID (TF port of torch-fidelity): a picture -> 2,048 features.
+def check_inception(weights: str) -> None:
+    """Raise FileNotFoundError for a missing file, ValueError for one that does not hold Inception's weights."""
+    reason: object = "it has other tensors"
+    try:
+        if "Conv2d_1a_3x3.conv.weight" in torch.load(weights, "cpu", weights_only=True):
+            return
+    except BROKEN as error:
+        reason = str(error).partition("\n")[0]
+    raise ValueError(f"inception: expected {INCEPTION} of torch-fidelity, got {weights}: {reason}")
 
-    It resizes to 299 x 299 itself, bilinear without antialias, as the original does.
-    Errors: ImportError without torch-fidelity, FileNotFoundError without the weights.
+
+def load_inception(weights: str) -> Callable[[Picture], np.ndarray]:
+    """Load Inception v3 of the original FID (torch-fidelity's port from TensorFlow): picture -> 2,048 features.
+
+    It resizes to 299 x 299 itself, bilinear without antialias, as the original does. Raises ImportError without
+    torch-fidelity.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"there is no file {weights}")
     net = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights
     )
@@ -40,14 +46,13 @@ def inception(weights: str) -> Callable[[Picture], np.ndarray]:
     def features(picture: Picture) -> np.ndarray:
         planes = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            found: np.ndarray = net(planes)[0][0].cpu().numpy()
-        return found
+            return np.asarray(net(planes)[0][0].cpu())
 
     return features
 
 
-def lpips() -> Callable[[Picture, Picture], float]:
-    """LPIPS of torchmetrics on AlexNet, v0.1. Errors: ImportError; those of a download."""
+def load_lpips() -> Callable[[Picture, Picture], float]:
+    """Load LPIPS v0.1 on AlexNet from torchmetrics: two pictures -> distance. Raises ImportError and errors of a download."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     net = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
@@ -61,7 +66,10 @@ def lpips() -> Callable[[Picture, Picture], float]:
 
 
 class Extras:
-    """Collects pictures row by row, then gives the figures of each row."""
+    """Computes FID, KID and LPIPS of every row of the table from the pictures added to it.
+
+    inception_weights: path, empty for none. Raises ValueError and FileNotFoundError for a file of something else.
+    """
 
     def __init__(self, inception_weights: str, with_lpips: bool) -> None:
         self.missing: dict[str, str] = {}
@@ -69,45 +77,48 @@ class Extras:
         self.distance: Callable[[Picture, Picture], float] | None = None
         if not inception_weights:
             self.missing["fid"] = self.missing["kid"] = (
-                "no --inception, the weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
+                f"no --inception, the {INCEPTION} of torch-fidelity"
             )
         else:
-            self.features = self._tried(lambda: inception(inception_weights), "fid", "kid")
+            check_inception(inception_weights)
+            self.features = self._load(lambda: load_inception(inception_weights), "fid", "kid")
         if not with_lpips:
             self.missing["lpips"] = "not asked for (--lpips fetches AlexNet through torchvision)"
         else:
-            self.distance = self._tried(lpips, "lpips")
-        self.seen: dict[str, list[np.ndarray]] = {}
+            self.distance = self._load(load_lpips, "lpips")
+        self.collected: dict[str, list[np.ndarray]] = {}
         self.distances: dict[str, list[float]] = {}
 
-    def _tried(self, make: Callable[[], Any], *names: str) -> Any:
+    def _load(self, load: Callable[[], Any], *names: str) -> Any:
+        """Return the loaded network, or None and note why these metrics are missing."""
         try:
-            return make()
-        except UNUSABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return load()
+        except (ImportError, OSError, RuntimeError) as error:  # no library, no download
+            reason = str(error).partition("\n")[0] or type(error).__name__
             self.missing |= dict.fromkeys(names, reason)
             return None
 
     def add(self, pictures: dict[str, Picture]) -> None:
-        """All pictures made of one photo, the truth among them."""
+        """Add the pictures of one photo by row; "truth" is the original."""
         for name, picture in pictures.items():
             if name == "reference":
                 continue
             if self.features is not None:
-                self.seen.setdefault(name, []).append(self.features(picture))
+                self.collected.setdefault(name, []).append(self.features(picture))
             if self.distance is not None:
                 self.distances.setdefault(name, []).append(
                     self.distance(picture, pictures["truth"])
                 )
 
     def rows(self) -> dict[str, dict[str, float]]:
-        """Row -> its figures."""
+        """Return the metrics of each row; FID and KID need at least two pictures."""
         found: dict[str, dict[str, float]] = {}
         for name, distances in self.distances.items():
             found.setdefault(name, {})["lpips"] = float(np.mean(distances))
-        for name, features in self.seen.items():
-            real, made = np.stack(self.seen["truth"]), np.stack(features)
-            if len(made) > 1:
+        for name, features in self.collected.items():
+            target, prediction = np.stack(self.collected["truth"]), np.stack(features)
+            if len(prediction) > 1:
                 row = found.setdefault(name, {})
-                row["fid"], row["kid"] = frechet_distance(real, made), kernel_distance(real, made)
+                row["fid"] = frechet_distance(target, prediction)
+                row["kid"] = kernel_distance(target, prediction)
         return found

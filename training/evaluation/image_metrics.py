@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from skimage.color import deltaE_ciede2000, rgb2lab
-from skimage.metrics import structural_similarity
 
 CELLS = 16  # cells along each side, over which coarse colours are averaged
 HUES = {"reds": (345, 45), "skin": (45, 75), "greens": (95, 165), "blues": (225, 300)}
@@ -24,6 +22,13 @@ def compute_psnr(mean_square: float, peak: float) -> float:
     return math.inf if mean_square == 0 else 10 * math.log10(peak**2 / mean_square)
 
 
+def convert_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """Convert sRGB (H, W, 3) to LAB, L* in 0..100."""
+    from skimage.color import rgb2lab
+
+    return rgb2lab(rgb)
+
+
 def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
     """PSNR in dB over all three sRGB planes, peak 255."""
     return compute_psnr(float(np.mean((prediction.astype(np.float64) - target) ** 2)), 255)
@@ -31,6 +36,8 @@ def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
 
 def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
     """SSIM with a Gaussian window of 11 taps, sigma 1.5, population covariance; mean over the sRGB planes."""
+    from skimage.metrics import structural_similarity  # --help works without the extra
+
     return float(
         structural_similarity(
             target,
@@ -71,7 +78,7 @@ class Target:
 
     def __init__(self, picture: np.ndarray) -> None:
         self.picture = picture
-        self.lab = rgb2lab(picture)  # (H, W, 3), L* in 0..100
+        self.lab = convert_to_lab(picture)
         self.m3 = colorfulness(picture)
         self.cells = average_cells(self.lab)
 
@@ -105,7 +112,9 @@ def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str
         raise ValueError(
             f"expected pictures of one size, got {prediction.shape} and {target.picture.shape}"
         )
-    lab = rgb2lab(prediction)
+    from skimage.color import deltaE_ciede2000
+
+    lab = convert_to_lab(prediction)
     error = lab - target.lab
     m3 = colorfulness(prediction)
     return {
@@ -167,14 +176,14 @@ def aggregate(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 def moves_towards(automatic: np.ndarray, referenced: np.ndarray, reference: np.ndarray) -> bool:
     """Return whether the mean ab with a reference is nearer to the reference's than without it."""
     target, before, after = (
-        rgb2lab(p)[..., 1:].mean((0, 1)) for p in (reference, automatic, referenced)
+        convert_to_lab(p)[..., 1:].mean((0, 1)) for p in (reference, automatic, referenced)
     )
     return bool(np.linalg.norm(after - target) < np.linalg.norm(before - target))
 
 
 def measure_color_shift(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """Return the mean distance in ab between two pictures, and the mean chroma of the first, in CIE units."""
-    first, second = (rgb2lab(picture)[..., 1:] for picture in (before, after))
+    first, second = (convert_to_lab(picture)[..., 1:] for picture in (before, after))
     distance, chroma = (np.linalg.norm(ab, axis=2).mean() for ab in (second - first, first))
     return float(distance), float(chroma)
 
