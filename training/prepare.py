@@ -1,8 +1,8 @@
-"""Build a set of photos by the paper's rule: `python training/prepare.py --data PHOTOS --output FOLDER`.
+"""Select training photos by the paper's rule: `python training/prepare.py --data PHOTOS --output FOLDER`.
 
-ImageNet-C is ImageNet without small files and without photos of low colour variation (Sec. 4.1). Nothing
-of the source is changed: what stays is named in kept.txt, which train.py takes as --data, or copied with
---resize, or packed into shards with --shards. report.json and report.md say what went and why.
+ImageNet-C is ImageNet without small files and without photos of low colour variation (Sec. 4.1). The source stays
+unchanged: kept.txt lists the selected photos, for train.py --data; --resize copies them, --shards packs them into
+shards. report.json and report.md list the rejected photos and the reasons.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from training.data.photos import (
     find_photos,
     read_bytes,
 )
-from training.data.shards import numbered, write_copies, write_shards
+from training.data.shards import read_copies, write_copies, write_shards
 from training.paths import save_text
 
 THUMBNAIL = 64  # pixels that colours are measured on
@@ -47,26 +47,26 @@ COLUMNS = 16  # of the contact sheet
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What stays, and what is made of it."""
+    """Criteria of the selection and what to do with the selected photos."""
 
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     output: str = ""
-    """Folder for the report and what is made."""
+    """Folder for the report, copies and shards."""
     kilobytes: float = 80.0
-    """Files below this are left out."""
+    """Smaller files are rejected."""
     variation: float = 8.0
-    """Photos whose colours vary less are left out: deviation of a and b over the photo, in CIE units."""
+    """Photos of less colour variation are rejected: standard deviation of a and b over the photo, in CIE units."""
     side: int = 128
-    """Photos with a shorter side below this are left out."""
+    """Photos whose short side has fewer pixels are rejected."""
     resize: int = 0
-    """Copies with the short side brought down to this, JPEG. 0: no copies (or as they are, in shards)."""
+    """Write JPEG copies whose short side is reduced to this. 0: no copies, and unchanged files in shards."""
     quality: int = 92
-    """Of those JPEG files."""
+    """JPEG quality of the copies."""
     shards: int = 0
-    """Photos per shard (.tar, WebDataset's layout). 0: no shards."""
+    """Write shards (.tar, WebDataset's layout) of this many photos. 0: no shards."""
     workers: int = 2
-    """Processes that read."""
+    """Processes that read photos."""
 
     def __post_init__(self) -> None:
         for name in ("kilobytes", "variation", "side", "resize", "shards"):
@@ -77,7 +77,7 @@ class Rule:
 
 
 class Verdict(NamedTuple):
-    """One photo: why it went ("" if it stays), its figures, a thumbnail and a fingerprint."""
+    """Result for one photo: why it is rejected ("": it is kept), measurements, thumbnail, SHA-256 of the file."""
 
     reason: str
     detail: str
@@ -87,14 +87,14 @@ class Verdict(NamedTuple):
     digest: str
 
 
-def variation(rgb: np.ndarray) -> float:
-    """Deviation of a and b over a picture (H, W, 3): 0 for gray and for one tint alone."""
+def measure_variation(rgb: np.ndarray) -> float:
+    """Standard deviation of a and b over sRGB uint8 (H, W, 3), in CIE units: 0 for gray and for a single tint."""
     lab = rgb_to_lab(torch.from_numpy(rgb.copy()).permute(2, 0, 1).float() / 255)
     return float(lab[1:].var(dim=(1, 2)).sum().sqrt())
 
 
 def judge(entry: Entry, rule: Rule) -> Verdict:
-    """Read a photo and apply the rule."""
+    """Read a photo and apply the criteria."""
     try:
         content = read_bytes(entry)
         photo = decode_photo(entry.name, content)
@@ -103,7 +103,7 @@ def judge(entry: Entry, rule: Rule) -> Verdict:
     thumbnail = np.asarray(
         Image.fromarray(photo).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     )
-    kilobytes, colours = len(content) / 1024, variation(thumbnail)
+    kilobytes, colours = len(content) / 1024, measure_variation(thumbnail)
     reason, detail = "", ""
     if "\n" in entry.path:  # kept.txt has a line for each
         reason = "line break in its name"
@@ -118,8 +118,8 @@ def judge(entry: Entry, rule: Rule) -> Verdict:
     )
 
 
-def judged(entries: Sequence[Entry], rule: Rule) -> Iterator[Verdict]:
-    """Verdicts in order; a second copy of the same file goes."""
+def judge_all(entries: Sequence[Entry], rule: Rule) -> Iterator[Verdict]:
+    """Yield the verdicts in order; copies of an earlier file are rejected."""
     seen: dict[str, str] = {}
     with ProcessPoolExecutor(rule.workers) as pool:
         verdicts = pool.map(partial(judge, rule=rule), entries, chunksize=16)
@@ -133,8 +133,8 @@ def judged(entries: Sequence[Entry], rule: Rule) -> Iterator[Verdict]:
             yield verdict
 
 
-def contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
-    """One row of thumbnails per reason."""
+def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
+    """Write a PNG with a title and a row of thumbnails for each reason."""
     label = 14
     sheet = Image.new("RGB", (COLUMNS * THUMBNAIL, len(rows) * (THUMBNAIL + label)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -148,7 +148,7 @@ def contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) 
 
 
 def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
-    """Errors: ValueError where something would be overwritten, or mixed with what an earlier call made."""
+    """Raise ValueError if the output would overwrite a photo or mix with the output of an earlier call."""
     folder = os.path.realpath(output) + os.sep
     lists = [source for source in rule.data if Path(source).expanduser().is_file()]
     for path in dict.fromkeys([*lists, *(entry.path for entry in entries)]):
@@ -164,33 +164,37 @@ def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
 
 
 def prepare(rule: Rule) -> Counter[str]:
-    """Judge, report, copy; how many went for which reason ("" stays). Errors: ValueError, OSError."""
+    """Select, report and copy photos; return the number per reason ("": kept). Raises ValueError and OSError."""
     entries = find_photos(rule.data)
     output = Path(rule.output).expanduser()
     check_output(output, entries, rule)
     output.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     kept: list[Entry] = []
-    gone: list[dict[str, str]] = []
-    shown: dict[str, list[np.ndarray]] = {}  # a row of the sheet each
-    verdicts = tqdm(judged(entries, rule), total=len(entries), unit="photo", disable=None)
+    rejected: list[dict[str, str]] = []
+    thumbnails: dict[str, list[np.ndarray]] = {}  # by reason
+    verdicts = tqdm(judge_all(entries, rule), total=len(entries), unit="photo", disable=None)
     for entry, verdict in zip(entries, verdicts, strict=True):
         counts[verdict.reason] += 1
         if verdict.reason:
-            gone.append({"photo": entry.name, "reason": verdict.reason, "detail": verdict.detail})
+            rejected.append(
+                {"photo": entry.name, "reason": verdict.reason, "detail": verdict.detail}
+            )
         else:
             kept.append(entry)
-        row = shown.setdefault(verdict.reason, [])
+        row = thumbnails.setdefault(verdict.reason, [])
         if verdict.thumbnail is not None and len(row) < COLUMNS:
             row.append(verdict.thumbnail)
-    rows = [(f"{reason or 'kept'}: {counts[reason]}", row) for reason, row in sorted(shown.items())]
-    contact_sheet(output / CONTACT_SHEET, rows)
+    rows = [
+        (f"{reason or 'kept'}: {counts[reason]}", row) for reason, row in sorted(thumbnails.items())
+    ]
+    write_contact_sheet(output / CONTACT_SHEET, rows)
     summary = {
         "photos": len(entries),
         "kept": len(kept),
         "gone": dict(counts - Counter({"": len(kept)})),
     }
-    save_text(output / "report.json", json.dumps(summary | {"list": gone}, indent=2) + "\n")
+    save_text(output / "report.json", json.dumps(summary | {"list": rejected}, indent=2) + "\n")
     lines = [
         f"# {len(kept)} of {len(entries)} photos kept",
         "",
@@ -198,14 +202,14 @@ def prepare(rule: Rule) -> Counter[str]:
         "|---|---|",
     ]
     lines += [f"| {reason} | {count} |" for reason, count in sorted(counts.items()) if reason]
-    lines += ["", *(f"- {row['photo']}: {row['reason']} {row['detail']}" for row in gone)]
+    lines += ["", *(f"- {row['photo']}: {row['reason']} {row['detail']}" for row in rejected)]
     save_text(output / "report.md", "\n".join(lines) + "\n")
     listing = output / "kept.txt"
     if all(entry.size < 0 for entry in kept):
         save_text(listing, "".join(f"{Path(entry.path).resolve()}\n" for entry in kept))
-    else:  # parts of shards have no path of their own
+    else:  # photos in shards have no path of their own
         listing.unlink(missing_ok=True)
-    copies = numbered(kept, rule.resize, rule.quality)
+    copies = read_copies(kept, rule.resize, rule.quality)
     if rule.shards:
         count = write_shards(output / "shards", copies, rule.shards)
         print(f"{count} shards in {output / 'shards'}")
@@ -216,7 +220,7 @@ def prepare(rule: Rule) -> Counter[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Options -> report."""
+    """Parse the options and select photos."""
     parser = Parser(prog="prepare.py", description=__doc__)
     with parser.exit_on_errors():
         rule = parse_options(parser, Rule, arguments)
@@ -226,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for reason, count in sorted(counts.items()):
             print(f"{count:8} {reason or 'kept'}")
         if not counts[""]:
-            print("none is kept: --kilobytes, --variation and --side say what goes")
+            print("none is kept: --kilobytes, --variation and --side reject them")
         print(f"report: {rule.output}/report.md, {CONTACT_SHEET}")
 
 

@@ -1,7 +1,7 @@
 """Push the weights of a run to a Hub repository: `python training/publish.py --run RUN --repo owner/name`.
 
-What goes: weights.safetensors, README.md (the model card) and validation.png, in one commit. The token is
-the Hub client's own (`hf auth login` or HF_TOKEN); HF_ENDPOINT names another Hub.
+Uploads weights.safetensors, README.md (the model card) and validation.png in one commit. The token is the Hub
+client's own (`hf auth login` or HF_TOKEN); HF_ENDPOINT sets another Hub.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ FILES = (WEIGHTS, CARD, PICTURE)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What goes where."""
+    """Options of publish.py."""
 
     run: str = ""
     """Folder of a finished run."""
     repo: str = ""
-    """owner/name on the Hub; made if it does not exist."""
+    """Repository on the Hub, owner/name; created if it does not exist."""
     private: bool = False
-    """Make a new repository private."""
+    """Create the repository as a private one."""
     message: str = "SCSNet weights"
-    """Of the commit."""
+    """Message of the commit."""
     dry_run: bool = False
-    """Say what would go, and stop."""
+    """List what would be uploaded, and stop."""
 
 
-def chosen(run: Path) -> list[Path]:
-    """The files that go. Errors: FileNotFoundError; ValueError for weights that cannot be opened."""
+def find_files(run: Path) -> list[Path]:
+    """Return the files to upload. Raises FileNotFoundError, and ValueError for weights that cannot be loaded."""
     weights = run / FILES[0]
     if not weights.is_file():
         raise FileNotFoundError(
@@ -52,17 +52,19 @@ def chosen(run: Path) -> list[Path]:
 
 
 def publish(options: Options) -> str:
-    """Make the repository if need be, push one commit; its address. Errors: those of the client."""
+    """Create the repository if needed and push one commit; return its address. Raises the client's errors."""
     api = HfApi()
     repo = api.create_repo(options.repo, private=options.private, exist_ok=True)
-    operations = [CommitOperationAdd(path.name, str(path)) for path in chosen(Path(options.run))]
+    operations = [
+        CommitOperationAdd(path.name, str(path)) for path in find_files(Path(options.run))
+    ]
     return str(
         api.create_commit(repo.repo_id, operations, commit_message=options.message).commit_url
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Options -> a commit on the Hub."""
+    """Parse the options and publish."""
     parser = Parser(prog="publish.py", description=__doc__)
     options = parse_options(parser, Options, arguments)
     if not options.run or not options.repo:
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hf_hub_url(options.repo, FILES[0])  # checks the name, without a call
         if "/" not in options.repo:
             raise ValueError(f"expected --repo owner/name, got {options.repo!r}")
-        files = chosen(Path(options.run))
+        files = find_files(Path(options.run))
         info = checkpoint.read_info(files[0])
         print(f"{options.repo}: {info.parameters} parameters, {info.dtype}, sha256 {info.sha256}")
         for path in files:

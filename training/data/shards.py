@@ -1,4 +1,4 @@
-"""Photos copied into a folder or packed into shards, brought down to a size on the way."""
+"""Copy photos into a folder or pack them into shards, resized if wanted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scsnet.atomic_write import open_atomic
 from training.data.photos import Entry, decode_photo, read_bytes
 
 File = tuple[str, bytes]
-"""Name and content."""
+"""File name and content."""
 
 
-def smaller(content: bytes, name: str, side: int, quality: int) -> bytes:
-    """A photo as JPEG with its short side at most `side`."""
+def shrink_to_jpeg(content: bytes, name: str, side: int, quality: int) -> bytes:
+    """Encode a photo as JPEG, its short side reduced to `side`. Raises BadPhotoError."""
     photo = Image.fromarray(decode_photo(name, content))
     scale = side / min(photo.size)
     if scale < 1:
@@ -29,17 +29,17 @@ def smaller(content: bytes, name: str, side: int, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def numbered(photos: Sequence[Entry], side: int, quality: int) -> Iterator[File]:
-    """The photos under numbers, as they are or (`side` > 0) brought down."""
+def read_copies(photos: Sequence[Entry], side: int, quality: int) -> Iterator[File]:
+    """Yield the photos as numbered files, unchanged or, with `side` > 0, reduced. Raises BadPhotoError."""
     for number, entry in enumerate(photos):
         content, suffix = read_bytes(entry), Path(entry.name).suffix.lower()
         if side:
-            content, suffix = smaller(content, entry.name, side, quality), ".jpg"
+            content, suffix = shrink_to_jpeg(content, entry.name, side, quality), ".jpg"
         yield f"{number:08}{suffix}", content
 
 
 def write_copies(folder: Path, contents: Iterable[File]) -> None:
-    """A file each, whole or not there."""
+    """Write every file, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents:
         with open_atomic(folder / name) as file:
@@ -47,7 +47,7 @@ def write_copies(folder: Path, contents: Iterable[File]) -> None:
 
 
 def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
-    """Numbered tars in WebDataset's layout, each whole or not there; how many."""
+    """Write numbered tars in WebDataset's layout, each whole or not at all; return their number."""
     folder.mkdir(parents=True, exist_ok=True)
     rest = iter(contents)
     for count in itertools.count():
