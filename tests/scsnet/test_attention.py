@@ -60,7 +60,7 @@ def test_shared_reference_equals_one_per_picture():
 
 
 def test_training_attends_alike_and_gets_the_same_gradients():
-    """On a CPU training writes the matrix out; where it is large it takes the fused kernel."""
+    """Training on a CPU computes the attention matrix explicitly, and uses the fused kernel when it is large."""
     module = build(PVCAttn, SCSNetConfig()).levels[0].requires_grad_(True)
     source, reference = features(2, CHANNELS, 5, 6), features(2, CHANNELS, 4, 7)
     made = []

@@ -1,4 +1,4 @@
-"""Weights files: what goes in comes out, and no bad file gets far."""
+"""Weights files: saving, loading, and refusal of damaged or foreign files."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def path(tmp_path, net):
 
 
 def parts(path):
-    """Header as a dictionary, and the bytes after it."""
+    """Returns the header as a dictionary, and the bytes after it."""
     data = path.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(data[8:end]), data[end:]
@@ -307,7 +307,7 @@ def test_mixed_types(tmp_path, path, net):
 
 
 def test_every_truncation_is_found(path):
-    """And bytes after the end, be they as few as 3."""
+    """Bytes after the end of the last tensor are found as well."""
     data = path.read_bytes()
     for length in [*range(200), *range(200, len(data), 997), len(data) - 1]:
         path.write_bytes(data[:length])
@@ -319,7 +319,7 @@ def test_every_truncation_is_found(path):
 
 
 def test_flipped_header_bytes_never_crash(path):
-    """Any byte of the header changed: it loads (a name in the card, say) or says why not."""
+    """A file with one changed header byte either loads or raises FormatError."""
     data = bytearray(path.read_bytes())
     end = 8 + int.from_bytes(data[:8], "little")
     for position in range(0, end, max(1, end // 400)):

@@ -15,7 +15,7 @@ FUSED = pytest.mark.skipif(not onednn.FORMATS, reason="oneDNN's fused operators 
 
 @pytest.fixture(autouse=True)
 def tried(tiny_net):
-    """oneDNN's operators are tried once in a process: not on the meters."""
+    """Tries oneDNN's operators before the measurement; that happens once in a process."""
     tiny_net.encode(torch.rand(1, 1, 8, 8))
 
 
@@ -47,7 +47,7 @@ def test_decode_costs_the_linear_layers_of_its_pixels(net):
 
 
 def test_formulas_cost_a_quarter_more(net):
-    """Operations that decode is spared; the rest of the distance is passes over memory."""
+    """Counts operations that decode saves; the remaining time is memory traffic."""
     luminance = torch.rand(1, 1, 64, 64) * 2 - 1
     _, features = encode_work(net, 64)
     with torch.no_grad(), Work() as plain:
@@ -102,7 +102,7 @@ def test_batches_cost_their_pictures(net):
 
 
 def test_memory_of_decode_is_flat_beyond_its_result(tiny_net):
-    """The peak beside features and result does not know how large the result is."""
+    """Peak memory without features and result does not depend on the size of the result."""
     with torch.no_grad():
         features = tiny_net.encode(torch.rand(1, 1, 100, 100))
         beside = []
@@ -139,7 +139,7 @@ def test_a_video_needs_no_more_memory_than_its_pictures_at_a_time(tiny_net):
 @FUSED
 @pytest.mark.parametrize("dtype", sorted(onednn.FORMATS, key=str), ids=str)
 def test_no_pass_over_memory_for_what_can_be_done_on_the_way(net, dtype):
-    """ReLU, bias and the sum of a residual block are done by the convolution or product before them."""
+    """ReLU, bias and the sum of a residual block are fused into the convolution or product before them."""
     net = SCSNet().eval().requires_grad_(False).to(dtype)
     with torch.no_grad(), Work() as work:
         features = net.encode(torch.rand(1, 1, 32, 32))

@@ -32,7 +32,7 @@ def test_axis_is_exact(align, source, size):
 
 
 def test_cells_are_right_where_float32_errs():
-    """On cell borders float32 often falls into the cell before: Z is then +1 instead of -1."""
+    """Float32 positions on cell borders often fall into the previous cell: Z is then +1 instead of -1."""
     n_in, n_out = 567, 567 * 6 + 1
     made = build_axis(n_in, n_out, 0, n_out, "paper").relative
     exact = torch.tensor([float(oracle.look_up(n_in, n_out, i, "paper")[1]) for i in range(n_out)])
@@ -86,7 +86,7 @@ def test_gradients_reach_every_weight():
 
 @pytest.mark.parametrize("rows", [3, 3000])
 def test_neighbouring_pixels_differ_at_any_magnification(rows):
-    """At x1000 bfloat16 cannot tell the weights of neighbours apart: CPM is computed in float32 there."""
+    """At x1000 bfloat16 cannot represent the difference between neighbours' weights, so CPM computes in float32."""
     torch.manual_seed(0)
     head = CPM(8, 32).requires_grad_(False).bfloat16()
     hidden = head.fold_first_layer(torch.randn(1, 8, 3, 3).bfloat16())

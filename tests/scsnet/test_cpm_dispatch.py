@@ -23,7 +23,7 @@ needs_triton = pytest.mark.skipif(
 
 
 def run_apart(root, tmp_path, name, **environment):
-    """A test file that needs Triton in a state of its own."""
+    """Runs a test file in a process of its own, with its own state of Triton."""
     result = subprocess.run(
         [
             sys.executable,
@@ -103,7 +103,7 @@ def test_triton_is_imported_only_when_needed(root):
 
 
 class Copies(TorchDispatchMode):
-    """What is copied from host memory to the device."""
+    """Records copies from host memory to the device."""
 
     def __init__(self):
         super().__init__()
@@ -121,7 +121,7 @@ class Copies(TorchDispatchMode):
 @pytest.mark.parametrize("align", ["centre", "paper"])
 @pytest.mark.parametrize("size", [(40, 44), (87, 91)])
 def test_nothing_is_read_back_or_sent_in_between(tiny_net, monkeypatch, align, size):
-    """On the meta device, which has no numbers: asking for one fails. So a GPU never waits for the host."""
+    """On the meta device reading a value fails; so no code path makes a GPU wait for the host."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no meta device
     config = scsnet.SCSNetConfig(**{**tiny_net.config.to_dict(), "cpm_align": align})
     net = scsnet.SCSNet(config).requires_grad_(False).to("meta")

@@ -18,7 +18,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def exact_float32():
-    """Products of float32 as they are, not cut to TF32. (These attributes are no plain ones: no monkeypatch.)"""
+    """Switches TF32 off. Not by monkeypatch: these attributes are properties."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = False
@@ -33,7 +33,7 @@ def opt_in(monkeypatch):
 
 @pytest.fixture
 def net():
-    """The architecture at a quarter of its width: the kernel takes it, and float64 is quick."""
+    """The network at a quarter of its width, which the kernel supports and float64 computes quickly."""
     torch.manual_seed(0)
     net = SCSNet(SCSNetConfig(width=16, depth=2, working_size=32)).requires_grad_(False).eval()
     for block in net.texture_encoder.blocks:
@@ -46,7 +46,7 @@ def photos(count=2, side=32):
 
 
 def needs_kernel(net, dtype):
-    """The plan in use, or a skip that says why there is none."""
+    """Returns the kernel's plan, or skips with the reason why there is none."""
     features = torch.zeros(1, dtype=dtype, device="cuda")
     plan = dispatch.choose_plan(net.head.parameters_of_map, features)
     if plan is None:

@@ -27,7 +27,7 @@ def test_bfloat16_only_where_the_gpu_multiplies_it(monkeypatch, capability, expe
 
 
 def test_importing_changes_no_allocator(root):
-    """A host's malloc is left as it is: only the command line changes it."""
+    """Only the command line changes malloc's settings; inside a host they stay unchanged."""
     code = (
         "import torch\n"
         "calls = []\n"

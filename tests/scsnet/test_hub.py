@@ -101,7 +101,7 @@ def test_download(hub, home):
 
 
 def test_named_files_and_revisions(hub):
-    """A commit stays what it is; a branch is asked for each time, and fetched when it has moved."""
+    """A commit needs no request; a branch is looked up each time and downloaded when it has moved."""
     source = "hf:owner/repo/sub/a.safetensors"
     first = hub.commit("owner/repo", {"sub/a.safetensors": DATA}, ref="v1")
     hub.commit("owner/repo", {"sub/a.safetensors": OTHER})

@@ -55,7 +55,7 @@ def test_window_is_cut_from_the_whole():
 
 
 def test_positions_are_exact_where_float32_is_not():
-    """Far out on a long axis the fraction keeps its full precision."""
+    """The fractional position keeps full precision at large coordinates."""
     whole, fraction = compute_pixel_centres(99_991, 100_000_007, 99_999_999, 100_000_007)
     from fractions import Fraction
 

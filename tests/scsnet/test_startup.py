@@ -1,4 +1,4 @@
-"""Start-up: what importing and loading bring in and read."""
+"""Modules that importing and loading bring in, and files that are read."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_importing_everything_of_the_package():
 
 
 def test_importing_the_nodes():
-    """Into a host that is running: torch and the host's own modules are there already."""
+    """Import into a running host, where torch and the host's own modules are loaded already."""
     code = """
 import tempfile, host_doubles
 host = host_doubles.Host(tempfile.mkdtemp())

@@ -45,7 +45,7 @@ def test_folder_list_and_shard_hold_the_same_photos(photos, tmp_path):
 
 
 def test_names_that_no_screen_can_show(photos, tmp_path):
-    """Bytes that are not UTF-8, as old disks have them, and rare characters that end a line for Python."""
+    """File names with bytes that are not UTF-8, and with rare characters that end a line for `str.splitlines`."""
     names = (b"\xe9t\xe9.png", "a\u2028b\x85.png".encode(), b"two\nlines.png")
     for name, photo in zip(names, sorted(photos.iterdir()), strict=False):
         target = os.fsencode(photos) + b"/" + name
@@ -110,7 +110,7 @@ def test_bad_photos_say_why(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's own
 def test_whatever_is_broken_in_a_photo_only_a_bad_photo_comes_of_it():
-    """Bytes changed at random, half of them in the head and its metadata."""
+    """Damages random bytes, half of them in the header and metadata."""
     rng = random.Random(0)
     exif = Image.Exif()
     exif[274], exif[271] = 6, "maker"
@@ -137,7 +137,7 @@ def test_whatever_is_broken_in_a_photo_only_a_bad_photo_comes_of_it():
 
 @pytest.mark.parametrize("error", [struct.error("no integer"), TypeError("abs of text")], ids=str)
 def test_broken_metadata_is_a_bad_photo(error, monkeypatch):
-    """What Pillow's reading of the orientation raised for one in a thousand damaged files."""
+    """An exception that Pillow raises while reading the orientation of some damaged files."""
 
     def broken(image):
         raise error
@@ -169,7 +169,7 @@ def test_a_batch(photos):
 
 
 def test_the_window_is_a_part_of_the_picture(photos):
-    """Brought down, the truth of the whole is the input."""
+    """The target of the whole photo, downsampled, equals the input."""
     batch = pairs(photos, window=0, magnification=(3.0, 3.0), degrade=0.0)[0, 0]
     whole = Image.fromarray((batch.high[0].permute(1, 2, 0) * 255).round().byte().numpy())
     low = np.asarray(whole.resize((16, 16), Image.Resampling.BICUBIC))

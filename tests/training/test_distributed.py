@@ -45,14 +45,14 @@ def start(config, folder, *extra, launcher=()):
 
 
 def finish(process):
-    """Wait for the end; its output where it fails."""
+    """Waits for the process to end; shows its output if it failed."""
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return output
 
 
 def lines(output):
-    """How many lines the log of a run has."""
+    """Counts the lines of a run's log."""
     try:
         return (output / "log.jsonl").read_text().count("\n")
     except OSError:
@@ -60,7 +60,7 @@ def lines(output):
 
 
 def test_killed_at_random_moments(photos, tmp_path):
-    """While it starts, within a step, while a checkpoint is written: SCSNET_KILLS times, 5 unless set."""
+    """Kills a run at random times (SCSNET_KILLS of them, 5 by default): at the start, within a step, during a checkpoint."""
     steps = 4 * KILLS
     config = tiny_config(photos, tmp_path / "whole", save_every=1)
     config = replace(config, stages=(replace(config.stages[1], steps=steps),))
@@ -100,7 +100,7 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_of_50_mb(photos, tmp_path, small_disk):
-    """It fills up with checkpoints; the run ends with a sentence, and goes on when there is room."""
+    """When checkpoints fill the disk the run ends with a message, and can be resumed when there is room."""
     whole = tiny_config(photos, tmp_path / "whole", save_every=1, keep=1)
     whole = replace(whole, stages=(replace(whole.stages[1], steps=40),))
     finish(start(whole, tmp_path / "a"))
@@ -138,7 +138,7 @@ def test_two_processes_are_one(photos, tmp_path, launcher):
 
 
 def test_a_signal_to_one_process_stops_both(photos, tmp_path):
-    """Both end after the same step, with a checkpoint, and the run can be resumed."""
+    """Both processes end after the same step with a checkpoint, and the run can be resumed."""
     config = tiny_config(photos, tmp_path / "run", save_every=1000)
     config = replace(config, stages=(replace(config.stages[1], steps=400),))
     process = start(config, tmp_path / "a", launcher=TORCHRUN)

@@ -153,7 +153,7 @@ def test_an_unreadable_checkpoint_ends_the_run_and_names_the_older_one(photos, t
 
 
 def test_a_damaged_checkpoint_is_noticed(tmp_path):
-    """torch writes checksums but does not look at them: one bit among the weights would go unseen."""
+    """torch writes checksums but does not compare them on loading, so a flipped bit in the weights must be found here."""
     state = {"format": "scsnet-training-2", "weights": torch.arange(5000.0)}
     path = checkpoints.save(tmp_path, 1, state, keep=3)
     whole = path.read_bytes()
@@ -175,7 +175,7 @@ def test_a_damaged_checkpoint_is_noticed(tmp_path):
 
 
 def flipped(content):
-    """One bit changed in the middle."""
+    """Flips one bit in the middle of a file."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
 
@@ -217,7 +217,7 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path
 
 
 def test_a_refused_resume_leaves_the_run_as_it_is(photos, tmp_path):
-    """Options that a checkpoint cannot take are refused before anything is written."""
+    """Options that are incompatible with the checkpoint are refused before anything is written."""
     config = tiny_config(photos, tmp_path / "run", ema=0.9)
     with pytest.raises(StopError):
         train(config, on_step=stop_at(5))
@@ -309,7 +309,7 @@ def test_pictures_of_the_run_are_no_training_photos(photos, tmp_path, capsys):
 
 
 def test_the_best_step_is_exported(photos, tmp_path, capsys):
-    """A learning rate that ruins the network leaves the initial weights the best, and that is said."""
+    """With a learning rate that ruins the network the initial weights are exported, and a message says so."""
     start = train(tiny_config(photos, tmp_path / "start"))
     stage = Stage(
         steps=4, batch=4, size=16, learning_rate=0.05, warmup=0, supervision=0.0, trains="color"

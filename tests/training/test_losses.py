@@ -65,7 +65,7 @@ def test_perceptual_is_the_weighted_sum():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_adversaries_pull_the_fake_in_opposite_directions(form):
-    """Where D's loss wants its output for fakes to go, G's wants the opposite, whatever the polarity."""
+    """The gradients of discriminator and generator loss with respect to the output for fakes have opposite signs, in both forms."""
     signs = []
     for loss in (losses.discriminator_loss, losses.generator_loss):
         real = torch.tensor([[[[0.1, -0.1]]]])
@@ -96,7 +96,7 @@ def test_equation_7_to_the_letter():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_generator_can_make_the_discriminator_fail(form):
-    """Descent on G's loss brings the fakes' planes nearer to the reals in the eyes of D."""
+    """A descent step of the generator moves D's output for fakes towards its output for reals."""
     torch.manual_seed(0)
     net = Discriminator(4)
     real, fake = torch.randn(2, 3, 32, 32), 0.3 * torch.randn(2, 3, 32, 32)

@@ -210,7 +210,7 @@ def test_ciede2000_by_hand_is_sharmas():
 
 
 def test_rows_of_evaluate_are_what_other_code_finds(tmp_path):
-    """From files to means over photos: figures written out here, pictures made with Pillow here."""
+    """Means over photos equal those of formulas and pictures computed here, without the package."""
     rng = np.random.default_rng(3)
     for i in range(3):
         small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
@@ -294,7 +294,7 @@ def test_fid_and_kid_where_there_is_a_network(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"junk" * 100, "pickle", None])
 def test_a_bad_inception_file_is_refused(tmp_path, content):
-    """A file of something else was "n/a: Memo value not found at index 174812789"."""
+    """A missing file, or one with other content, is an error before anything is computed."""
     path = tmp_path / "weights.pth"
     if content == "pickle":
         torch.save({"a": torch.zeros(1)}, path)

@@ -40,7 +40,7 @@ def vgg16(path):
 
 @pytest.mark.slow
 def test_vgg16_comes_from_the_hub(root, tmp_path):
-    """train.py as a user starts it, the Hub's client as it is; the second run needs no Hub."""
+    """Runs train.py with the Hub's real client; the second run works offline from the cache."""
     make_photos(tmp_path / "photos", 4)
     owner, repo, file = VGG16.removeprefix("hf:").split("/")
     options = (

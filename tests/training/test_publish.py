@@ -1,4 +1,4 @@
-"""Weights on their way out: evaluation from end to end, export, and the Hub with its real client."""
+"""Evaluation from end to end, export, and publishing with the Hub's real client."""
 
 import json
 

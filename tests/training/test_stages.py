@@ -69,7 +69,7 @@ def test_only_a_part_learns(photos, tmp_path, what, parts):
 
 
 def test_colours_learn_beside_the_texture_that_will_be_there(photos, tmp_path):
-    """A trained psi_E is evaluated where it is not updated; an untrained one, the identity, is skipped."""
+    """psi_E is evaluated without updates if it was trained, and skipped as the identity if not."""
     config = tiny_config(photos, tmp_path / "a")
     stage = replace(config.stages[0], steps=1, warmup=0)
     torch.manual_seed(0)
@@ -159,7 +159,7 @@ def test_training_computes_what_users_get(photos, tmp_path, prior_file):
 
 
 def test_colours_are_matched_by_what_the_prior_sees(prior_file):
-    """A reference that is the photo itself, of colours by half, gives these back; the formula by hand."""
+    """A reference that is the photo itself with half the chroma yields these colours, compared with the formula."""
     config = SCSNetConfig(width=8, depth=1, prior="efficientnet_lite2")
     torch.manual_seed(0)
     guidance = SCSNet(config).color_branch.guidance

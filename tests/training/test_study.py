@@ -17,7 +17,7 @@ LEVELS = {"Ours": 250, "Second": 10, "Third": 120}
 
 @pytest.fixture
 def folder(tmp_path):
-    """A study of three systems, each with pictures of one gray of its own."""
+    """A study of three systems; each system's pictures are one gray value."""
     for name, level in LEVELS.items():
         (tmp_path / name).mkdir()
         for number in range(4 if name != "Third" else 3):

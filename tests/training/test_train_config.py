@@ -154,7 +154,7 @@ for name in ("accelerate", "matplotlib", "psutil", "skimage", "tensorboard", "to
 
 
 def test_help_needs_no_extras(root):
-    """Of every script."""
+    """--help of every script works without the extras."""
     code = """
 for path in sorted(__import__("pathlib").Path("training").glob("*.py")):
     script = importlib.import_module(f"training.{path.stem}")

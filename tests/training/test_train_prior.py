@@ -29,7 +29,7 @@ def _tiny(monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Bright photos are green, dark ones red; soft noise on both."""
+    """Bright photos are green and dark photos red, with slight noise."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(16):
@@ -107,7 +107,7 @@ def test_a_resumed_run_ends_as_one_that_ran_through(photos, published, tmp_path,
 
 
 def test_efficientnet_is_the_published_one(published):
-    """Against batch norm as such, and padding as TensorFlow's SAME is written down."""
+    """Compared with explicit batch norm and TensorFlow's definition of SAME padding."""
     weights = torch.load(published, weights_only=True)
     net = EfficientNetLite(TINY).eval()
     net.load_state_dict(load_efficientnet(published))
