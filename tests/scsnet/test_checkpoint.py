@@ -197,21 +197,6 @@ METADATA = {
     "config is a list": ({"config": "[]"}, "config makes no sense"),
     "config is empty": ({"config": "{}"}, "config makes no sense.*width"),
 }
-CONFIGS = {
-    "negative width": {"width": -64},
-    "width 0": {"width": 0},
-    "10^9 channels": {"width": 10**9},
-    "10^9 blocks": {"depth": 10**9},
-    "half a channel": {"width": 64.5},
-    "width as text": {"width": "64"},
-    "width as list": {"width": [64]},
-    "attention as list": {"attention": ["none"]},
-    "unknown attention": {"attention": "total"},
-    "NaN scale": {"chroma_scale": float("nan")},
-    "scale 0": {"lightness_scale": 0},
-    "unknown option": {"colour": "red"},
-    "null": {"depth": None},
-}
 
 
 @pytest.fixture
@@ -254,10 +239,14 @@ def test_bad_metadata(name, path, refused):
     refused(METADATA[name][1])
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_bad_config(name, path, refused):
-    spoil(path, config=CONFIGS[name])
-    refused("config makes no sense.*" + next(iter(CONFIGS[name])))
+@pytest.mark.parametrize(
+    "config",
+    [{"width": -64}, {"depth": 10**9}, {"attention": ["none"]}, {"colour": "red"}],
+    ids=str,
+)
+def test_a_bad_config(config, path, refused):
+    spoil(path, config=config)
+    refused("config makes no sense.*" + next(iter(config)))
 
 
 def test_tensors_that_are_not_of_the_config(path, net, refused):
