@@ -11,6 +11,7 @@ if str(ROOT) not in sys.path:
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 from scsnet import SCSNetConfig  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
@@ -25,6 +26,21 @@ def make_photos(folder, count=12):
         small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
         small.resize((80, 64), Image.Resampling.BICUBIC).save(folder / f"{i:02}.png")
     return folder
+
+
+def make_vgg16(path):
+    """Writes the layout of VGG16 on the Hub, with few channels behind the first block."""
+    generator = torch.Generator().manual_seed(0)
+    tensors, inputs, index = {"pre_logits.fc1.weight": torch.zeros(2, 2)}, 3, 0
+    for count, width in ((2, 64), (2, 6), (3, 6), (3, 6), (3, 6)):
+        for _ in range(count):
+            weight = torch.randn(width, inputs, 3, 3, generator=generator) / 10
+            tensors |= {f"features.{index}.weight": weight}
+            tensors |= {f"features.{index}.bias": torch.zeros(width)}
+            inputs, index = width, index + 2
+        index += 1
+    save_file(tensors, path)
+    return path
 
 
 def tiny_config(data, output, **changes):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from training_run import make_vgg16
 
 from training import losses
 from training.data.degradations import degrade
@@ -128,17 +129,7 @@ def test_discriminator_sees_70_pixels():
 
 @pytest.fixture
 def vgg16_file(tmp_path):
-    """The layout of VGG16 with few channels behind the first layer."""
-    torch.manual_seed(0)
-    tensors, inputs, index = {"pre_logits.fc1.weight": torch.zeros(2, 2)}, 3, 0
-    for count, width in ((2, 64), (2, 6), (3, 6), (3, 6), (3, 6)):
-        for _ in range(count):
-            tensors[f"features.{index}.weight"] = torch.randn(width, inputs, 3, 3) / 10
-            tensors[f"features.{index}.bias"] = torch.zeros(width)
-            inputs, index = width, index + 2
-        index += 1
-    save_file(tensors, tmp_path / "vgg16.safetensors")
-    return str(tmp_path / "vgg16.safetensors")
+    return str(make_vgg16(tmp_path / "vgg16.safetensors"))
 
 
 def test_missing_blocks_are_named(vgg16_file, tmp_path, capsys):

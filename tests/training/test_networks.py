@@ -13,29 +13,13 @@ import pytest
 import torch
 from hub_server import HubServer
 from PIL import Image
-from safetensors.torch import save_file
-from training_run import losses, make_photos
+from training_run import losses, make_photos, make_vgg16
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
 
 from training.config.train_config import VGG16
 from training.evaluation import fid_lpips
-
-
-def vgg16(path):
-    """The layout of VGG16 as on the Hub, narrow behind the first block."""
-    generator = torch.Generator().manual_seed(0)
-    tensors, inputs, index = {}, 3, 0
-    for count, width in ((2, 64), (2, 6), (3, 6), (3, 6), (3, 6)):
-        for _ in range(count):
-            weight = torch.randn(width, inputs, 3, 3, generator=generator) / 10
-            tensors |= {f"features.{index}.weight": weight}
-            tensors |= {f"features.{index}.bias": torch.zeros(width)}
-            inputs, index = width, index + 2
-        index += 1
-    save_file(tensors, path)
-    return path.read_bytes()
 
 
 @pytest.mark.slow
@@ -73,7 +57,9 @@ def test_vgg16_comes_from_the_hub(root, tmp_path):
         )
 
     with HubServer() as hub:
-        hub.commit(f"{owner}/{repo}", {file: vgg16(tmp_path / "vgg16.safetensors")})
+        hub.commit(
+            f"{owner}/{repo}", {file: make_vgg16(tmp_path / "vgg16.safetensors").read_bytes()}
+        )
         done = train("one", HF_ENDPOINT=hub.url)
         assert done.returncode == 0, done.stderr
         assert any(request.server == "store" for request in hub.requests)
