@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config import SCSNetConfig
     from .features import Features, ReferenceFeatures
+    from .films.steadiness import SteadyColors
     from .model import SCSNet
-    from .pipeline import encode_picture, encode_references, output_size, render
+    from .pipeline import (
+        decode_lab,
+        encode_picture,
+        encode_references,
+        finish_lab,
+        output_size,
+        render,
+    )
 
 __version__ = "0.1.0"
 
@@ -21,8 +29,11 @@ __all__ = [
     "ReferenceFeatures",
     "SCSNet",
     "SCSNetConfig",
+    "SteadyColors",
+    "decode_lab",
     "encode_picture",
     "encode_references",
+    "finish_lab",
     "output_size",
     "render",
 ]
@@ -32,6 +43,7 @@ _HOME = {
     "SCSNet": "model",
     "Features": "features",
     "ReferenceFeatures": "features",
+    "SteadyColors": "films.steadiness",
 }
 
 

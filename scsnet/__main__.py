@@ -53,7 +53,11 @@ def _explain_errors(arguments: list[str] | None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # Imported here: each one needs Pillow or torch, and arguments are checked without them.
-    if options.command == "colorize":
+    from .cli.args import names_film
+
+    if options.command == "colorize" and names_film(options):
+        from .cli.film import colorize_films as run
+    elif options.command == "colorize":
         from .cli.colorize import colorize as run
     elif options.command == "attention":
         from .cli.attention import attention as run

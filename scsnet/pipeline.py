@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import ceil, isfinite, sqrt
+from types import EllipsisType
 from typing import Literal
 
 import torch
@@ -228,40 +229,108 @@ def render(
     `lab_out`, a tensor of the same shape. Raises ValueError for a window outside the grid, a negative strength, or
     wrong shapes.
     """
-    if not (isfinite(strength) and strength >= 0):
-        raise ValueError(f"strength must be 0 or more, got {strength}")
     requested = validate_window(size, window)
-    device = features.color.device
-    shape = (features.luminance.shape[0], 3, requested.height, requested.width)
-    if out is None:
-        out = torch.empty(shape, dtype=dtype, device=device)
-    elif tuple(out.shape) != shape:
-        raise ValueError(f"expected out of shape {shape}, got {tuple(out.shape)}")
-    replacement: Tensor | None = None
-    if isinstance(luminance, Tensor):
-        if (
-            luminance.ndim != 4
-            or luminance.shape[0] not in (1, shape[0])
-            or luminance.shape[1] != 1
-        ):
-            expected = f"(1 or {shape[0]}, 1, H, W)"
-            raise ValueError(f"expected luminance {expected}, got shape {tuple(luminance.shape)}")
-        replacement = normalize_lab(luminance.to(device), net.config)
-    elif luminance == "input":
-        replacement = features.luminance
-    elif luminance is not None:
-        raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
+    finish = _Finish(net, features, size, requested, strength, luminance, dtype, out)
     for block, planes in _decode_blocks(net, features, size, requested, tile, progress):
-        top, left = block.top - requested.top, block.left - requested.left
-        area = (..., slice(top, top + block.height), slice(left, left + block.width))
-        if lab_out is not None:
-            lab_out[area] = denormalize_lab(planes, net.config)
-        if replacement is not None:
-            planes[:, :1] = resample_bicubic(replacement, size, block)
         lab = denormalize_lab(planes, net.config)
-        lab[:, 1:] *= strength
+        if lab_out is not None:
+            lab_out[locate_block(block, requested)] = lab
+        finish.write(lab, block)
+    return finish.out
+
+
+@torch.inference_mode()
+def decode_lab(
+    net: SCSNet,
+    features: Features,
+    size: tuple[int, int],
+    *,
+    tile: int = TILE,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Decode features to LAB (B, 3, Ht, Wt), CIE units, float32, at `size` = (Ht, Wt), for `finish_lab`."""
+    whole = validate_window(size, None)
+    lab = torch.empty(features.luminance.shape[0], 3, *size, device=features.color.device)
+    for block, planes in _decode_blocks(net, features, size, whole, tile, progress):
+        lab[locate_block(block, whole)] = denormalize_lab(planes, net.config)
+    return lab
+
+
+@torch.inference_mode()
+def finish_lab(
+    net: SCSNet,
+    features: Features,
+    lab: Tensor,
+    *,
+    strength: float = 1.0,
+    luminance: Tensor | Literal["input"] | None = None,
+    dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Convert LAB (B, 3, Ht, Wt) of `decode_lab` to sRGB (B, 3, Ht, Wt); the options are those of `render`."""
+    size = (lab.shape[2], lab.shape[3])
+    whole = validate_window(size, None)
+    finish = _Finish(net, features, size, whole, strength, luminance, dtype, out)
+    for block in whole.blocks(_CELLS, _CELLS):
+        finish.write(lab[locate_block(block, whole)].clone(), block)
+    return finish.out
+
+
+class _Finish:
+    """The last steps of `render`, block by block: luminance, strength, sRGB."""
+
+    def __init__(
+        self,
+        net: SCSNet,
+        features: Features,
+        size: tuple[int, int],
+        requested: Window,
+        strength: float,
+        luminance: Tensor | Literal["input"] | None,
+        dtype: torch.dtype,
+        out: Tensor | None,
+    ) -> None:
+        if not (isfinite(strength) and strength >= 0):
+            raise ValueError(f"strength must be 0 or more, got {strength}")
+        self.config, self.size, self.requested = net.config, size, requested
+        self.strength = strength
+        device = features.color.device
+        shape = (features.luminance.shape[0], 3, requested.height, requested.width)
+        if out is None:
+            out = torch.empty(shape, dtype=dtype, device=device)
+        elif tuple(out.shape) != shape:
+            raise ValueError(f"expected out of shape {shape}, got {tuple(out.shape)}")
+        self.out = out
+        self.luminance: Tensor | None = None
+        if isinstance(luminance, Tensor):
+            if (
+                luminance.ndim != 4
+                or luminance.shape[0] not in (1, shape[0])
+                or luminance.shape[1] != 1
+            ):
+                expected = f"(1 or {shape[0]}, 1, H, W)"
+                raise ValueError(
+                    f"expected luminance {expected}, got shape {tuple(luminance.shape)}"
+                )
+            self.luminance = normalize_lab(luminance.to(device), net.config)
+        elif luminance == "input":
+            self.luminance = features.luminance
+        elif luminance is not None:
+            raise ValueError(f'luminance must be None, "input" or a tensor, got {luminance!r}')
+
+    def write(self, lab: Tensor, block: Window) -> None:
+        """Convert LAB (B, 3, n, m) of a block, which is overwritten, and write it to its place in `out`."""
+        if self.luminance is not None:
+            lightness = resample_bicubic(self.luminance, self.size, block)
+            lab[:, :1] = denormalize_lab(lightness, self.config)
+        lab[:, 1:] *= self.strength
         rgb = lab_to_rgb(lab, clip=True)
-        if not out.dtype.is_floating_point:
+        if not self.out.dtype.is_floating_point:
             rgb = rgb.mul_(255).round_()
-        out[area] = rgb
-    return out
+        self.out[locate_block(block, self.requested)] = rgb
+
+
+def locate_block(block: Window, whole: Window) -> tuple[EllipsisType, slice, slice]:
+    """Return the index of a block of a grid in a tensor (..., height, width) of its window `whole`."""
+    top, left = block.top - whole.top, block.left - whole.left
+    return ..., slice(top, top + block.height), slice(left, left + block.width)

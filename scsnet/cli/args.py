@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
+from ..films.formats import CODECS, CONTAINERS, is_film
 from ..pictures.formats import FORMATS
-from .validators import area, hint, point, scale, side, size, strength, working_size
+from .validators import area, crf, hint, moment, point, scale, side, size, strength, working_size
 
 _WEIGHTS = "bundled"
 _DESCRIPTION = "Turns gray photos into colour photos of any size (SCSNet, AAAI 2022)."
@@ -24,8 +25,10 @@ examples:
   scsnet colorize coat.jpg -o coat.png --hint 310,120=#6b4a2b --hint 80,400=#2f5d3a,12
   scsnet colorize coat.jpg -o coat.png --reference coat-painted.png --reference-mask strokes.png
   scsnet colorize group.jpg -o face.png --zoom 840,310,200,200 --size 1600x1600
+  scsnet colorize film.mp4 -o colour.mp4 --from 0:30 --to 1:10        a film, with its sound
 
-What is read: any picture Pillow reads, 16-bit gray too; of a colour picture only the luminance is used.
+What is read: any picture Pillow reads, 16-bit gray too; of a colour picture only the luminance is used. With PyAV
+(pip install 'scsnet[video]') any film it reads, by its ending, or if OUT ends in .mp4, .m4v, .mov or .mkv.
 What is written: PNG, JPEG, WebP or TIFF, by the ending, in sRGB. Transparency, resolution, EXIF, IPTC, XMP,
 comments and PNG texts are kept; what the format cannot hold is named.
 Exit code: 0 all went well, 1 some pictures of several failed, 2 nothing could be done, 130 interrupted.
@@ -93,7 +96,10 @@ def _colorize(commands: Commands[Parser]) -> None:
     )
     how_large = command.add_argument_group("how large").add_mutually_exclusive_group()
     how_large.add_argument(
-        "--scale", type=scale, metavar="S", help="magnification, any number above 0 (default 4)"
+        "--scale",
+        type=scale,
+        metavar="S",
+        help="magnification, any number above 0 (default 4, for films 1)",
     )
     how_large.add_argument("--size", type=size, metavar="WxH", help="exactly so many pixels")
     how_large.add_argument(
@@ -136,12 +142,57 @@ def _colorize(commands: Commands[Parser]) -> None:
         action="store_true",
         help="colours from the network, light and dark from the input, resampled",
     )
+    _films(command)
     _network(command)
     _writing(command).add_argument(
         "--bits", type=int, choices=(8, 16), metavar="{8,16}",
         help="per channel of the result, 16 in PNG and TIFF only (default: 16 for gray of more than 8 bits with "
         "--keep-luminance, where the format can; else 8)",
     )  # fmt: skip
+
+
+def _films(command: Parser) -> None:
+    group = command.add_argument_group("films")
+    group.add_argument(
+        "--codec", choices=tuple(CODECS), help="default: h264; ffv1 is lossless, in .mkv only"
+    )
+    group.add_argument(
+        "--crf", type=crf, metavar="N",
+        help="quality of h264 (default 18) and h265 (default 20), 0 to 51; lower is better and larger",
+    )  # fmt: skip
+    group.add_argument(
+        "--from", dest="start", type=moment, metavar="T", help="begin here; seconds or h:mm:ss"
+    )
+    group.add_argument("--to", dest="stop", type=moment, metavar="T", help="end here")
+    group.add_argument(
+        "--independent-frames",
+        action="store_true",
+        help="colour each frame by itself; default: colours stay within a shot",
+    )
+
+
+def names_film(options: argparse.Namespace) -> bool:
+    """Whether colorize is asked for films: an input has a film's ending, or the output one that is written."""
+    output = options.output is not None and Path(options.output).suffix.lower() in CONTAINERS
+    return output or any(is_film(text) for text in options.inputs)
+
+
+def _check_films(root: Parser, options: argparse.Namespace) -> None:
+    """SystemExit for options that films, or pictures, don't have."""
+    film = {
+        "--codec": options.codec, "--crf": options.crf, "--from": options.start, "--to": options.stop,
+        "--independent-frames": options.independent_frames or None,
+    }  # fmt: skip
+    picture = {
+        "--zoom": options.zoom, "--hint": options.hints or None, "--recursive": options.recursive or None,
+        "--bits": options.bits,
+    }  # fmt: skip
+    films = names_film(options)
+    for name, value in (picture if films else film).items():
+        if value is not None:
+            root.error(f"{name} has no meaning for {'films' if films else 'pictures'}")
+    if None not in (options.start, options.stop) and options.start >= options.stop:
+        root.error("--to must be later than --from")
 
 
 def _attention(commands: Commands[Parser]) -> None:
@@ -229,6 +280,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         root.error("--reference-mask needs a --reference that it belongs to")
     if options.command == "colorize" and options.output is not None and not options.output:
         root.error("-o must not be empty")
+    if options.command == "colorize":
+        _check_films(root, options)
     if options.command == "attention" and options.output is not None:
         suffix = options.output.suffix.lower()
         if suffix not in FORMATS:

@@ -94,6 +94,11 @@ def check_target(path: Path, force: bool) -> None:
         output_format(path)
     except PictureError as error:
         raise CommandError(str(error)) from error
+    check_place(path, force)
+
+
+def check_place(path: Path, force: bool) -> None:
+    """CommandError unless a file can be written here: its folder, what is there already."""
     if path.is_dir():
         raise CommandError(f"{path}: is a folder, a file is needed here")
     if path.exists() and not force:

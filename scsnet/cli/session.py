@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from ..pipeline import encode_references, extract_luminance
 from ..texture import TILE
 from .output import discard_stdout
 from .paths import CommandError
+
+T = TypeVar("T")
 
 _BAND = 2**22  # pixels turned into floats at a time
 _SMALLEST_TILE = 64
@@ -174,7 +177,7 @@ def _is_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in text for word in words)
 
 
-def retry_with_smaller_tiles(work: Callable[[int], Tensor]) -> Tensor:
+def retry_with_smaller_tiles(work: Callable[[int], T]) -> T:
     """Call work(tile) with half the tile each time the device runs out of memory, down to 64."""
     tile = TILE
     while True:

@@ -62,6 +62,27 @@ def size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def moment(text: str) -> float:
+    """ "75.5", "1:15.5" or "0:01:15.5" -> seconds."""
+    parts = text.split(":")
+    if len(parts) > 3 or any(not part for part in parts):
+        raise argparse.ArgumentTypeError(f"must be like 75.5 or 0:01:15.5, got {text!r}")
+    seconds = 0.0
+    for part in parts:
+        value = _number(part)
+        if value < 0:
+            raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
+        seconds = 60 * seconds + value
+    return seconds
+
+
+def crf(text: str) -> int:
+    """A quality, 0 to 51; lower is better."""
+    if not text.isdecimal() or int(text) > 51:
+        raise argparse.ArgumentTypeError(f"must be 0 to 51, got {text}")
+    return int(text)
+
+
 def point(text: str) -> tuple[float, float]:
     """Parse "x,y" in pixels of the input."""
     parts = text.split(",")
