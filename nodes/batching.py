@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from ..scsnet import Features, ReferenceFeatures, SCSNet
-from ..scsnet.color import rgb_to_lightness
+from ..scsnet.color import normalize_lab, rgb_to_lightness
+from ..scsnet.films.steadiness import SteadyColors
 from ..scsnet.margins import find_margins
-from ..scsnet.pipeline import encode_picture, encode_references, extract_luminance, render
+from ..scsnet.pipeline import (
+    decode_lab,
+    encode_picture,
+    encode_references,
+    extract_luminance,
+    finish_lab,
+    render,
+)
 from ..scsnet.resample import resample_bicubic, resize_masked
 from ..scsnet.tiling import Window
 from . import host, memory_estimates
@@ -100,13 +108,30 @@ def _render(
     )
 
 
+def _decode_steadily(
+    net: SCSNet, tiles: host.Tiles, features: Features, steady: SteadyColors, report: host.Report
+) -> tuple[Features, Tensor]:
+    """Decode frames of a film at their own size -> the features with their shift of colours, LAB in CIE units."""
+    largest = host.render_tile()
+    lab = tiles.run(
+        lambda tile: decode_lab(
+            net, features, features.size, tile=min(tile, largest), progress=report
+        )
+    )
+    steadied = steady(lab)
+    shift = normalize_lab(steadied - lab, net.config)[:, 1:]
+    return replace(features, color_shift=shift), steadied
+
+
 def colorize(
     model: Model, picture: Picture, reference: Picture | None, mask: Tensor | None = None, *, one_per_picture: bool,
-    working_size: int | None, strength: float, color_margins: bool, on_features: Callable[[Features], None],
+    working_size: int | None, strength: float, color_margins: bool, film: bool,
+    on_features: Callable[[Features], None],
 ) -> tuple[Lab, Tensor]:  # fmt: skip
     """Colorize pictures; returns their SCS_LAB and their IMAGE, which keeps their size and luminance.
 
-    `mask` (1 or B, 1, H, W) marks what of the references may give its colours. `on_features` is called with the features
+    `mask` (1 or B, 1, H, W) marks what of the references may give its colours. The colours of a `film` stay from picture to
+    picture, until the next cut. `on_features` is called with the features
     of each chunk, those of the references included.
     LAB tensors stay on the compute device where they fit. Features go to the image device, normally the CPU: video
     memory that they held would be invisible to the host, which could not free it for another model.
@@ -116,6 +141,7 @@ def colorize(
     image = allocate_image(count, size, picture.alpha is not None)
     progress, tiles = host.Progress(count), host.Tiles()
     features, labs, lab_device, keep_texture = [], [], device, True
+    steady = SteadyColors() if film else None
     estimate = memory_estimates.colorize_bytes(
         model, size, working_size or model.config.working_size, parts[0].stop
     )
@@ -128,11 +154,16 @@ def colorize(
                 net, tiles, to_float(picture.rgb[part], device), references.for_pictures(part), working_size,
                 inside, progress.between(part.start, middle),
             )  # fmt: skip
-            lab = torch.empty((part.stop - part.start, 3, *size), device=device)
-            _render(
-                net, tiles, encoded, size, None, progress.between(middle, part.stop), strength=strength,
-                luminance="input", out=image[part, ..., :3].movedim(3, 1), lab_out=lab,
-            )  # fmt: skip
+            rendering, out = progress.between(middle, part.stop), image[part, ..., :3].movedim(3, 1)
+            if steady is None:
+                lab = torch.empty((part.stop - part.start, 3, *size), device=device)
+                _render(
+                    net, tiles, encoded, size, None, rendering, strength=strength, luminance="input", out=out,
+                    lab_out=lab,
+                )  # fmt: skip
+            else:
+                encoded, lab = _decode_steadily(net, tiles, encoded, steady, rendering)
+                finish_lab(net, encoded, lab, strength=strength, luminance="input", out=out)
             on_features(encoded)
             if picture.alpha is not None:
                 image[part, ..., 3:] = picture.alpha[part].movedim(1, 3)

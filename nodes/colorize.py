@@ -17,6 +17,7 @@ from .compat import make_schema
 from .image_tensors import Picture, to_float, to_mask, to_planes
 from .types import Attention, Model, SCSAttention, SCSLab, SCSNetModel, require_type
 
+INDEPENDENT, FILM = "independent", "a film"
 ALL, ONE_EACH = "all for every picture", "one per picture"
 FIGURE_SIDE = 512  # thumbnails for the attention figures have at most this many pixels, squared
 
@@ -53,6 +54,20 @@ def _color_margins() -> io.Input:
     )  # fmt: skip
 
 
+def _frames() -> io.Input:
+    return io.Combo.Input(
+        "frames", options=[INDEPENDENT, FILM], default=INDEPENDENT, optional=True,
+        tooltip="A batch that is a film: the colours of a shot stay, and start anew at each cut. "
+        "Independent: each picture by itself.",
+    )  # fmt: skip
+
+
+def _is_film(frames: str) -> bool:
+    if frames not in (INDEPENDENT, FILM):
+        raise ValueError(f"frames must be {INDEPENDENT!r} or {FILM!r}, got {frames!r}")
+    return frames == FILM
+
+
 def _lab_output() -> io.Output:
     return SCSLab.Output(
         "lab",
@@ -87,20 +102,21 @@ class SCSColorizeAuto(io.ComfyNode):
                 "old photo",
                 "restore",
             ],
-            inputs=[_MODEL, _IMAGE, _working_size(), _strength(), _color_margins()],
-            advanced=["working_size", "color_margins"],
+            inputs=[_MODEL, _IMAGE, _working_size(), _strength(), _color_margins(), _frames()],
+            advanced=["working_size", "color_margins", "frames"],
             outputs=[_lab_output(), _image_output()],
         )
 
     @classmethod
     def execute(
-        cls, model: object, image: object, working_size: int = 0, strength: float = 1.0, color_margins: bool = False
+        cls, model: object, image: object, working_size: int = 0, strength: float = 1.0, color_margins: bool = False,
+        frames: str = INDEPENDENT,
     ) -> io.NodeOutput:  # fmt: skip
         """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
         lab, colored = colorize(
             require_type(model, Model, "model"), to_planes(image, "image"), None,
             one_per_picture=False, working_size=working_size or None, strength=strength, color_margins=color_margins,
-            on_features=lambda _: None,
+            film=_is_film(frames), on_features=lambda _: None,
         )  # fmt: skip
         return io.NodeOutput(lab, colored)
 
@@ -149,8 +165,9 @@ class SCSColorizeReference(io.ComfyNode):
                     tooltip="Only marked places of the reference give their colours: one mask for all references, or one "
                     "each. With the photo itself as the reference, a few strokes of colour are enough.",
                 ),
+                _frames(),
             ],
-            advanced=["working_size", "color_margins"],
+            advanced=["working_size", "color_margins", "frames"],
             outputs=[
                 _lab_output(),
                 _image_output(),
@@ -163,7 +180,7 @@ class SCSColorizeReference(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: object, image: object, reference: object, reference_batch: str = ALL, working_size: int = 0,
-        strength: float = 1.0, color_margins: bool = False, reference_mask: object = None,
+        strength: float = 1.0, color_margins: bool = False, reference_mask: object = None, frames: str = INDEPENDENT,
     ) -> io.NodeOutput:  # fmt: skip
         """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
         network = require_type(model, Model, "model")
@@ -196,7 +213,7 @@ class SCSColorizeReference(io.ComfyNode):
 
         lab, colored = colorize(
             network, picture, references, mask, one_per_picture=one_each, working_size=working_size or None,
-            strength=strength, color_margins=color_margins, on_features=keep,
+            strength=strength, color_margins=color_margins, film=_is_film(frames), on_features=keep,
         )  # fmt: skip
         bound = working_size or network.config.working_size
         thumbnails = make_thumbnails(references)

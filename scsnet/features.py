@@ -86,6 +86,8 @@ class Features:
     """The references that F_color was computed with."""
     inside: Window | None = None
     """What F_color and F_s cover of the picture, in its pixels; None: all of it. The rest is a margin without colours."""
+    color_shift: Tensor | None = None
+    """(B, 2, h, w) of any size, normalised, float32: what `decode` adds to a and b, as `SteadyColors` found it; None: nothing."""
 
     @property
     def size(self) -> tuple[int, int]:

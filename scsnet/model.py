@@ -56,6 +56,16 @@ def pair_masks(
     return list(zip(references, masks, strict=True))
 
 
+def shift_colors(lab: Tensor, features: Features, size: tuple[int, int], window: Window) -> Tensor:
+    """Return LAB (B, 3, n, m) of a window of the output grid with the shift of a and b, if there is one, added."""
+    if (shift := features.color_shift) is None:
+        return lab
+    height, width = shift.shape[2:]
+    rows = compute_centred_taps(height, size[0], window.top, window.bottom, lab.device)
+    columns = compute_centred_taps(width, size[1], window.left, window.right, lab.device)
+    return torch.cat([lab[:, :1], lab[:, 1:] + resample(shift, rows, columns)], dim=1)
+
+
 def remove_margin_colors(
     lab: Tensor, features: Features, size: tuple[int, int], window: Window
 ) -> Tensor:
@@ -216,6 +226,7 @@ class SCSNet(nn.Module):
         requested = validate_window(size, window)
         if isinstance(self.head, PixelShuffle):
             lab = self._shuffle_pixels(features, size, requested)
+            lab = shift_colors(lab, features, size, requested)
             yield requested, remove_margin_colors(lab, features, size, requested)
             return
         source_height, source_width = features.size
@@ -249,6 +260,7 @@ class SCSNet(nn.Module):
                     columns.part(place.left - outer.left, place.right - outer.left),
                 )
                 lab = self._map_block(features, hidden, *part, (up, lead))
+                lab = shift_colors(lab, features, size, place)
                 yield place, remove_margin_colors(lab, features, size, place)
                 done += 1
                 if progress is not None:

@@ -143,7 +143,6 @@ class FilmReader:
     def _read(self) -> Iterator[av.Packet | Frame]:
         finished = False
         for packet in self._demux():
-            assert packet.time_base is not None
             if packet.dts is not None and packet.dts * packet.time_base > self._last + LAG:
                 return
             if packet.stream.index != self.video.index:

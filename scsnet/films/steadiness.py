@@ -24,7 +24,9 @@ LEVELS = 3  # of the pyramid, halved each time
 STEPS = 2  # of Gauss and Newton at each level
 PATCH = 7  # side of what moves together, in pixels of the copy
 STIFFNESS = 4.0  # added to the squared gradients of L*: what is even moves with the rest
+FLICKER = 6.0  # L*: largest change of the whole frame that is no change of the scene
 CHANGE = (4.0, 10.0)  # L*: below, it is the same thing; above, another
+BROAD = 2.0  # how much more broad differences count: dissolves are slow
 BINS = 16  # of the histograms of L*
 CUT_HISTOGRAM = 0.35  # share of the pixels that have to change their bin in a cut
 CUT_AGREEMENT = 0.4  # share of a frame below which the rest of it is worth nothing
@@ -89,6 +91,7 @@ def _step(moved: Tensor, now: Tensor) -> Tensor:
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
     rest = now - moved
+    rest = rest - rest.median()  # films flicker
     products = [across * across, across * down, down * down, across * rest, down * rest]
     xx, xy, yy, xt, yt = _average(torch.cat(products, dim=1), PATCH).split(1, dim=1)
     xx, yy = xx + STIFFNESS, yy + STIFFNESS
@@ -106,7 +109,7 @@ def _lies_inside(motion: Tensor) -> Tensor:
 
 
 def _count_grays(lightness: Tensor) -> Tensor:
-    return torch.histc(lightness, BINS, 0, 100) / lightness.numel()
+    return torch.histc(lightness.clamp(0, 100), BINS, 0, 100) / lightness.numel()
 
 
 @dataclass
@@ -168,13 +171,21 @@ class SteadyColors:
         """Return how many frames the colours carried to each place stand for, None after a cut, and the mean L* there."""
         planes = torch.cat([before.lightness, before.mean, before.weight], dim=1)
         last, mean, weight = warp(planes, motion).split(1, dim=1)
+        last, mean = (
+            planes - (planes - small).median().clamp(-FLICKER, FLICKER) for planes in (last, mean)
+        )
         # Of the last frame every detail, of the mean, which dissolves and fades leave behind, the broad light and dark.
         differences = torch.maximum(
-            _average((last - small).abs(), 3), _average(mean - small, PATCH).abs()
+            _average((last - small).abs(), 3), BROAD * _average(mean - small, PATCH).abs()
         )
         low, high = CHANGE
-        agreement = ((high - differences) / (high - low)).clamp(0, 1) * _lies_inside(motion)
-        moved = (_count_grays(before.lightness) - _count_grays(small)).abs().sum() / 2
+        inside = _lies_inside(motion)
+        agreement = ((high - differences) / (high - low)).clamp(0, 1) * inside
+        # Where the rest of a frame changes, as in a dissolve, places that look the same may have changed too.
+        agreeing = agreement.sum() / inside.sum().clamp_min(1)
+        flicker = (before.lightness - small).median().clamp(-FLICKER, FLICKER)
+        grays = _count_grays(before.lightness - flicker)
+        moved = (grays - _count_grays(small)).abs().sum() / 2
         if moved > CUT_HISTOGRAM or agreement.mean() < CUT_AGREEMENT:
             return None, mean
-        return weight * agreement, mean
+        return weight * agreement * agreeing, mean

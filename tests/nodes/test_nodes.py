@@ -181,6 +181,35 @@ def test_margins_stay_gray_unless_asked_for(nodes, model, photo):
     assert (large.amax(-1) - large.amin(-1))[:, :12].max() < 0.01
 
 
+def test_colours_of_a_film_stay(nodes, scsnet, model):
+    """Two scenes, each shifted by a pixel per frame: what moves keeps its colours, the cut starts anew."""
+    torch.manual_seed(3)
+    scenes = torch.nn.functional.interpolate(torch.rand(2, 1, 12, 16), (48, 64), mode="bicubic")
+    scenes[1] = 0.5 * scenes[1] + 0.5
+    frames = torch.stack([scenes[n // 6, 0, :40, n % 6 : n % 6 + 48] for n in range(12)])[..., None]
+    frames = frames.clamp(0, 1)
+
+    def change(image):
+        ab = scsnet.color.rgb_to_lab(image.movedim(3, 1))[:, 1:]
+        moved = (ab[1:, ..., :-1] - ab[:-1, ..., 1:]).abs().mean((1, 2, 3))
+        return moved[[n for n in range(11) if n != 5]].mean()
+
+    apart = auto(nodes, model, frames)[1]
+    lab, film = auto(nodes, model, frames, frames="a film")
+    assert change(film) < 0.5 * change(apart)
+    for cut in (0, 6):
+        assert torch.allclose(film[cut], apart[cut], atol=1e-4)
+    # at any size the colours are those of the film
+    again = upscaled(nodes, lab, scale=1.0)
+    ab, expected = (scsnet.color.rgb_to_lab(x.movedim(3, 1))[:, 1:] for x in (again, film))
+    before = scsnet.color.rgb_to_lab(apart.movedim(3, 1))[:, 1:]
+    assert (ab - expected).abs().mean() < 0.3 * (before - expected).abs().mean()
+    by_photo = by_reference(nodes, model, frames, frames[:1].expand(-1, -1, -1, 3), frames="a film")
+    assert by_photo[1].shape == film.shape
+    with pytest.raises(ValueError, match="frames must be"):
+        auto(nodes, model, frames, frames="a slide show")
+
+
 def test_attention_shows_what_the_network_saw(nodes, model, photo):
     framed = torch.ones(1, 36, 44, 3)
     framed[:, 6:30, 6:38] = photo
