@@ -91,12 +91,12 @@ def _plan(options: argparse.Namespace) -> list[Task]:
         if source.is_dir() or (several and not is_film(source)):
             raise CommandError(f"{source}: is no film, and films are not mixed with others")
     output = None if options.output is None else Path(options.output)
-    is_folder = output is not None and (output.is_dir() or str(options.output).endswith(os.sep))
+    is_folder = output is not None and (output.is_dir() or options.output.endswith(("/", os.sep)))
     if several and output is not None and not is_folder:
         if output.suffix.lower() in CONTAINERS or output.exists():
             raise CommandError(f"{output}: the results of several films need a folder")
         is_folder = True
-    tasks = []
+    tasks: list[Task] = []
     for source in sources:
         known = source.suffix.lower() in CONTAINERS and options.codec != "ffv1"
         ending = source.suffix if known else ".mkv"

@@ -94,7 +94,7 @@ class FilmReader:
         self._lost: list[int] = []  # a heap: times of frames that could not be decoded
         self._next = 0
         items = self._read()
-        before: list[av.Packet | Frame] = []
+        before: list[av.Packet[Any] | Frame] = []
         for item in items:
             before.append(item)
             if isinstance(item, Frame) and item.rgb is not None:
@@ -137,10 +137,10 @@ class FilmReader:
     ) -> None:
         self.container.close()
 
-    def __iter__(self) -> Iterator[av.Packet | Frame]:
+    def __iter__(self) -> Iterator[av.Packet[Any] | Frame]:
         return iter(self._items)
 
-    def _read(self) -> Iterator[av.Packet | Frame]:
+    def _read(self) -> Iterator[av.Packet[Any] | Frame]:
         finished = False
         for packet in self._demux():
             if packet.dts is not None and packet.dts * packet.time_base > self._last + LAG:
@@ -163,19 +163,19 @@ class FilmReader:
         """Return whether a time of the file is among those asked for; without a first one, whatever comes first."""
         return (self.start == 0 or time >= self._first - _SLACK) and time < self._last - _SLACK
 
-    def _demux(self) -> Iterator[av.Packet]:
+    def _demux(self) -> Iterator[av.Packet[Any]]:
         try:
             yield from self.container.demux(self.video, *self.others)
         except (av.FFmpegError, OSError) as error:
             self.notes.append(f"cannot be read to its end: {error.strerror}")
 
-    def _shift(self, packet: av.Packet) -> av.Packet:
+    def _shift(self, packet: av.Packet[Any]) -> av.Packet[Any]:
         offset = round(self._first / packet.time_base)
         packet.dts = None if packet.dts is None else packet.dts - offset
         packet.pts = None if packet.pts is None else packet.pts - offset
         return packet
 
-    def _decode(self, packet: av.Packet) -> Iterator[Frame]:
+    def _decode(self, packet: av.Packet[Any]) -> Iterator[Frame]:
         """Yield frames in the order of their time, with the times of the film itself."""
         try:
             frames: list[Any] = list(packet.decode())

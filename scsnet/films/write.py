@@ -15,6 +15,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpola
 from .formats import CONTAINERS, Codec, FilmError
 from .read import FilmReader, Frame
 
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 BT709 = 1  # H.273, and swscale
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 _NEAR = 0.01  # pixel aspects that differ less than this are the same: sizes are rounded
@@ -52,7 +53,8 @@ class FilmWriter:
         self.notes: list[str] = []
         kind = CONTAINERS[target.suffix.lower()]
         self.container: Any = av.open(file, "w", format=kind)
-        self.container.metadata.update(film.container.metadata)
+        words = film.container.metadata.items()
+        self.container.metadata.update({k: v for k, v in words if k.lower() not in _OF_THE_FILE})
         self.stream = self._add_picture(size, codec)
         self._last: int | None = None
         self._copies: dict[int, Any] = {}
@@ -100,6 +102,7 @@ class FilmWriter:
     def _set_chapters(self) -> None:
         chapters = []
         for chapter in self.film.container.chapters():
+            assert chapter["time_base"] is not None
             offset = round(self.film.start / chapter["time_base"])
             start, end = max(0, chapter["start"] - offset), chapter["end"] - offset
             if end > 0:
