@@ -20,6 +20,7 @@ from torch import Tensor
 
 SIDE = 128  # motion is estimated on a copy of about SIDE² pixels
 MEMORY = 32.0  # frames: the mean does not weigh what it carries more than so many
+FIRST = 3.0  # frames that colours seen once stand for: with 1 the first frames of a shot would move most
 LEVELS = 3  # of the pyramid, halved each time
 STEPS = 2  # of Gauss and Newton at each level
 PATCH = 7  # side of what moves together, in pixels of the copy
@@ -154,7 +155,7 @@ class SteadyColors:
             motion = estimate_motion(before.lightness, small)
             weight, mean = self._compare(before, small, motion)
         if before is None or weight is None:
-            self._before = _Carried(colors, small, small, torch.ones_like(small))
+            self._before = _Carried(colors, small, small, torch.full_like(small, FIRST))
             return colors
         stretch = motion.new_tensor([width / size[1], height / size[0]]).view(1, 2, 1, 1)
         large = F.interpolate(motion, (height, width), mode="bilinear") * stretch
@@ -162,7 +163,7 @@ class SteadyColors:
         carried = warp(before.colors, large)
         colors = torch.lerp(colors, carried, F.interpolate(share, (height, width), mode="bilinear"))
         mean = torch.lerp(small, mean, share)
-        self._before = _Carried(colors, small, mean, (weight + 1).clamp_max(MEMORY))
+        self._before = _Carried(colors, small, mean, (weight + 1).clamp(FIRST, MEMORY))
         return colors
 
     def _compare(
