@@ -98,6 +98,8 @@ def psnr_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
 def ssim_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
     """SSIM of luma without `border` pixels on each side; window as in `ssim`."""
     inner = slice(border, -border or None)
+    from skimage.metrics import structural_similarity
+
     planes = (compute_luma(picture)[inner, inner] for picture in (target, prediction))
     return float(
         structural_similarity(
