@@ -11,7 +11,15 @@ from PIL import Image
 
 from ..pictures import Picture, read_picture, write_picture
 from ..pictures.formats import DEEP, PictureError, check_output_size, output_format
-from .paths import CommandError, Task, check_target, create_folder, explain_os_error, plan
+from .paths import (
+    CommandError,
+    Task,
+    check_target,
+    create_folder,
+    explain_os_error,
+    plan,
+    take_share,
+)
 
 if TYPE_CHECKING:
     from ..features import ReferenceFeatures
@@ -48,6 +56,9 @@ def colorize(options: argparse.Namespace) -> int:
     for task in tasks if options.bits == 16 else []:
         if output_format(task.target) not in DEEP:
             raise CommandError(f"{task.target}: --bits 16 needs {' or '.join(DEEP)}")
+    tasks = take_share(tasks)
+    if not tasks:
+        return 0
     first = None if several else read_picture(tasks[0].source)
     references = [read_picture(path) for path in options.reference]
     masks = [read_picture(path) for path in options.masks]

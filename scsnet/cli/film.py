@@ -24,6 +24,7 @@ from .paths import (
     check_place,
     create_folder,
     explain_os_error,
+    take_share,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def colorize_films(options: argparse.Namespace) -> int:
     """Exit code 0, or 1 where some films of several failed; CommandError and PictureError for the rest."""
     with explain_os_error():
         tasks = _plan(options)
+    several, tasks = len(tasks) > 1, take_share(tasks)
+    if not tasks:
+        return 0
     try:
         codecs = [choose_codec(task.target, options.codec, options.crf) for task in tasks]
     except FilmError as error:
@@ -65,7 +69,7 @@ def colorize_films(options: argparse.Namespace) -> int:
         try:
             _one(net, task, codec, reference, options)
         except (CommandError, FilmError) as error:
-            if len(tasks) == 1:
+            if not several:
                 raise CommandError(str(error)) from error
             failures.append(str(error))
     for failure in failures:

@@ -71,6 +71,12 @@ def plan(
     return tasks, several
 
 
+def take_share(tasks: list[Task]) -> list[Task]:
+    """Return the tasks of this process: every WORLD_SIZE-th from RANK on, which `accelerate launch` and torchrun set."""
+    rank, processes = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    return tasks[rank::processes]
+
+
 @contextlib.contextmanager
 def explain_os_error() -> Iterator[None]:
     """Turn what the disk refuses while we look around (no permission, a name too long) into a CommandError."""

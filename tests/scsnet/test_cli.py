@@ -310,6 +310,32 @@ def test_folder_run_goes_on_after_a_bad_file(work, capsys):
     assert err.splitlines()[-1] == "scsnet: 1 of 3 pictures failed"
 
 
+def test_processes_share_a_folder(work, tmp_path, capsys):
+    """As `accelerate launch --num_processes 2 -m scsnet` starts them; the results are those of one process."""
+    (work / "in").mkdir()
+    for number in range(3):
+        photo(work / "in" / f"{number}.png")
+    assert run(capsys, "colorize", "in", "-o", "one", "--scale", "1")[0] == 0
+    arguments = ["colorize", "in", "-o", "two", "--scale", "1"]
+    arguments += ["--weights", str(tmp_path / "tiny.safetensors"), "--device", "cpu"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "scsnet", *arguments],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+            | {"PYTHONPATH": str(Path(pipeline.__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [text.count("\n") for text in printed] == [2, 1]
+    for number in range(3):
+        one, two = (np.asarray(Image.open(f"{folder}/{number}.png")) for folder in ("one", "two"))
+        assert np.array_equal(one, two)
+
+
 def test_second_folder_run_keeps_what_is_there(work, capsys):
     (work / "in").mkdir()
     gray("in/a.png")
