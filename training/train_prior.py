@@ -1,7 +1,7 @@
 """Train the semantic prior: `python training/train_prior.py --data PHOTOS --efficientnet FILE.pth --output prior.safetensors`.
 
 EfficientNet-Lite2, trained on ImageNet, and a head on it learn which colours are plausible at each position of a gray
-photo. The result is a network of its own; SCSNet does not use it yet.
+photo. `train.py --prior` puts the result into SCSNet.
 """
 
 from __future__ import annotations

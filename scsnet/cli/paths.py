@@ -73,7 +73,7 @@ def plan(
 
 def take_share(tasks: list[Task]) -> list[Task]:
     """Return the tasks of this process: every WORLD_SIZE-th from RANK on, which `accelerate launch` and torchrun set."""
-    rank, processes = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, processes = (int(os.getenv(name, n)) for name, n in (("RANK", "0"), ("WORLD_SIZE", "1")))
     return tasks[rank::processes]
 
 

@@ -181,6 +181,13 @@ def color_hints(shown: Results) -> Made:
     return Made(split(*pictures), ("hints", row(parts)))
 
 
+def editor_colors(shown: Results) -> Made:
+    """The scan and the result, and the editor's picture."""
+    thumbnail = split(sample("lake_scan"), shown["The editor's colours on the scan"])
+    inset(thumbnail, sample("lake_editor"), (8, 268), (150, 118))
+    return Made(thumbnail)
+
+
 MAKERS: dict[str, Callable[[Results], Made]] = {
     "Colorize a photo and enlarge it 4 times": auto_x4,
     "Colorize with the colours of another photo": reference,
@@ -190,6 +197,7 @@ MAKERS: dict[str, Callable[[Results], Made]] = {
     "Colorize a video": video_batch,
     "Restore an old photo at its own size": old_photo_restoration,
     "Say which colour goes where": color_hints,
+    "Put the colours of an editor on the scan": editor_colors,
 }
 
 

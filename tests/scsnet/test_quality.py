@@ -64,6 +64,21 @@ def test_weights_without_colour_are_noticed(samples):
         check_quality(damaged, samples)
 
 
+def test_the_colours_of_an_editor_come_back_to_the_scan(bundled):
+    """The reference is a smaller, shifted and lighter colour version, as image editors make them."""
+    folder = checkpoint.BUNDLED.parents[2] / "web" / "samples"
+    truth, editor = (Image.open(folder / f"scsnet_lake{end}.jpg") for end in ("", "_editor"))
+    photo, reference = (
+        torch.from_numpy(np.array(p)).permute(2, 0, 1)[None] / 255 for p in (truth, editor)
+    )
+    found = colorize(bundled, photo, [reference], photo.shape[2:])
+    target = color.rgb2lab(np.array(truth))[..., 1:]
+    pasted = color.rgb2lab(np.array(editor.resize(truth.size, Image.BICUBIC)))[..., 1:]
+    error = np.abs(found[..., 1:] - target).mean()
+    assert error < 0.35 * np.abs(target).mean()
+    assert error < 0.8 * np.abs(pasted - target).mean()
+
+
 @pytest.mark.parametrize("with_reference", [False, True])
 def test_bfloat16_is_visually_equal(bundled, samples, with_reference):
     references = [samples["Alps"]] if with_reference else []
