@@ -58,7 +58,7 @@ def load_network(options: argparse.Namespace) -> SCSNet:
         device = choose_device(options.device)
     except ValueError as error:
         raise CommandError(f"--device {options.device}: {error}") from error
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":  # not a numbered one
         device = torch.device("cuda", int(os.getenv("LOCAL_RANK", "0")))
     dtype = choose_dtype(device, options.dtype)
     torch.set_num_threads(choose_threads())
