@@ -39,8 +39,6 @@ from training.config.upscaling import UpscalingConfig
 from training.data.photos import find_photos, select_evenly
 from training.engine.checkpoints import RunError
 from training.engine.model_card import PICTURE, WEIGHTS
-from training.engine.upscaling import choose_device
-from training.engine.upscaling import train_row as train_upscaler
 from training.evaluation import upscaling
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
@@ -221,6 +219,10 @@ def quality_table(config: UpscalingConfig) -> list[str]:
     }
     if len(entries) < len(config.validation):
         raise ValueError(f"expected sets with different names, got {' '.join(config.validation)}")
+    from training.engine.upscaling import (
+        train_row as train_upscaler,
+    )  # --help works without the extra
+
     networks = {row: train_upscaler(row, config) for row in ROWS}
     sets = {
         name: upscaling.score_photos(networks, photos, upscaling.MAGNIFICATIONS)
@@ -238,6 +240,8 @@ def quality_table(config: UpscalingConfig) -> list[str]:
 
 def speed_table(config: UpscalingConfig) -> list[str]:
     """Measure the heads; return Table 7 in Markdown."""
+    from training.engine.upscaling import choose_device
+
     device = choose_device()
     heads = upscaling.time_heads(device, config.precision)
     return [
@@ -266,13 +270,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     peek.option(peek, "--table", default="5")
     table = peek.parse_known_args(words)[0].table
     if table in UPSCALING:
-        try:
+        with parser.exit_on_errors(RunError):
             heads = parse_options(parser, UpscalingConfig, words)
             if not heads.output or (table == "6" and not (heads.data and heads.validation)):
                 parser.error("--output, and for table 6 --data and --validation are needed")
             print(compare_heads(table, heads))
-        except (RunError, OSError, ValueError) as error:
-            parser.error(str(error))
         return
     parser.option(parser, "--photos", type=int, default=50, help="of --validation to evaluate on")
     config = small(table)

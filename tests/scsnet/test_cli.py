@@ -617,8 +617,8 @@ def test_a_signal_leaves_nothing_behind(work, tmp_path, root, number):
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-        # a shell that starts the tests in the background has SIGINT ignored, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # started in the background or with nohup the tests have signals ignored, and that is inherited
+        preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, number)],
     ) as process:
         time.sleep(8)  # a slow machine is still importing after 3, where a signal can get lost
         assert process.poll() is None, process.stderr.read()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -195,6 +196,8 @@ def test_interruption_during_the_imports(root, tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        # a shell that starts the tests in the background has SIGINT ignored, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert (done.returncode, done.stderr) == (130, "train.py: interrupted\n")
 

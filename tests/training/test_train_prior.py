@@ -100,7 +100,7 @@ def test_a_resumed_run_ends_as_one_that_ran_through(photos, published, tmp_path,
     output, words = tmp_path / "parts.safetensors", ("--steps", "6", "--save-every", "3")
     with monkeypatch.context() as patch:
         patch.setattr(train_prior.Trainer, "learn", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             run(photos, published, output, *words)
     parts = run(photos, published, output, *words, "--resume")
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
