@@ -22,7 +22,7 @@ from ..scsnet.pipeline import (
     render,
 )
 from ..scsnet.resample import resample_bicubic, resize_masked
-from ..scsnet.tiling import Window
+from ..scsnet.tiling import Window, enclose_windows
 from . import host, memory_estimates
 from .image_tensors import Picture, to_float
 from .types import Lab, Model
@@ -90,9 +90,7 @@ def find_shared_margins(net: SCSNet, picture: Picture) -> Window | None:
         if (part := find_margins(luminance, net.config)) is None:
             return None  # the other pictures need not be converted
         found.append(part)
-    top, left = min(part.top for part in found), min(part.left for part in found)
-    bottom, right = max(part.bottom for part in found), max(part.right for part in found)
-    inside = Window(top, left, bottom - top, right - left)
+    inside = enclose_windows(found)
     return None if inside == (0, 0, *picture.size) else inside
 
 

@@ -81,6 +81,14 @@ def remove_margin_colors(
     return lab * torch.cat([torch.ones_like(kept), kept, kept], dim=1)
 
 
+def correct_colors(
+    lab: Tensor, features: Features, size: tuple[int, int], window: Window
+) -> Tensor:
+    """Return LAB (B, 3, n, m) of a window of the output grid with `shift_colors` and `remove_margin_colors` applied."""
+    lab = shift_colors(lab, features, size, window)
+    return remove_margin_colors(lab, features, size, window)
+
+
 def locate_inside(
     point: tuple[float, float], size: tuple[int, int], inside: Window
 ) -> tuple[float, float]:
@@ -226,8 +234,7 @@ class SCSNet(nn.Module):
         requested = validate_window(size, window)
         if isinstance(self.head, PixelShuffle):
             lab = self._shuffle_pixels(features, size, requested)
-            lab = shift_colors(lab, features, size, requested)
-            yield requested, remove_margin_colors(lab, features, size, requested)
+            yield requested, correct_colors(lab, features, size, requested)
             return
         source_height, source_width = features.size
         align, device = self.config.cpm_align, features.color.device
@@ -260,8 +267,7 @@ class SCSNet(nn.Module):
                     columns.part(place.left - outer.left, place.right - outer.left),
                 )
                 lab = self._map_block(features, hidden, *part, (up, lead))
-                lab = shift_colors(lab, features, size, place)
-                yield place, remove_margin_colors(lab, features, size, place)
+                yield place, correct_colors(lab, features, size, place)
                 done += 1
                 if progress is not None:
                     progress(done, total)

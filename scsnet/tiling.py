@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,6 +34,13 @@ class Window(NamedTuple):
                 yield Window(
                     top, left, min(height, self.bottom - top), min(width, self.right - left)
                 )
+
+
+def enclose_windows(windows: Sequence[Window]) -> Window:
+    """Return the smallest window that holds all of them, at least one."""
+    top, left = min(w.top for w in windows), min(w.left for w in windows)
+    bottom, right = max(w.bottom for w in windows), max(w.right for w in windows)
+    return Window(top, left, bottom - top, right - left)
 
 
 def validate_window(size: tuple[int, int], window: tuple[int, int, int, int] | None) -> Window:

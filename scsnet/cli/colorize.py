@@ -63,7 +63,7 @@ def colorize(options: argparse.Namespace) -> int:
     references = [read_picture(path) for path in options.reference]
     masks = [read_picture(path) for path in options.masks]
 
-    from .session import Bar, encode_all, load_network, paint, print_note
+    from .session import Bar, encode_all, load_network, paint, print_note, report_failures
 
     for note in skipped:
         print_note(note, options.quiet)
@@ -88,11 +88,7 @@ def colorize(options: argparse.Namespace) -> int:
                 failures.append(str(error))
             first = None
             progress(number + 1, len(tasks))
-    for failure in failures:
-        print_note(f"scsnet: error: {failure}")
-    if failures:
-        print_note(f"scsnet: {len(failures)} of {len(tasks)} pictures failed")
-    return 1 if failures else 0
+    return report_failures(failures, len(tasks), "pictures")
 
 
 def _one(
@@ -102,16 +98,13 @@ def _one(
     reference: ReferenceFeatures | None,
     options: argparse.Namespace,
 ) -> None:
-    from .session import Bar, explain_out_of_memory, print_note, print_result
+    from .session import Bar, check_head, explain_out_of_memory, print_note, print_result
 
     place = geometry(picture, options)
     _, _, height, width = place.window
     bits, depth_notes = choose_bits(picture, task.target, options)
     check_output_size(task.target, width, height, bits)
-    if net.config.head == "pixel_shuffle" and place.full != (4 * picture.height, 4 * picture.width):
-        raise CommandError(
-            f"--weights {options.weights}: this network has a fixed head, only --scale 4 works"
-        )
+    check_head(net, (picture.height, picture.width), place.full, options)
     with explain_out_of_memory(str(task.source)):
         with Bar(task.source.name, options.quiet) as bar:
             rgb = _rendered(net, picture, place, reference, options, bits, bar)
@@ -147,21 +140,14 @@ def choose_bits(
 
 def geometry(picture: Picture, options: argparse.Namespace) -> Geometry:
     """Compute the size and window that the options ask for; CommandError where they don't fit the picture."""
-    from ..pipeline import output_size
+    from .session import choose_output_size
 
     x, y, w, h = area = options.zoom or (0, 0, picture.width, picture.height)
     if x + w > picture.width or y + h > picture.height:
         raise CommandError(
             f"{picture.path}: --zoom {x},{y},{w},{h} reaches beyond the picture of {picture.width} x {picture.height}"
         )
-    unset = options.size is None and options.long_side is None
-    magnification = 4.0 if unset and options.scale is None else options.scale
-    try:
-        height, width = output_size(
-            h, w, scale=magnification, size=options.size, long_side=options.long_side
-        )
-    except ValueError as error:
-        raise CommandError(f"{picture.path}: {error}") from error
+    height, width = choose_output_size(picture.path, (h, w), options, 4.0)
     full = (
         max(height, round(picture.height * height / h)),
         max(width, round(picture.width * width / w)),

@@ -57,7 +57,7 @@ def colorize_films(options: argparse.Namespace) -> int:
     references = [read_picture(path) for path in options.reference]
     masks = [read_picture(path) for path in options.masks]
 
-    from .session import encode_all, load_network, print_note
+    from .session import encode_all, load_network, print_note, report_failures
 
     for picture in [*references, *masks]:
         for note in picture.notes:
@@ -72,11 +72,7 @@ def colorize_films(options: argparse.Namespace) -> int:
             if not several:
                 raise CommandError(str(error)) from error
             failures.append(str(error))
-    for failure in failures:
-        print_note(f"scsnet: error: {failure}")
-    if failures:
-        print_note(f"scsnet: {len(failures)} of {len(tasks)} films failed")
-    return 1 if failures else 0
+    return report_failures(failures, len(tasks), "films")
 
 
 def _plan(options: argparse.Namespace) -> list[Task]:
@@ -125,10 +121,17 @@ def _one(
 ) -> None:
     from ..films.read import FilmReader
     from ..films.write import FilmWriter, round_to_even
-    from .session import explain_out_of_memory, print_note, print_result
+    from .session import (
+        check_head,
+        choose_output_size,
+        explain_out_of_memory,
+        print_note,
+        print_result,
+    )
 
     with FilmReader(task.source, options.start, options.stop) as film:
-        asked = _output_size(net, task.source, film, options)
+        asked = choose_output_size(task.source, (film.height, film.width), options, 1.0)
+        check_head(net, (film.height, film.width), asked, options)
         size = round_to_even(codec, asked)
         if size != asked:
             print_note(
@@ -184,26 +187,6 @@ def _write_frames(
     if damaged > _NAMED:
         print_note(f"{film.path}: {damaged} frames in all are damaged")
     return count
-
-
-def _output_size(
-    net: SCSNet, source: Path, film: FilmReader, options: argparse.Namespace
-) -> tuple[int, int]:
-    from ..pipeline import output_size
-
-    unset = options.size is None and options.long_side is None
-    scale = 1.0 if unset and options.scale is None else options.scale
-    try:
-        size = output_size(
-            film.height, film.width, scale=scale, size=options.size, long_side=options.long_side
-        )
-    except ValueError as error:
-        raise CommandError(f"{source}: {error}") from error
-    if net.config.head == "pixel_shuffle" and size != (4 * film.height, 4 * film.width):
-        raise CommandError(
-            f"--weights {options.weights}: this network has a fixed head, only --scale 4 works"
-        )
-    return size
 
 
 def _build_colorizer(

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from ..hints import Hint, paint_hints
 from ..margins import find_margins
 from ..model import SCSNet
 from ..pictures import Picture
-from ..pipeline import encode_references, extract_luminance
+from ..pipeline import encode_references, extract_luminance, output_size
 from ..texture import TILE
 from .output import discard_stdout
 from .paths import CommandError
@@ -75,6 +76,41 @@ def explain_checkpoint_error(source: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         raise CommandError(text if source in text else f"--weights {source}: {text}") from error
+
+
+def choose_output_size(
+    source: Path, size: tuple[int, int], options: argparse.Namespace, scale: float
+) -> tuple[int, int]:
+    """Return height and width that the options ask for, of something of `size`; `scale` is the default. CommandError."""
+    unset = options.size is None and options.long_side is None and options.scale is None
+    try:
+        return output_size(
+            *size,
+            scale=scale if unset else options.scale,
+            size=options.size,
+            long_side=options.long_side,
+        )
+    except ValueError as error:
+        raise CommandError(f"{source}: {error}") from error
+
+
+def check_head(
+    net: SCSNet, size: tuple[int, int], full: tuple[int, int], options: argparse.Namespace
+) -> None:
+    """Raise CommandError if the network cannot bring a picture of `size` to `full`."""
+    if net.config.head == "pixel_shuffle" and full != (4 * size[0], 4 * size[1]):
+        raise CommandError(
+            f"--weights {options.weights}: this network has a fixed head, only --scale 4 works"
+        )
+
+
+def report_failures(failures: list[str], count: int, what: str) -> int:
+    """Print what failed of a number of pictures or films; return the exit code, 0 or 1."""
+    for failure in failures:
+        print_note(f"scsnet: error: {failure}")
+    if failures:
+        print_note(f"scsnet: {len(failures)} of {count} {what} failed")
+    return 1 if failures else 0
 
 
 def reference_tensor(picture: Picture) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..config import SCSNetConfig
 from ..margins import find_margins
-from ..tiling import Window
+from ..tiling import Window, enclose_windows
 
 EVEN = 4.0  # L*, standard deviation: frames as even as that, as in fades, tell nothing of margins
 
@@ -22,13 +22,6 @@ class FilmMargins:
         height, width = luminance.shape[2:]
         whole = Window(0, 0, height, width)
         if self.inside != whole and config.lightness_scale * luminance.std() > EVEN:
-            self.inside = _join(self.inside, find_margins(luminance, config) or whole)
+            found = find_margins(luminance, config) or whole
+            self.inside = found if self.inside is None else enclose_windows([self.inside, found])
         return None if self.inside == whole else self.inside
-
-
-def _join(one: Window | None, other: Window) -> Window:
-    if one is None:
-        return other
-    top, left = min(one.top, other.top), min(one.left, other.left)
-    bottom, right = max(one.bottom, other.bottom), max(one.right, other.right)
-    return Window(top, left, bottom - top, right - left)
