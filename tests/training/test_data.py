@@ -17,11 +17,13 @@ from training_run import tiny_config
 
 pytest.importorskip("skimage")
 
+from scsnet.color import rgb_to_lab
 from scsnet.pictures import read_picture
 from training import prepare
 from training.config.schedule import Schedule
-from training.data.dataset import TrainingPairs, make_loader
+from training.data.dataset import TrainingPairs, make_loader, stack_photos
 from training.data.photos import BadPhotoError, decode_photo, find_photos, read_photo
+from training.data.references import recolor_surroundings
 
 
 def packed(photos, path):
@@ -190,7 +192,7 @@ def test_degraded_inputs_keep_their_truth(photos):
 
 
 def test_half_of_the_references_are_masked(photos):
-    batches = [pairs(photos, masks=0.5)[step, 0] for step in range(20)]
+    batches = [pairs(photos, masks=0.5, reference_fraction=1.0)[step, 0] for step in range(20)]
     masks = torch.cat([batch.mask for batch in batches])
     assert masks.shape == (80, 1, 16, 16)
     assert masks.unique().tolist() == [0, 1]
@@ -205,11 +207,34 @@ def test_half_of_the_references_are_masked(photos):
 
 
 def test_some_references_are_other_photos(photos):
-    batches = [pairs(photos, others=0.5, masks=1.0)[step, 0] for step in range(20)]
+    batches = [
+        pairs(photos, others=0.5, masks=1.0, reference_fraction=1.0)[step, 0] for step in range(20)
+    ]
     other = torch.cat([batch.other for batch in batches])
     assert 20 < other.sum() < 60
     whole = torch.cat([batch.mask for batch in batches]).flatten(1).all(1)
     assert torch.equal(whole, other)  # these are not masked
+
+
+def test_automatic_batches_keep_the_colors_of_photos_with_masks(photos):
+    plain, masked = (
+        pairs(photos, degrade=0.0, masks=m, reference_fraction=0.0) for m in (0.0, 1.0)
+    )
+    assert torch.equal(plain[3, 0].high, masked[3, 0].high)
+
+
+def test_another_color_stays_near_its_place_and_keeps_lightness():
+    photo = np.full((64, 64, 3), 120, np.uint8)
+    photo[:, 40:] = (200, 60, 40)
+    recolored, (x, y) = recolor_surroundings(photo, np.random.default_rng(1))
+    before, after = (rgb_to_lab(stack_photos([p]))[0] for p in (photo, recolored))
+    changed = (after - before)[1:].norm(dim=0)
+    row, column = int(y * 64), int(x * 64)
+    assert changed[row, column] > 5
+    assert changed[row, column] == pytest.approx(changed.max().item(), abs=1.0)
+    other_side = changed[:, 40:] if column < 40 else changed[:, :40]
+    assert other_side.max() < 1  # of another colour
+    assert (after - before)[0].abs().max() < 1
 
 
 def test_small_photos_are_known_as_enlarged(photos):
