@@ -73,7 +73,7 @@ def bundled() -> TrainConfig:
     and CPM alone.
     """
     colors = Stage(
-        steps=2000,
+        steps=1500,
         batch=12,
         size=96,
         reference_fraction=0.5,
@@ -88,7 +88,7 @@ def bundled() -> TrainConfig:
     )
     everything = replace(
         colors,
-        steps=300,
+        steps=250,
         size=72,
         magnification=(1.0, 4.0),
         window=96,
@@ -97,7 +97,7 @@ def bundled() -> TrainConfig:
     )
     details = replace(
         everything,
-        steps=500,
+        steps=400,
         batch=8,
         trains="details",
         learning_rate=2e-4,
