@@ -112,7 +112,7 @@ class SCSColorizeAuto(io.ComfyNode):
         cls, model: object, image: object, working_size: int = 0, strength: float = 1.0, color_margins: bool = False,
         frames: str = INDEPENDENT,
     ) -> io.NodeOutput:  # fmt: skip
-        """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
+        """Colorize a batch. Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
         lab, colored = colorize(
             require_type(model, Model, "model"), to_planes(image, "image"), None,
             one_per_picture=False, working_size=working_size or None, strength=strength, color_margins=color_margins,
@@ -182,7 +182,7 @@ class SCSColorizeReference(io.ComfyNode):
         cls, model: object, image: object, reference: object, reference_batch: str = ALL, working_size: int = 0,
         strength: float = 1.0, color_margins: bool = False, reference_mask: object = None, frames: str = INDEPENDENT,
     ) -> io.NodeOutput:  # fmt: skip
-        """Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
+        """Colorize a batch. Raises ValueError for wrong links, shapes and numbers, and the host's out-of-memory error."""
         network = require_type(model, Model, "model")
         picture, references = to_planes(image, "image"), to_planes(reference, "reference")
         if reference_batch not in (ALL, ONE_EACH):

@@ -60,7 +60,7 @@ class SCSColorHints(io.ComfyNode):
     def execute(
         cls, image: object, hints: str = "", mask_color: str = "#6b4a2b", mask: object = None, references: object = None
     ) -> io.NodeOutput:  # fmt: skip
-        """Raises ValueError for hints, colours and masks that make no sense, and where there is no hint at all."""
+        """Paint the hints. Raises ValueError for invalid hints, colours and masks, and if there is no hint at all."""
         picture = to_planes(image, "image")
         photo = to_float(picture.rgb[:1], CPU)
         small = Picture(resize_to_working_size(photo, PAINTED).clamp(0, 1), None)

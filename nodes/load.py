@@ -147,7 +147,7 @@ class LoadSCSNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint: str, hub_id: str = "", dtype: str = "auto") -> io.NodeOutput:
-        """Raises ValueError, FileNotFoundError and hub.HubError with a message that names the file."""
+        """Load the weights. Raises ValueError, FileNotFoundError and hub.HubError, which name the file."""
         return io.NodeOutput(load(checkpoint, hub_id, dtype))
 
 

@@ -147,7 +147,7 @@ class SCSContinuousUpscale(io.ComfyNode):
         window_width: float = 1.0, window_height: float = 1.0, luminance_image: object = None,
         strength: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        """Raises ValueError for wrong links, sizes and windows and for results that do not fit into memory."""
+        """Render a batch. Raises ValueError for wrong links, sizes and windows and for results that do not fit into memory."""
         bundle = require_type(lab, Lab, "lab")
         # A window is limited by its own pixels; the whole of which it is a part may be larger.
         max_pixels = MAX_PIXELS if window_width * window_height >= 1 else MAX_SIDE**2

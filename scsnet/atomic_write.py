@@ -15,7 +15,7 @@ LEFTOVERS = ".scsnet-*.part"
 
 @contextlib.contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written: made beside `path` under another name, flushed to the disk, renamed over it.
+    """Open a file for writing: made beside `path` under another name, flushed to the disk, renamed over it.
 
     On any error, Ctrl-C included, the temporary file goes and a file that was there before stays as it
     was. The temporary name is short whatever the name, and different for every writer.

@@ -70,7 +70,7 @@ class SameConv(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, ceil(H / stride), ceil(W / stride))."""
+        """Apply the convolution: (B, C, H, W) -> (B, D, ceil(H / stride), ceil(W / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride > 1:
             sides = []
@@ -82,7 +82,7 @@ class SameConv(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project; a skip connection where the shapes allow it."""
+    """Inverted residual block: expand, depthwise convolution, project; with a skip connection if the shapes are equal."""
 
     def __init__(self, inputs: int, stage: BlockStage, stride: int) -> None:
         super().__init__()
@@ -92,14 +92,14 @@ class InvertedResidual(nn.Module):
         self.project = SameConv(inner, stage.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H / stride, W / stride)."""
+        """Apply the block: (B, C, H, W) -> (B, D, H / stride, W / stride)."""
         y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
         y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if x.shape == y.shape else y
 
 
 class EfficientNetLite(nn.Module):
-    """Features at strides 16 and 32."""
+    """The trunk of EfficientNet-Lite, without its classifier: features at strides 16 and 32."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class EfficientNetLite(nn.Module):
         self.channels = (architecture.stages[4].width, architecture.top)
 
     def encode_lower(self, gray: Tensor) -> Tensor:
-        """Gray (B, 1, H, W), sRGB in 0..1 -> features at stride 8, the lower half of the network."""
+        """Apply the lower half: gray (B, 1, H, W), sRGB in 0..1 -> features (B, D, H/8, W/8)."""
         x = ((gray - _MEAN) / _DEVIATION).expand(-1, 3, -1, -1)
         x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)), inplace=True)
         for block in self.blocks[: self.middle]:
@@ -127,7 +127,7 @@ class EfficientNetLite(nn.Module):
         return x
 
     def encode_upper(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features at stride 8 -> (B, c, H/16, W/16) and (B, C, H/32, W/32)."""
+        """Apply the upper half: features (B, D, H/8, W/8) -> (B, c, H/16, W/16) and (B, C, H/32, W/32)."""
         fine = x
         for n in range(self.middle, len(self.blocks)):
             x = self.blocks[n](x)
@@ -136,12 +136,12 @@ class EfficientNetLite(nn.Module):
         return fine, F.relu6(self.top(x))
 
     def upper_half(self) -> list[nn.Parameter]:
-        """Parameters of `encode_upper`: what a thing is, rather than where its edges are."""
+        """Return the parameters of `encode_upper`, the part that training fits to gray photos."""
         return [p for part in (*self.blocks[self.middle :], self.top) for p in part.parameters()]
 
 
 class PaletteHead(nn.Module):
-    """Features at two strides and their position -> logits over the palette."""
+    """Head that predicts logits over the palette from features at two strides and their position."""
 
     def __init__(self, fine: int, top: int) -> None:
         super().__init__()
@@ -154,10 +154,10 @@ class PaletteHead(nn.Module):
         self.mixed = nn.ModuleList(nn.Conv2d(HIDDEN, HIDDEN, 1) for _ in range(2))
         self.classes = nn.Conv2d(HIDDEN, COLORS, 1)
         self.dropout = 0.0
-        """Share of the features that is dropped in training mode; its trainer sets it."""
+        """Dropout probability in training mode; `train_prior.py` sets it."""
 
     def forward(self, fine: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, c, h, w) and (B, C, h/2, w/2) -> logits (B, COLORS, h, w), hidden features z (B, HIDDEN, h, w)."""
+        """Return logits (B, COLORS, h, w) and hidden features z (B, HIDDEN, h, w) of (B, c, h, w) and (B, C, h/2, w/2)."""
         batch, _, h, w = fine.shape
         y, x = (torch.linspace(-1, 1, n, device=fine.device, dtype=fine.dtype) for n in (h, w))
         place = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(batch, -1, -1, -1)
@@ -182,11 +182,14 @@ class SemanticPrior(nn.Module):
         self.register_buffer("palette", torch.zeros(COLORS, 2))
 
     def forward(self, gray: Tensor) -> tuple[Tensor, Tensor]:
-        """Gray (B, 1, H, W), sRGB in 0..1, sides multiples of 32 -> logits (B, COLORS, H/16, W/16), z (B, HIDDEN, H/16, W/16)."""
+        """Return logits (B, COLORS, H/16, W/16) and hidden features z (B, HIDDEN, H/16, W/16) of a gray picture.
+
+        gray (B, 1, H, W): sRGB in 0..1, sides multiples of 32.
+        """
         return self.head(*self.features.encode_upper(self.features.encode_lower(gray)))
 
     def compute_mean_color(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
-        """Annealed mean of the plausible colours: logits (B, COLORS, h, w) -> ab (B, 2, h, w), CIE units, float32.
+        """Return the annealed mean colour of logits (B, COLORS, h, w): ab (B, 2, h, w), CIE units, float32.
 
         A temperature below 1 prefers the likelier colours; at 1 it is what minimises squared errors.
         """
@@ -195,7 +198,7 @@ class SemanticPrior(nn.Module):
 
 
 def lightness_to_gray(lightness: Tensor) -> Tensor:
-    """L* (B, 1, H, W) in 0..100 -> the gray of that lightness, sRGB in 0..1."""
+    """Convert L* (B, 1, H, W) in 0..100 to the gray of that lightness, sRGB in 0..1."""
     f = (lightness.clamp(0, 100) + 16) / 116
     return linear_to_srgb(torch.where(f > 6 / 29, f**3, (f - 16 / 116) / 7.787)).clamp(0, 1)
 
@@ -211,7 +214,7 @@ def compute_prior_shape(height: int, width: int) -> tuple[int, int]:
 
 
 class SemanticGuidance(nn.Module):
-    """What the prior knows, as it is added to F_s and F_r.
+    """The semantic prior with its projections P_s and P_r, whose outputs are added to F_s and F_r.
 
     Both projections start at zero: the network begins as it would be without the prior.
     """

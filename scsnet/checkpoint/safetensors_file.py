@@ -91,7 +91,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a file, whole or not at all. Equal tensors and metadata give equal bytes.
+    """Write a file, whole or not at all. Equal tensors and metadata give equal bytes.
 
     Errors: ValueError for a dtype that the format here does not know; OSError from the disk.
     """

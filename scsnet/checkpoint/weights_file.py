@@ -61,7 +61,7 @@ def resolve(
     local_dir: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The file that a source names: "bundled", a path, or "hf:owner/repo[/file][@revision]".
+    """Return the path of the file that a source names: "bundled", a path, or "hf:owner/repo[/file][@revision]".
 
     local_dir: folder for a file from the Hub; without it, huggingface_hub's own cache.
     progress: called with (bytes done, bytes in all) while a file comes from the Hub.
@@ -91,7 +91,7 @@ def _json(header: Header, key: str) -> Any:
 
 
 def _config(header: Header) -> SCSNetConfig:
-    """The config of a file of ours. Errors: FormatError for any other file."""
+    """Return the network's config from the metadata. Raises FormatError for a file of another kind."""
     version = header.metadata.get("format", "")
     if version.startswith("scsnet-") and version != FORMAT:
         raise FormatError(
@@ -118,7 +118,7 @@ def _some(names: list[str]) -> str:
 
 
 def _compare(header: Header, expected: Mapping[str, Tensor]) -> None:
-    """Names, shapes and types of a file against those of the network that its config describes."""
+    """Compare names, shapes and types of a file with those of the network that its config describes."""
     problems = []
     if missing := [name for name in expected if name not in header.entries]:
         problems.append(f"lacks {_some(missing)}")
@@ -211,7 +211,7 @@ def save(
     dtype: torch.dtype | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a weights file, whole or not at all; equal weights, config and card give equal bytes.
+    """Write a weights file, whole or not at all; equal weights, config and card give equal bytes.
 
     dtype: the weights' own by default; torch.float16 for files to be handed on. card: training facts, JSON-able.
     Errors: ValueError for NaN, infinity, a card that JSON cannot hold; OSError from the disk.
@@ -234,7 +234,7 @@ def save(
 
 
 def read_info(source: str | Path) -> Info:
-    """What a weights file says about itself, without building a network.
+    """Read what a weights file says about itself, without building a network.
 
     source: see `resolve`. Errors: FormatError; those of `resolve`.
     """

@@ -45,7 +45,7 @@ features (V1) and of the references' (V2) passes at each place.
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one line."""
+    """Argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""
@@ -172,13 +172,13 @@ def _films(command: Parser) -> None:
 
 
 def names_film(options: argparse.Namespace) -> bool:
-    """Whether colorize is asked for films: an input has a film's ending, or the output one that is written."""
+    """Return whether colorize is asked for films: an input has a film's ending, or the output one that is written."""
     output = options.output is not None and Path(options.output).suffix.lower() in CONTAINERS
     return output or any(is_film(text) for text in options.inputs)
 
 
 def _check_films(root: Parser, options: argparse.Namespace) -> None:
-    """SystemExit for options that films, or pictures, don't have."""
+    """Exit with one line for options that films, or pictures, don't have."""
     film = {
         "--codec": options.codec, "--crf": options.crf, "--from": options.start, "--to": options.stop,
         "--independent-frames": options.independent_frames or None,
@@ -268,7 +268,7 @@ def _writing(command: Parser) -> argparse._ArgumentGroup:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return checked options; SystemExit(2) after one line on stderr where they make no sense."""
+    """Parse and check the options; exit with code 2 and one line on stderr if they are invalid."""
     root = parser()
     options = root.parse_args(sys.argv[1:] if arguments is None else arguments)
     if options.command == "attention":
