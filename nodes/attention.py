@@ -1,4 +1,4 @@
-"""AttentionMapViz: SCS_ATTENTION and points of the photo -> figures, heat maps, masks."""
+"""AttentionMapViz: SCS_ATTENTION and points of the photo -> figures, heat maps, masks, scores of the references."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..scsnet.attention import LEVELS
 from ..scsnet.attention_figures import apply_color_map
 from ..scsnet.features import move_features
+from ..scsnet.model import draw_uncovered
 from . import host, memory_estimates
 from .attention_maps import (
     ALL_LEVELS,
@@ -66,9 +67,10 @@ class AttentionMapViz(io.ComfyNode):
             node_id="AttentionMapViz",
             display_name="SCS Attention Map",
             category="SCSNet",
-            description="Shows where points of the photo found their colours in the references, level by level, and the "
-            "valves that decide how much of them passes. Click the points in the picture on the node.",
-            search_aliases=["attention map", "heatmap", "explain colorization", "correspondence", "valves"],
+            description="Shows where points of the photo found their colours in the references, level by level, the valves "
+            "that decide how much of them passes, and which places no reference covers. Click the points in the picture on "
+            "the node.",
+            search_aliases=["attention map", "heatmap", "explain colorization", "correspondence", "valves", "coverage"],
             inputs=[
                 SCSAttention.Input("attention", tooltip="From SCS Colorize (reference)."),
                 io.String.Input(
@@ -99,6 +101,15 @@ class AttentionMapViz(io.ComfyNode):
                 io.Image.Output("figure", display_name="figure", tooltip="One figure per photo."),
                 io.Image.Output("heat", display_name="heat", tooltip="The heat alone, one per photo and reference."),
                 io.Mask.Output("mask", display_name="mask", tooltip="The same as a mask, 0..1."),
+                io.Mask.Output(
+                    "coverage", display_name="coverage",
+                    tooltip="Where the colours did not come from a reference, 0..1, one mask of the photo's size per photo. "
+                    "Points and level have no effect on it.",
+                ),
+                io.String.Output(
+                    "scores", display_name="scores",
+                    tooltip="How much of the photo's colours comes from each reference, one line each.",
+                ),
             ],
         )  # fmt: skip
 
@@ -113,12 +124,15 @@ class AttentionMapViz(io.ComfyNode):
             raise ValueError(
                 f"what must be {ATTENTION}, {VALVES} or {BOTH}, color_map one of {COLORS}, got {what!r}, {color_map!r}"
             )
-        figures, heats = draw_batch(bundle, parse_points(points), level, what, color_map, overlay)
+        figures, heats, uncovered, scores = draw_batch(
+            bundle, parse_points(points), level, what, color_map, overlay
+        )
         source = bundle.sources[:1].movedim(1, 3).float().cpu()
         preview = ui.PreviewImage(source, cls=None).as_dict()["images"]
         return io.NodeOutput(
-            figures, color_heat(heats, color_map), heats, ui={"scsnet_source": preview}
-        )
+            figures, color_heat(heats, color_map), heats, uncovered, describe_scores(bundle, scores),
+            ui={"scsnet_source": preview},
+        )  # fmt: skip
 
 
 def draw_batch(
@@ -128,9 +142,12 @@ def draw_batch(
     what: str,
     colors: str,
     opacity: float,
-) -> tuple[Tensor, Tensor]:
-    """Draw all pictures -> figures, IMAGE (B, H, W, 3), and heat, MASK (B x references, h, w)."""
-    figures = heats = torch.empty(0)
+) -> tuple[Tensor, Tensor, Tensor, list[list[float]]]:
+    """Draw all pictures -> figures, IMAGE (B, H, W, 3), heat, MASK (B x references, h, w), what no reference covers, MASK
+    (B, H, W) of the pictures' size, and scores, per picture and reference.
+    """
+    figures = heats = uncovered = torch.empty(0)
+    scores: list[list[float]] = []
     count, device, b = bundle.sources.shape[0], host.compute_device(), 0
     progress = host.Progress(count)
     with host.use_network(bundle.model, MEMORY) as net:
@@ -139,29 +156,45 @@ def draw_batch(
         for number, queries in enumerate(bundle.queries):
             if number and len(bundle.keys_values) > 1:
                 keys_values = move_features(bundle.keys_values[number], device)
-            for maps in compute_maps(
-                net, queries.to(device), keys_values, bundle.shape, bundle.reference_shape, points, levels, what
-            ):  # fmt: skip
+            source_features = queries.to(device)
+            coverage = net.color_branch.coverage(source_features, keys_values)
+            scores += coverage.mean((2, 3)).tolist()
+            chunk = compute_maps(
+                net, source_features, keys_values, bundle.shape, bundle.reference_shape, points, levels, what
+            )  # fmt: skip
+            for maps, covered in zip(chunk, coverage.to(host.image_device()).split(1), strict=True):
                 source = bundle.sources[b]
                 references = [r[b if r.shape[0] > 1 else 0] for r in bundle.references]
                 figure = draw_figure(source, references, points, maps, levels, colors, opacity)
                 heat = combine_maps(maps, source, references)
+                mask = draw_uncovered(covered, bundle.shape, bundle.size, bundle.inside)[0, 0]
                 if b == 0:  # those of the other pictures have the same sizes
                     figures = _allocate(count, figure)
                     heats = _allocate(count * len(heat), heat[0])
-                figures[b] = figure
+                    uncovered = _allocate(count, mask)
+                figures[b], uncovered[b] = figure, mask
                 for r, values in enumerate(heat):
                     heats[b * len(heat) + r] = values
                 b += 1
                 progress.between(b - 1, b)(1, 1)
-    return figures, heats
+    return figures, heats, uncovered, scores
+
+
+def describe_scores(bundle: Attention, scores: list[list[float]]) -> str:
+    """Write one line per picture and reference, such as "picture 1, reference 2: 40%"."""
+    one_each = bundle.references[0].shape[0] > 1
+    return "\n".join(
+        f"picture {b}, reference {b if one_each else r}: {score:.0%}"
+        for b, row in enumerate(scores, 1)
+        for r, score in enumerate(row, 1)
+    )
 
 
 def _allocate(count: int, first: Tensor) -> Tensor:
     """Allocate `count` results of the first one's shape. Raises ValueError where memory does not suffice."""
     size = (first.shape[0], first.shape[1])
     host.check_room(
-        memory_estimates.image_bytes(count, size, False), f"A figure for each of {count} pictures"
+        memory_estimates.image_bytes(count, size, False), f"Figures and masks of {count} pictures"
     )
     return torch.empty((count, *first.shape), device=host.image_device(), dtype=host.image_dtype())
 

@@ -220,8 +220,8 @@ class SCSColorizeReference(io.ComfyNode):
         # the colour branch sees pictures without the margins that all of them share
         seen = Picture(crop(picture.rgb, insides[0], 2), None) if insides[0] else picture
         attention = Attention(
-            network, tuple(queries), tuple(keys_values), compute_working_shape(*seen.size, bound), make_thumbnails(seen),
-            (thumbnails,) if one_each else tuple(thumbnails.split(1)), compute_working_shape(*references.size, bound),
+            network, tuple(queries), tuple(keys_values), compute_working_shape(*seen.size, bound), picture.size,
+            insides[0], make_thumbnails(seen), (thumbnails,) if one_each else tuple(thumbnails.split(1)), compute_working_shape(*references.size, bound),
         )  # fmt: skip
         return io.NodeOutput(lab, colored, attention)
 

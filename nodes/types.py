@@ -15,6 +15,7 @@ from torch import Tensor
 from ..scsnet import Features, SCSNetConfig
 from ..scsnet.attention import KeysValues
 from ..scsnet.features import list_tensors
+from ..scsnet.tiling import Window
 
 SCSNetModel = io.Custom("SCSNET_MODEL")
 SCSLab = io.Custom("SCS_LAB")
@@ -93,9 +94,13 @@ class Attention(Bundle):
     keys_values: tuple[tuple[KeysValues, ...], ...]
     """Keys and values of the references: one item where they serve every picture, else one per chunk."""
     shape: tuple[int, int]
-    """Height and width of the pictures at the working size."""
+    """Height and width of the pictures at the working size, without margins."""
+    size: tuple[int, int]
+    """Height and width of the pictures."""
+    inside: Window | None
+    """What the network saw of the pictures, in their pixels; None: all of them."""
     sources: Tensor
-    """Thumbnails of the pictures (B, 3, h, w), RGB 0..1."""
+    """Thumbnails of the pictures (B, 3, h, w), RGB 0..1, without margins."""
     references: tuple[Tensor, ...]
     """Thumbnails of each reference (1 or B, 3, h, w), RGB 0..1."""
     reference_shape: tuple[int, int]

@@ -166,6 +166,27 @@ class VCAttn(nn.Module):
         scores = mask_scores(self.scale * query @ kv.key.float().mT, kv)
         return torch.softmax(scores, dim=-1)
 
+    def compare(self, pooled: Tensor, kv: KeysValues) -> tuple[Tensor, Tensor]:
+        """Return how similar each position is to what it attends to, and to which reference it attends; float32.
+
+        The similarity (B, 1, h, w), -1..1, is the mean cosine of query and key, weighted by the row of CMat; the shares
+        (B, R, h, w) of R references sum to 1. Like `aggregate`, without the matrix in memory.
+        """
+        query, key = self.compute_queries(pooled).float(), kv.key.float()
+        # `attend` needs values as wide as a multiple of the queries: the keys, then one column per reference.
+        areas = torch.tensor([h * w for h, w in kv.grids], device=key.device)
+        number = torch.arange(len(kv.grids), device=key.device).repeat_interleave(areas)
+        columns = -(-len(kv.grids) // key.shape[2]) * key.shape[2]
+        belongs = F.one_hot(number, columns).float().expand(key.shape[0], -1, -1)
+        value = torch.cat([F.normalize(key, dim=-1), belongs], dim=2)
+        out = attend(query, KeysValues(key, value, kv.grids, kv.mask), self.scale)
+        similarity = (F.normalize(query, dim=-1) * out[..., : key.shape[2]]).sum(-1, keepdim=True)
+        shares = out[..., key.shape[2] : key.shape[2] + len(kv.grids)]
+        maps = [
+            rearrange(m, "b (h w) c -> b c h w", h=pooled.shape[2]) for m in (similarity, shares)
+        ]
+        return maps[0], maps[1]
+
     def forward(self, source: Tensor, kv: KeysValues) -> Tensor:
         """Return F_t at this level (B, C, h, w) of F_s (B, C, H/4, W/4), not pooled."""
         pooled = pool(source, self.factor)

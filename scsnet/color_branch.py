@@ -18,6 +18,12 @@ from .layers import ConvBlock, activate, channels_last, conv3x3, upsample
 from .prior import SemanticGuidance
 from .resample import STRIDE
 
+MATCH = (0.4, 0.8)
+"""Similarity of query and attended keys at D1 from which on, and up to which, a place counts as found in the references.
+
+Means over a photo, bundled weights: 0.73 to 0.79 for its distorted copy, 0.35 to 0.57 for another photo as the reference.
+"""
+
 
 class Encoder(nn.Module):
     """phi_E^s (1 plane, after the shared initial convolution) or phi_E^r (3 planes)."""
@@ -179,6 +185,28 @@ class ColorBranch(nn.Module):
         attn = self.level(level)
         pooled = pool(source, attn.factor)
         return attn.compute_valves(pooled, attn.aggregate(pooled, keys_values[level]))
+
+    def coverage(self, source: Tensor, keys_values: Sequence[KeysValues]) -> Tensor:
+        """Return how much of each position's colours comes from each reference, (B, R, h, w) of F_s, float32 in 0..1.
+
+        That is the share of the reference in the row of CMat, times whether something similar was found there, times how
+        much of the references passes: V2, the mean over the levels (1 without valves). Similarity and shares are those of D1:
+        with the bundled weights coarser levels are as similar to other photos as to copies. How concentrated the row is
+        would not tell: a sky attends to all of another sky.
+        """
+        height, width = source.shape[2:]
+        similarity, shares = self.level(0).compare(source, keys_values[0])
+        low, high = MATCH
+        covered = ((similarity - low) / (high - low)).clamp(0, 1)
+        if self.level(0).valve is not None:
+            gates = [
+                upsample(
+                    self.valves(source, keys_values, level)[1].float(), self.level(level).factor
+                )[..., :height, :width]
+                for level in range(len(keys_values))
+            ]
+            covered = covered * torch.stack(gates).mean(0)
+        return covered * shares
 
     def forward(self, source: Tensor, keys_values: Sequence[KeysValues] | None) -> Tensor:
         """Return F_color (B, 64, H, W) of F_s (B, 256, H/4, W/4) and the references' keys and values."""

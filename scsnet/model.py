@@ -29,6 +29,7 @@ from .resample import (
     compute_centred_taps,
     pad_to_stride,
     resample,
+    resample_bicubic,
     resample_features,
     resize_masked,
     resize_to_working_size,
@@ -96,6 +97,26 @@ def locate_inside(
     x = (point[0] * size[1] - inside.left) / inside.width
     y = (point[1] * size[0] - inside.top) / inside.height
     return min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
+
+
+def draw_uncovered(
+    coverage: Tensor, shape: tuple[int, int], size: tuple[int, int], inside: Window | None
+) -> Tensor:
+    """Return where no reference gave colours, (B, 1, *size) in 0..1, of `ColorBranch.coverage` (B, R, h, w).
+
+    `shape` is that of the picture, or of its window `inside`, at the working size; outside of the window the result is 1.
+    """
+    window = inside or Window(0, 0, *size)
+    whole = (
+        round(window.height * coverage.shape[2] * STRIDE / shape[0]),
+        round(window.width * coverage.shape[3] * STRIDE / shape[1]),
+    )
+    uncovered = 1 - coverage.sum(1, keepdim=True)
+    result = torch.ones(coverage.shape[0], 1, *size, device=coverage.device)
+    crop(result, window, 2).copy_(
+        resample_bicubic(uncovered, whole, (0, 0, window.height, window.width)).clamp_(0, 1)
+    )
+    return result
 
 
 class SCSNet(nn.Module):
@@ -360,6 +381,19 @@ class SCSNet(nn.Module):
         Raises ValueError for features without a reference.
         """
         return self.color_branch.valves(features.source, self._get_keys_values(features), level)
+
+    @torch.inference_mode()
+    def coverage(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Return where the colours did not come from a reference (B, 1, Hs, Ws), and each reference's part (B, R); float32, 0..1.
+
+        See `ColorBranch.coverage`. A part is the mean over the picture without its margins; where V1 passes too, a perfect
+        reference does not reach 1. Raises ValueError for features without a reference.
+        """
+        keys_values = self._get_keys_values(features)
+        coverage = self.color_branch.coverage(features.source, keys_values)
+        shape = (features.color.shape[2], features.color.shape[3])
+        uncovered = draw_uncovered(coverage, shape, features.size, features.inside)
+        return uncovered, coverage.mean((2, 3))
 
     def _get_keys_values(self, features: Features) -> tuple[KeysValues, ...]:
         if features.reference is None:

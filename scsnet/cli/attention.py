@@ -1,4 +1,4 @@
-"""scsnet attention: where the network looks in the references, as a picture."""
+"""scsnet attention: where the network looks in the references, as a picture, and how much comes from each."""
 
 from __future__ import annotations
 
@@ -31,9 +31,17 @@ def attention(options: argparse.Namespace) -> int:
     target: Path = options.output or options.input.with_name(
         result_name(options.input, "-attention", ".png")
     )
+    inputs = [options.input, *options.references]
     with explain_os_error():
-        check_not_read(target, [options.input, *options.references])
+        check_not_read(target, inputs)
         check_target(target, options.force)
+        if options.coverage is not None:
+            check_not_read(options.coverage, inputs)
+            check_target(options.coverage, options.force)
+            if options.coverage.resolve() == target.resolve():
+                raise CommandError(
+                    f"--coverage {target}: the figure is written there, give another name"
+                )
     source = read_picture(options.input)
     for x, y in options.points or []:
         if not (0 <= x < source.width and 0 <= y < source.height):
@@ -74,8 +82,16 @@ def attention(options: argparse.Namespace) -> int:
             figures.append(_attention(net, features, source, references, levels, options))
         if options.what != "attention":
             figures.append(_valves(net, features, source, levels, options))
+        uncovered, parts = net.coverage(features)
     write_picture(create_folder(target), stack_figures(figures), overwrite=options.force)
     print_result(str(target), options.quiet)
+    if options.coverage is not None:
+        mask = (uncovered[0, 0] * 255).round().byte().cpu().numpy()
+        planes = np.repeat(mask[..., None], 3, axis=2)
+        write_picture(create_folder(options.coverage), planes, overwrite=options.force)
+        print_result(str(options.coverage), options.quiet)
+    for path, part in zip(options.references, parts[0].tolist(), strict=True):
+        print_result(f"{path}: {part:.0%} of the colours", options.quiet)
     return 0
 
 

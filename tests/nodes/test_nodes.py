@@ -213,8 +213,13 @@ def test_attention_shows_what_the_network_saw(nodes, model, photo):
     framed[:, 6:30, 6:38] = photo
     bundles = [by_reference(nodes, model, image, photo)[2] for image in (framed, photo)]
     assert torch.allclose(bundles[0].sources, bundles[1].sources, atol=1e-5)
-    maps = [nodes.AttentionMapViz.execute(b, "0.3, 0.6", what="both").args[2] for b in bundles]
-    assert torch.allclose(*maps, atol=1e-3)
+    framed, alone = (
+        nodes.AttentionMapViz.execute(b, "0.3, 0.6", what="both").args for b in bundles
+    )
+    assert torch.allclose(framed[2], alone[2], atol=1e-3)
+    assert torch.allclose(framed[3][:, 6:30, 6:38], alone[3], atol=1e-3)
+    assert (framed[3][:, :6] == 1).all()
+    assert framed[4] == alone[4]
 
 
 def hinted(nodes, *arguments, **options):
@@ -496,13 +501,19 @@ def test_attention_outputs(nodes, model, photo):
     batch = torch.cat([photo, 1 - photo])
     attention = by_reference(nodes, model, batch, torch.rand(3, 20, 28, 3))[2]
     output = nodes.AttentionMapViz.execute(attention, "0.2, 0.3; 0.9, 0.9")
-    figure, heat, mask = output.args
+    figure, heat, mask, uncovered, scores = output.args
     assert figure.shape[0] == 2
     assert figure.shape[3] == 3
     assert heat.shape == (6, 20, 28, 3)
     assert mask.shape == (6, 20, 28)
     assert 0 <= mask.min() <= mask.max() <= 1
     assert mask.max() > 0.3
+    assert uncovered.shape == (2, 24, 32)
+    assert 0 <= uncovered.min() <= uncovered.max() <= 1
+    names = [line.split(":")[0] for line in scores.splitlines()]
+    assert names == [f"picture {b}, reference {r}" for b in (1, 2) for r in (1, 2, 3)]
+    percent = torch.tensor([int(n) for n in re.findall(r"(\d+)%", scores)]).view(2, 3)
+    assert ((1 - uncovered.mean((1, 2))) * 100 - percent.sum(1)).abs().max() < 4
     assert output.ui["scsnet_source"][0]["type"] == "temp"
     valves = nodes.AttentionMapViz.execute(attention, "0.5, 0.5", level="D2", what="valves").args
     assert valves[2].shape == (2, 24, 32)
@@ -672,12 +683,14 @@ def test_references_travel_once_or_with_their_pictures(nodes, model, photo):
     assert [len(item) for item in (shared.queries, shared.keys_values)] == [3, 1]
     each = by_reference(nodes, model, batch, references, reference_batch="one per picture")[2]
     assert [len(item) for item in (each.queries, each.keys_values)] == [3, 3]
-    heats = nodes.AttentionMapViz.execute(each, "0.5, 0.5").args[2]
+    heats, uncovered, scores = nodes.AttentionMapViz.execute(each, "0.5, 0.5").args[2:]
+    names = [line.split(":")[0] for line in scores.splitlines()]
+    assert names == [f"picture {b}, reference {b}" for b in (1, 2, 3)]
     for i in range(3):
         own = by_reference(nodes, model, batch[i : i + 1], references[i : i + 1])[2]
-        assert torch.allclose(
-            heats[i], nodes.AttentionMapViz.execute(own, "0.5, 0.5").args[2][0], atol=1e-5
-        )
+        own_heat, own_uncovered = nodes.AttentionMapViz.execute(own, "0.5, 0.5").args[2:4]
+        assert torch.allclose(heats[i], own_heat[0], atol=1e-5)
+        assert torch.allclose(uncovered[i], own_uncovered[0], atol=1e-5)
 
 
 def test_too_many_pictures_are_said_to_be(nodes, model, photo, host):

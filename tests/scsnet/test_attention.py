@@ -130,10 +130,81 @@ def test_valves_open_and_close_the_flow(tiny_net):
     )
 
 
+@pytest.mark.parametrize("config", [SCSNetConfig(), SCSNetConfig.paper()], ids=["ours", "paper"])
+@pytest.mark.parametrize("count", [2, 9])
+def test_comparison_equals_the_written_out_matrix(config, count):
+    """With a mask and with more references than a query (8 channels) is wide."""
+    attn = build(PVCAttn, config).levels[1]
+    source = features(2, CHANNELS, 5, 3)
+    references = [features(1, CHANNELS, 4, 2 + r) for r in range(count)]
+    mask = (features(1, 1, 4, 2) > 0).float()
+    kv = attn.compute_keys_values(references, [mask] + [None] * (count - 1))
+    similarity, shares = attn.compare(source, kv)
+    q = attn.compute_queries(source)
+    scores = (attn.scale * q @ kv.key.mT).masked_fill(~kv.mask[:, None], -torch.inf)
+    matrix = torch.softmax(scores, -1)
+    cosine = torch.cosine_similarity(q[:, :, None], kv.key[:, None], dim=-1)
+    close(similarity.flatten(1), (matrix * cosine).sum(-1).double())
+    parts = torch.split(matrix, [h * w for h, w in kv.grids], dim=-1)
+    close(shares.flatten(2), torch.stack([p.sum(-1) for p in parts], 1).double())
+
+
+def test_coverage_is_what_the_references_resemble_and_the_valves_let_pass(tiny_net):
+    branch = tiny_net.color_branch
+    finest = branch.level(0)
+    finest.pre_source.load_state_dict(finest.pre_reference.state_dict())
+    finest.query.load_state_dict(finest.key.state_dict())
+    source = features(1, 32, 8, 6)
+    keys_values = branch.cross_attention.compute_keys_values([features(1, 32, 5, 5), source])
+    gates = [
+        torch.nn.functional.interpolate(
+            branch.valves(source, keys_values, level)[1], scale_factor=factor, mode="bilinear"
+        )[..., :8, :6]
+        for level, factor in enumerate((1, 2, 4))
+    ]
+    coverage = branch.coverage(source, keys_values)
+    assert coverage.shape == (1, 2, 8, 6)
+    assert torch.allclose(coverage.sum(1, keepdim=True), sum(gates) / 3, atol=1e-5)
+    assert coverage[:, 1].mean() > 10 * coverage[:, 0].mean()
+    for level in range(3):
+        branch.level(level).valve.bias[1] = -40.0
+    assert branch.coverage(source, keys_values).max() < 1e-6
+
+
+def test_what_is_not_covered_has_the_size_of_the_picture(tiny_net):
+    reference = tiny_net.encode_reference([torch.rand(2, 3, 40, 24), torch.rand(1, 3, 16, 16)])
+    encoded = tiny_net.encode(torch.rand(2, 1, 71, 45), reference)
+    uncovered, parts = tiny_net.coverage(encoded)
+    assert uncovered.shape == (2, 1, 71, 45)
+    assert 0 <= uncovered.min() <= uncovered.max() <= 1
+    assert parts.shape == (2, 2)
+    assert torch.allclose(uncovered.mean((1, 2, 3)), 1 - parts.sum(1), atol=0.02)
+    framed = torch.rand(1, 1, 50, 60)
+    one = tiny_net.encode_reference([framed[..., 10:40, 8:52].expand(1, 3, -1, -1)])
+    within = tiny_net.encode(framed, one, inside=(10, 8, 30, 44))
+    alone = tiny_net.encode(framed[..., 10:40, 8:52], one)
+    uncovered, parts = tiny_net.coverage(within)
+    assert torch.allclose(uncovered[..., 10:40, 8:52], tiny_net.coverage(alone)[0], atol=1e-5)
+    assert torch.allclose(parts, tiny_net.coverage(alone)[1], atol=1e-5)
+    margin = torch.ones(50, 60, dtype=torch.bool)
+    margin[10:40, 8:52] = False
+    assert (uncovered[..., margin] == 1).all()
+
+
+def test_coverage_without_valves(tiny_config):
+    net = SCSNet(SCSNetConfig(**tiny_config.to_dict() | {"attention": "basic"})).eval()
+    encoded = net.encode(torch.rand(1, 1, 16, 16), net.encode_reference([torch.rand(1, 3, 16, 16)]))
+    uncovered, parts = net.coverage(encoded)
+    assert uncovered.shape == (1, 1, 16, 16)
+    assert 0 <= parts.min() <= parts.max() <= 1
+
+
 def test_wrong_arguments_are_named(tiny_net):
     plain = tiny_net.encode(torch.rand(1, 1, 16, 16))
     with pytest.raises(ValueError, match="got features without"):
         tiny_net.attention(plain, [(0.5, 0.5)])
+    with pytest.raises(ValueError, match="got features without"):
+        tiny_net.coverage(plain)
     reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
     encoded = tiny_net.encode(torch.rand(1, 1, 16, 16), reference)
     with pytest.raises(ValueError, match=r"0\.\.1.*\(1.5, 0.5\)"):
@@ -155,3 +226,5 @@ def test_without_attention_references_are_averaged():
     encoded = net.encode(torch.rand(1, 1, 8, 8), net.encode_reference([torch.rand(1, 3, 8, 8)]))
     with pytest.raises(ValueError, match="no attention maps"):
         net.valves(encoded)
+    with pytest.raises(ValueError, match="no attention maps"):
+        net.coverage(encoded)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -638,7 +639,8 @@ def test_attention(work, capsys):
     code, out, err = run(
         capsys, "attention", "a.png", "r.png", "--point", "3,4", "--point", "39.5,29"
     )
-    assert (code, out, err) == (0, "a-attention.png\n", "")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"a-attention\.png\nr\.png: \d+% of the colours\n", out)
     both = size("a-attention.png")
     assert (
         run(
@@ -660,6 +662,15 @@ def test_attention(work, capsys):
     )
     assert run(capsys, "attention", "a.png", "r.png", "--what", "valves", "-o", "c.png")[0] == 0
     assert size("c.png")[1] < both[1]
+    code, out, _ = run(
+        capsys, "attention", "a.png", "r.png", "a.png", "--what", "valves", "-o", "d.png", "--coverage", "e.png",
+    )  # fmt: skip
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines()] == ["d.png", "e.png", "r.png", "a.png"]
+    assert size("e.png") == (40, 30)
+    percent = sum(int(n) for n in re.findall(r"(\d+)%", out))
+    mean = np.array(Image.open("e.png")).mean() / 255
+    assert (1 - mean) * 100 == pytest.approx(percent, abs=4)
 
 
 @pytest.mark.parametrize(
@@ -673,6 +684,9 @@ def test_attention(work, capsys):
         (["a.png", "none.png", "--point", "3,4"], "none.png"),
         (["a.png", "r.png", "--point", "3,4", "-o", "r.png", "--force"], "would overwrite"),
         (["a.png", "r.png", "--point", "3,4", "-o", "r.xyz"], "ending"),
+        (["a.png", "r.png", "--point", "3,4", "--coverage", "r.png", "--force"], "would overwrite"),
+        (["a.png", "r.png", "--point", "3,4", "--coverage", "c.xyz"], "cannot be written"),
+        (["a.png", "r.png", "--point", "3,4", "--coverage", "a-attention.png"], "another name"),
     ],
 )
 def test_attention_mistakes(work, capsys, arguments, reason):
