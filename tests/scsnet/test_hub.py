@@ -12,7 +12,7 @@ from scsnet.checkpoint.hub import HubError, HubFile, fetch, parse
 DATA = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(200_000)
 LONG = random.Random(2).randbytes(12_000_000)  # the client writes in pieces of 10 MiB
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OFFLINE = "huggingface_hub.constants.HF_HUB_OFFLINE"
 
 
 @pytest.fixture
@@ -30,18 +30,12 @@ def hub(home, monkeypatch):
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants + "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants + "HF_HUB_CACHE", str(home))
-        monkeypatch.setattr(constants + "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(OFFLINE, False)
         monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's retries
         monkeypatch.delenv("HF_TOKEN", raising=False)
         close_session()
         yield server
         close_session()
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """Forbid the network, as HF_HUB_OFFLINE would."""
-    return lambda: monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 def fetch_error(source, **options):
@@ -65,11 +59,10 @@ def files(folder):
     [
         ("hf:owner/repo", HubFile("owner/repo", "weights.safetensors", "main")),
         ("hf:owner/repo@v1.0", HubFile("owner/repo", "weights.safetensors", "v1.0")),
-        ("hf:o-w.n/r_e.p/a.safetensors", HubFile("o-w.n/r_e.p", "a.safetensors", "main")),
         ("hf:owner/repo/sub/a.sft@refs/pr/1", HubFile("owner/repo", "sub/a.sft", "refs/pr/1")),
     ],
 )
-def test_parse(source, expected):
+def test_parses_sources(source, expected):
     assert parse(source) == expected
     assert parse(str(expected)) == expected
 
@@ -77,19 +70,17 @@ def test_parse(source, expected):
 @pytest.mark.parametrize(
     "source",
     [
-        *("hf:", "hf:owner", "hf:/repo", "hf:owner/", "hf:owner/repo/", "hf:owner/repo@"),
-        *("hf:owner/repo@a b", "hf:owner/repo/x.safetensors@..", "hf:owner/repo/x.bin"),
+        *("hf:", "hf:owner", "hf:/repo", "hf:owner/repo/", "hf:owner/repo@", "hf://owner/repo"),
+        *("hf:owner/repo/x.safetensors@..", "hf:owner/repo/x.bin", "hf:owner/repo@a b"),
         *("hf:owner/repo/../../x.safetensors", "hf:owner/repo/..\\x.safetensors"),
-        *("hf:owner/repo/x.safetensors?download=true", "hf://owner/repo"),
-        "https://huggingface.co/owner/repo",
     ],
 )
-def test_parse_refuses(source):
+def test_refuses_other_sources(source):
     with pytest.raises(ValueError, match=r"expected hf:owner/repo.*safetensors"):
         parse(source)
 
 
-def test_download(hub, home):
+def test_downloads_once_into_the_cache_of_the_client(hub, home):
     commit = hub.commit("owner/repo", {"weights.safetensors": DATA})
     steps = []
     path = fetch("hf:owner/repo", progress=lambda *step: steps.append(step))
@@ -100,7 +91,7 @@ def test_download(hub, home):
     assert [r.method for r in hub.requests if r.server == "store"] == ["GET"]
 
 
-def test_named_files_and_revisions(hub):
+def test_downloads_named_files_and_revisions(hub):
     """A commit needs no request; a branch is looked up each time and downloaded when it has moved."""
     source = "hf:owner/repo/sub/a.safetensors"
     first = hub.commit("owner/repo", {"sub/a.safetensors": DATA}, ref="v1")
@@ -112,20 +103,23 @@ def test_named_files_and_revisions(hub):
     assert not hub.requests
     hub.commit("owner/repo", {"sub/a.safetensors": DATA})
     assert fetch(source).read_bytes() == DATA
-    hub.requests.clear()
-    assert fetch(source).read_bytes() == DATA
-    assert [request.method for request in hub.requests] == ["HEAD"]
+
+
+def test_loads_a_network_from_the_hub(hub, tmp_path, tiny_net):
+    checkpoint.save(tmp_path / "w.safetensors", tiny_net)
+    hub.commit("owner/repo", {"weights.safetensors": (tmp_path / "w.safetensors").read_bytes()})
+    assert checkpoint.load("hf:owner/repo").config == tiny_net.config
 
 
 @pytest.mark.parametrize("pinned", [True, False])
 @pytest.mark.parametrize("why", ["forbidden", "no server", "error 500"])
-def test_a_cached_file_needs_no_network(hub, offline, pinned, why):
+def test_a_cached_file_needs_no_network(hub, monkeypatch, pinned, why):
     commit = hub.commit("owner/repo", {"weights.safetensors": DATA})
     source = f"hf:owner/repo@{commit}" if pinned else "hf:owner/repo"
     path = fetch(source)
     hub.requests.clear()
     if why == "forbidden":
-        offline()
+        monkeypatch.setattr(OFFLINE, True)
     elif why == "no server":
         hub.close()
         close_session()
@@ -135,31 +129,29 @@ def test_a_cached_file_needs_no_network(hub, offline, pinned, why):
     assert not hub.requests or (why == "error 500" and not pinned)
 
 
-def test_without_a_network(hub, offline):
+def test_tells_what_to_do_without_a_network(hub, monkeypatch):
     url = f"{hub.url}/owner/repo/resolve/main/weights.safetensors"
     hub.close()
     message = fetch_error("hf:owner/repo")
     assert "cannot fetch hf:owner/repo/weights.safetensors@main: " in message
     assert "Connection refused" in message
     assert f"Check the network, HF_ENDPOINT and HF_TOKEN, or download {url} by hand" in message
-    offline()
+    monkeypatch.setattr(OFFLINE, True)
     message = fetch_error("hf:owner/repo")
     assert "offline mode is enabled" in message
-    assert "HF_HUB_OFFLINE" in message
     assert f"download {url} by hand" in message
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("hf:owner/none", "Repository Not Found"),
         ("hf:owner/private", "Repository Not Found"),
         ("hf:owner/gated", "restricted"),
         ("hf:owner/repo/none.safetensors", "Entry Not Found"),
-        (f"hf:owner/repo@{COMMIT}", "Revision Not Found"),
+        ("hf:owner/repo@v2", "Revision Not Found"),
     ],
 )
-def test_what_the_hub_does_not_give(hub, home, source, reason):
+def test_tells_what_the_hub_does_not_give(hub, home, source, reason):
     hub.commit("owner/repo", {"weights.safetensors": DATA})
     hub.commit("owner/private", {"weights.safetensors": DATA}, token="secret")
     hub.commit("owner/gated", {"weights.safetensors": DATA}, gated=True)
@@ -169,14 +161,8 @@ def test_what_the_hub_does_not_give(hub, home, source, reason):
     assert not files(home)
 
 
-def test_private_repository_with_a_token(hub, monkeypatch):
-    hub.commit("owner/private", {"weights.safetensors": DATA}, token="secret")
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    assert fetch("hf:owner/private").read_bytes() == DATA
-
-
-@pytest.mark.parametrize("status", [200, 403, 429, 500])  # 200: another kind of server
-def test_a_server_out_of_order(hub, home, status):
+@pytest.mark.parametrize("status", [200, 429, 500])  # 200: another kind of server
+def test_tells_a_server_out_of_order(hub, home, status):
     hub.status = status
     message = fetch_error("hf:owner/repo")
     assert f"{status} " in message or "HF_ENDPOINT" in message.split("Check the network")[0]
@@ -184,7 +170,7 @@ def test_a_server_out_of_order(hub, home, status):
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_cut_download_goes_on(hub, ranges):
+def test_goes_on_with_a_cut_download(hub, ranges):
     hub.commit("owner/repo", {"weights.safetensors": LONG})
     hub.cut_at, hub.cuts, hub.no_range = 11_000_000, 1, not ranges
     assert fetch("hf:owner/repo").read_bytes() == LONG
@@ -222,18 +208,17 @@ def test_a_failed_download_leaves_nothing(hub, tmp_path, monkeypatch, fault, int
     assert not list(tmp_path.rglob(".download-*"))
 
 
-def test_a_hub_that_states_no_sha256(hub, monkeypatch, caplog):
+def test_warns_where_the_hub_states_no_sha256(hub, monkeypatch, caplog):
     monkeypatch.setattr("hub_server.LARGE", ())
     hub.commit("owner/repo", {"weights.safetensors": DATA})
     assert fetch("hf:owner/repo").read_bytes() == DATA
     assert "states no SHA-256 to check" in caplog.text
 
 
-def test_a_folder_of_the_caller(hub, tmp_path, home):
+def test_downloads_into_a_folder_of_the_caller(hub, tmp_path, home):
     hub.commit("owner/repo", {"a/w.safetensors": DATA})
     folder = tmp_path / "models"
     path = fetch("hf:owner/repo/a/w.safetensors", local_dir=folder)
-    assert path == folder / "a" / "w.safetensors"
     assert path.read_bytes() == DATA
     assert sorted(folder.rglob("*")) == [folder / "a", path]
     assert not files(home)
@@ -241,9 +226,3 @@ def test_a_folder_of_the_caller(hub, tmp_path, home):
     path.write_bytes(OTHER)  # put there by hand
     assert fetch("hf:owner/repo/a/w.safetensors", local_dir=folder).read_bytes() == OTHER
     assert not hub.requests
-
-
-def test_load(hub, tmp_path, tiny_net):
-    checkpoint.save(tmp_path / "w.safetensors", tiny_net)
-    hub.commit("owner/repo", {"weights.safetensors": (tmp_path / "w.safetensors").read_bytes()})
-    assert checkpoint.load("hf:owner/repo").config == tiny_net.config

@@ -2,68 +2,44 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+import pytest
+
 # Each takes longer to import than all of ours; torch brings some of them when it compiles.
 HEAVY = {
     "huggingface_hub", "requests", "httpx", "scipy", "skimage", "matplotlib", "pandas", "torchvision",
     "triton", "sympy", "torch._dynamo", "torch._inductor", "torch.distributed", "multiprocessing.pool", "accelerate",
 }  # fmt: skip
-BEFORE = """
-import sys
-import einops, numpy, torch, torch.nn.functional, PIL.Image, PIL.ImageCms, PIL.ImageOps
-known = set(sys.modules)
-"""
-AFTER = """
-print(*sorted(globals().get("inside", set(sys.modules)) - known))
-"""
-
-
-def list_imports(code, *path):
-    """Modules that the code imports, in a process of its own."""
-    before = f"import sys; sys.path[:0] = {[str(ROOT), *path]!r}\n{BEFORE}"
-    done = subprocess.run(
-        [sys.executable, "-c", before + code + AFTER],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1].split()
-
-
-def heavy(modules):
-    return [m for m in modules if any(m == h or m.startswith(h + ".") for h in HEAVY)]
-
-
-def test_importing_everything_of_the_package():
-    code = "import scsnet.checkpoint, scsnet.device, scsnet.pictures, scsnet.pipeline\n"
-    modules = list_imports(code)
-    assert heavy(modules) == []
-
-
-def test_importing_the_nodes():
-    """Import into a running host, where torch and the host's own modules are loaded already."""
-    code = """
+PACKAGE = "import scsnet.checkpoint, scsnet.device, scsnet.pictures, scsnet.pipeline"
+# Into a running host, where torch and the host's own modules are loaded already.
+NODES = """
 import tempfile, host_doubles
 host = host_doubles.Host(tempfile.mkdtemp())
 known |= set(sys.modules)
-with host_doubles.pack(host) as module:
-    inside = set(sys.modules) - {n for n in sys.modules if n.startswith("comfy")}
+with host_doubles.pack(host):
+    found = {name for name in sys.modules if not name.startswith("comfy")}
 """
-    modules = list_imports(code, str(ROOT / "tests" / "support"))
-    assert heavy(modules) == []
-
-
-def test_loading_reads_the_file_once_and_compiles_nothing():
-    code = """
+LOADING = """
 from scsnet import checkpoint
 opened = []
 sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
 checkpoint.load("bundled", dtype=torch.float32)
-assert opened.count(str(checkpoint.BUNDLED)) == 1, opened
+assert opened.count(str(checkpoint.BUNDLED)) == 1, opened  # read once
 """
-    modules = list_imports(code)
-    assert heavy(modules) == []
+
+
+@pytest.mark.parametrize("code", [PACKAGE, NODES, LOADING], ids=["package", "nodes", "loading"])
+def test_imports_nothing_that_takes_long(root, code):
+    program = f"""
+import sys
+sys.path[:0] = {[str(root), str(root / "tests" / "support")]!r}
+import einops, numpy, torch, torch.nn.functional, PIL.Image, PIL.ImageCms, PIL.ImageOps
+known, found = set(sys.modules), sys.modules
+{code}
+print(*sorted(set(found) - known))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    modules = done.stdout.strip().splitlines()[-1].split()
+    assert not [m for m in modules if any(m == h or m.startswith(h + ".") for h in HEAVY)]

@@ -1,0 +1,76 @@
+"""The command line, in a folder of its own and with a tiny untrained network."""
+
+import shlex
+from typing import NamedTuple
+
+import pytest
+
+from scsnet import checkpoint
+from scsnet.__main__ import main
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def weights(tmp_path, tiny_net):
+    path = tmp_path / "tiny.safetensors"
+    checkpoint.save(path, tiny_net, card={"steps": 7})
+    return path
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch, weights, root):
+    """An empty current folder, where other processes find our package and `run` the weights."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("scsnet.cli.args._WEIGHTS", str(weights))
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+@pytest.fixture
+def run(work, capsys):
+    """Runs a command in this process: `run("info a.safetensors")`. Paths that are not split come after it."""
+
+    def run(line, *arguments):
+        try:
+            code = main([*shlex.split(line), *map(str, arguments)])
+        except SystemExit as stop:
+            code = stop.code
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def colorize(run):
+    """Runs `scsnet colorize`, which must succeed."""
+
+    def colorize(line, *arguments):
+        done = run(f"colorize {line}", *arguments)
+        assert done.code == 0, done.err
+        return done
+
+    return colorize
+
+
+@pytest.fixture
+def refuse(run, work):
+    """Runs a command that must end with exit code 2 and one line on stderr, and change no file."""
+
+    def refuse(line, reason, *arguments):
+        before = sorted(work.rglob("*"))
+        code, out, err = run(line, *arguments)
+        assert (code, out) == (2, ""), line
+        assert err.count("\n") == 1
+        assert err.startswith("scsnet")
+        assert reason in err
+        assert sorted(work.rglob("*")) == before
+
+    return refuse
