@@ -1,7 +1,5 @@
-"""What the ComfyUI registry gets: its metadata, and files that its security scan has nothing to say about."""
+"""What the ComfyUI registry gets: the metadata, and the files of the archive."""
 
-import ast
-import os
 import re
 import shutil
 import subprocess
@@ -11,9 +9,6 @@ import pytest
 from archive import archived
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
-
-# What the registry's scan has flagged in other packs, be it ever so harmless.
-DISLIKED = {"subprocess", "urllib", "requests", "socket", "pickle", "ctypes", "marshal"}
 
 
 @pytest.fixture
@@ -43,24 +38,19 @@ def test_requirements_leave_the_hosts_packages_alone(root):
     assert requirements(root) == {"huggingface-hub", "einops", "safetensors"}
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="the workflow runs in bash")
 @pytest.mark.skipif(sys.platform != "linux", reason="the workflow runs on Linux")
-def test_what_the_publishing_workflow_fills_in(root, tmp_path):
-    """The script of its step, run on a copy."""
+def test_publishing_fills_in_addresses_and_dependencies(root, tmp_path, monkeypatch):
+    """The script of the workflow's step, run on a copy."""
     workflow = (root / ".github" / "workflows" / "publish.yml").read_text()
     (script,) = re.findall(r"^ {8}run: \|\n((?: {10}.*\n)+)", workflow, re.MULTILINE)
     for name in ("pyproject.toml", "requirements.txt"):
         shutil.copy(root / name, tmp_path)
     page = "![a](docs/a.jpg) [b](tests/README.md#c) [d](https://x.org/d) [e](#e)"
     (tmp_path / "README.md").write_text(page)
-    repository = {
-        "GITHUB_REPOSITORY": "someone/scsnet",
-        "GITHUB_SHA": "abc",
-        "GITHUB_SERVER_URL": "https://github.com",
-    }
-    subprocess.run(
-        ["bash", "-e", "-c", script], cwd=tmp_path, env={**os.environ, **repository}, check=True
-    )
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/scsnet")
+    monkeypatch.setenv("GITHUB_SHA", "abc")
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, check=True)
     published = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))
     assert published["project"]["urls"]["Repository"] == "https://github.com/someone/scsnet"
     raw = "https://raw.githubusercontent.com/someone/scsnet/abc"
@@ -71,41 +61,21 @@ def test_what_the_publishing_workflow_fills_in(root, tmp_path):
         f"![a]({raw}/docs/a.jpg) [b](https://github.com/someone/scsnet/blob/abc/tests/README.md#c) "
         "[d](https://x.org/d) [e](#e)"
     )
-    # Actions of others: those of GitHub by version, all others by commit.
+    # Actions of GitHub are given by version, those of others by commit.
     for action in re.findall(r"uses: (\S+)", workflow):
         assert re.search(r"^actions/[\w-]+@v\d|@[0-9a-f]{40}$", action), action
 
 
-def test_the_archive_holds_what_a_user_needs():
+def test_archive_holds_what_a_user_needs():
     names = archived()
     assert {name.split("/")[0] for name in names} == {
         ".comfyignore", "LICENSE", "README.md", "__init__.py", "example_workflows", "icon.png", "locales", "nodes",
         "pyproject.toml", "requirements.txt", "scsnet", "web",
     }  # fmt: skip
-    needed = {
+    assert set(names) >= {
         "scsnet/weights/scsnet.safetensors", "web/scsnet.js", "web/docs/LoadSCSNet.md", "web/docs/LoadSCSNet/zh.md",
         "web/docs/pictures/auto.jpg", "web/samples/scsnet_alps.jpg", "locales/zh/nodeDefs.json",
         "example_workflows/Colorize a photo and enlarge it 4 times.json", "example_workflows/Colorize a photo and enlarge it 4 times.jpg",
     }  # fmt: skip
-    assert needed <= set(names)
     kinds = {"py", "js", "json", "md", "jpg", "png", "mp4", "toml", "txt", "safetensors"}
     assert {name.rsplit(".")[-1] for name in names} <= kinds | {"LICENSE", "comfyignore"}
-
-
-def shipped(root):
-    return [root / "__init__.py", *root.glob("nodes/**/*.py"), *root.glob("scsnet/**/*.py")]
-
-
-def test_nothing_that_the_security_scan_dislikes(root):
-    for path in shipped(root):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id not in ("eval", "exec"), path
-            elif isinstance(node, ast.Attribute):
-                assert ast.unparse(node) not in ("os.environ", "torch.load"), path
-            assert not {name.split(".")[0] for name in names} & DISLIKED, (path, names)

@@ -4,17 +4,10 @@ import oracle
 import pytest
 import torch
 
-import scsnet.attention
 from scsnet import SCSNet, SCSNetConfig
 from scsnet.attention import AddedReference, BCAttn, PVCAttn, attend, pool
 
 CHANNELS = 32
-
-
-def close(got, expected, tolerance=1e-5):
-    """Largest difference, relative to the largest value."""
-    difference = (got.double() - expected).abs().max() / expected.abs().max()
-    assert difference < tolerance, f"relative difference {difference:.2e}"
 
 
 def features(*shape):
@@ -34,45 +27,26 @@ def test_modules_equal_the_formulas(kind, config, size):
     source = features(2, CHANNELS, *size)
     references = [features(2, CHANNELS, 6, 9), features(1, CHANNELS, 3, 4)]
     got = module(source, module.compute_keys_values(references))
-    double = build(kind, config).double()
-    expanded = [r.double().expand(2, -1, -1, -1) for r in references]
-    close(got, oracle.pvcattn(double, source.double(), expanded, config))
+    wide = [r.double().expand(2, -1, -1, -1) for r in references]
+    expected = oracle.pvcattn(module.double(), source.double(), wide, config)
+    assert oracle.error(got, expected) < 1e-5
 
 
-def test_several_references_share_one_softmax():
-    """A reference split in two halves gives what the whole one gives, at the finest level."""
-    level = build(PVCAttn, SCSNetConfig()).levels[0]
-    level.pre_reference = torch.nn.Identity()  # a 3x3 convolution would see the cut
-    reference, source = features(1, CHANNELS, 8, 6), features(1, CHANNELS, 5, 5)
-    whole = level(source, level.compute_keys_values([reference]))
-    halves = level(source, level.compute_keys_values([reference[:, :, :4], reference[:, :, 4:]]))
-    assert torch.allclose(whole, halves, atol=1e-5)
-
-
-def test_shared_reference_equals_one_per_picture():
-    module = build(PVCAttn, SCSNetConfig())
-    source, reference = features(3, CHANNELS, 6, 6), features(1, CHANNELS, 6, 6)
-    shared = module(source, module.compute_keys_values([reference]))
-    each = module(source, module.compute_keys_values([reference.expand(3, -1, -1, -1)]))
-    assert torch.allclose(shared, each, atol=1e-5)
-    alone = torch.cat([module(s[None], module.compute_keys_values([reference])) for s in source])
-    assert torch.allclose(shared, alone, atol=1e-5)
-
-
-def test_training_attends_alike_and_gets_the_same_gradients():
+def test_both_ways_of_training_have_the_same_gradients(monkeypatch):
     """Training on a CPU computes the attention matrix explicitly, and uses the fused kernel when it is large."""
     module = build(PVCAttn, SCSNetConfig()).levels[0].requires_grad_(True)
     source, reference = features(2, CHANNELS, 5, 6), features(2, CHANNELS, 4, 7)
-    made = []
-    for limit in (scsnet.attention.MAX_MATRIX, 0):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scsnet.attention, "MAX_MATRIX", limit)
-            module.zero_grad()
-            result = module(source, module.compute_keys_values([reference]))
-            result.square().sum().backward()
-            made.append([result.detach(), *(p.grad for p in module.parameters())])
-    for written, fused in zip(*made, strict=True):
-        assert torch.allclose(written, fused, rtol=1e-3, atol=1e-4)
+
+    def compute():
+        module.zero_grad()
+        result = module(source, module.compute_keys_values([reference]))
+        result.square().sum().backward()
+        return [result.detach(), *(p.grad for p in module.parameters())]
+
+    explicit = compute()
+    monkeypatch.setattr("scsnet.attention.MAX_MATRIX", 0)
+    for a, b in zip(explicit, compute(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_attend_never_writes_the_matrix_out():
@@ -86,48 +60,33 @@ def test_attend_never_writes_the_matrix_out():
     assert max(e.cpu_memory_usage for e in profile.key_averages()) < 200 * 2**20
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 3)])
-def test_pooling_averages_what_there_is(factor, size):
-    x = features(1, 3, *size)
-    assert torch.allclose(pool(x, factor), oracle.pooled(x, factor), atol=1e-6)
-
-
-def test_rows_are_rows_of_the_matrix_and_sum_to_one(tiny_net):
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_rows_are_those_of_the_matrix(tiny_net, level):
     reference = tiny_net.encode_reference([torch.rand(1, 3, 40, 24), torch.rand(1, 3, 16, 16)])
     encoded = tiny_net.encode(torch.rand(1, 1, 32, 32), reference)
-    for level, factor in enumerate((1, 2, 4)):
-        rows = tiny_net.attention(encoded, [(0.0, 0.0), (0.99, 0.5), (1.0, 1.0)], level)
-        assert [r.shape[:2] for r in rows] == [(1, 3), (1, 3)]
-        total = sum(r.sum((2, 3)) for r in rows)
-        assert torch.allclose(total, torch.ones(1, 3), atol=1e-5)
-        attn = tiny_net.color_branch.level(level)
-        memory = reference.keys_values[level]
-        pooled = pool(encoded.source, factor)
-        q = attn.compute_queries(pooled)
-        matrix = torch.softmax(attn.scale * q @ memory.key.mT, -1)
-        side = pooled.shape[2]
-        wanted = torch.stack([matrix[0, 0], matrix[0, side // 2 * side + side - 1], matrix[0, -1]])
-        flat = torch.cat([r.flatten(2) for r in rows], -1)[0]
-        assert torch.allclose(flat, wanted, atol=1e-5)
+    rows = tiny_net.attention(encoded, [(0.0, 0.0), (0.99, 0.5), (1.0, 1.0)], level)
+    assert [r.shape[:2] for r in rows] == [(1, 3), (1, 3)]
+    attn = tiny_net.color_branch.level(level)
+    pooled = pool(encoded.source, 2**level)
+    queries = attn.compute_queries(pooled)
+    matrix = torch.softmax(attn.scale * queries @ reference.keys_values[level].key.mT, -1)[0]
+    side = pooled.shape[2]
+    flat = torch.cat([r.flatten(2) for r in rows], -1)[0]
+    assert torch.allclose(flat, matrix[[0, side // 2 * side + side - 1, -1]], atol=1e-5)
 
 
 def test_valves_open_and_close_the_flow(tiny_net):
-    encoded = tiny_net.encode(
-        torch.rand(2, 1, 32, 16), tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
-    )
+    reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
+    encoded = tiny_net.encode(torch.rand(2, 1, 32, 16), reference)
     for level, factor in enumerate((1, 2, 4)):
-        v1, v2 = tiny_net.valves(encoded, level)
-        assert v1.shape == v2.shape == (2, 1, 8 // factor, max(1, 4 // factor))
-        assert 0 <= v1.min() <= v1.max() <= 1
-        assert 0 <= v2.min() <= v2.max() <= 1
+        for valve in tiny_net.valves(encoded, level):
+            assert valve.shape == (2, 1, 8 // factor, max(1, 4 // factor))
+            assert 0 <= valve.min() <= valve.max() <= 1
     attn = tiny_net.color_branch.level(0)
     attn.valve.bias.copy_(torch.tensor([40.0, -40.0]))
     attn.valve.weight.zero_()
-    source = torch.randn(1, 32, 4, 4)
-    assert torch.allclose(
-        attn(source, attn.compute_keys_values([torch.randn(1, 32, 4, 4)])), source
-    )
+    source, memory = torch.randn(1, 32, 4, 4), attn.compute_keys_values([torch.randn(1, 32, 4, 4)])
+    assert torch.allclose(attn(source, memory), source)
 
 
 @pytest.mark.parametrize("config", [SCSNetConfig(), SCSNetConfig.paper()], ids=["ours", "paper"])
@@ -217,9 +176,9 @@ def test_wrong_arguments_are_named(tiny_net):
 
 def test_without_attention_references_are_averaged():
     net = SCSNet(SCSNetConfig(width=8, depth=1, attention="none")).requires_grad_(False)
-    assert isinstance(net.color_branch.cross_attention, AddedReference)
-    a, b = features(1, 32, 4, 4), features(1, 32, 8, 8)
-    module, source = net.color_branch.cross_attention, features(2, 32, 4, 4)
+    module = net.color_branch.cross_attention
+    assert isinstance(module, AddedReference)
+    source, a, b = (features(count, 32, side, side) for count, side in ((2, 4), (1, 4), (1, 8)))
     joined = module(source, module.compute_keys_values([a, b]))
     small = torch.nn.functional.interpolate(b, (4, 4), mode="bilinear")
     assert torch.allclose(joined, source + (a + small) / 2, atol=1e-6)

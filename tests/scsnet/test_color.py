@@ -18,52 +18,35 @@ def cube():
 
 
 def test_whole_cube_agrees_with_scikit_image(cube):
-    expected = rgb2lab(cube[0].permute(1, 2, 0).double().numpy())
-    got = rgb_to_lab(cube)[0].permute(1, 2, 0).numpy()
-    assert np.abs(got - expected).max() < 1e-3
-    back = lab2rgb(expected)
-    assert (
-        np.abs(
-            lab_to_rgb(torch.tensor(expected).permute(2, 0, 1)).permute(1, 2, 0).numpy() - back
-        ).max()
-        < 1e-3
-    )
+    expected = rgb2lab(cube.double().numpy(), channel_axis=1)
+    lab = rgb_to_lab(cube)
+    assert np.abs(lab.numpy() - expected).max() < 1e-3
+    assert torch.allclose(rgb_to_lightness(cube), lab[:, :1], atol=1e-3)
+    back = lab_to_rgb(torch.tensor(expected)).numpy()
+    assert np.abs(back - lab2rgb(expected, channel_axis=1)).max() < 1e-3
+    assert (lab_to_rgb(lab) - cube).abs().max() < 1e-4
 
 
-def test_round_trip_over_the_whole_cube(cube):
-    assert (lab_to_rgb(rgb_to_lab(cube)) - cube).abs().max() < 1e-4
-
-
-def test_all_grays_have_no_chroma_and_their_own_lightness():
+def test_grays_have_no_chroma_and_their_own_lightness():
     gray = (torch.arange(256) / 255).reshape(1, 1, 1, 256)
     lab = rgb_to_lab(gray.expand(1, 3, 1, 256))
     assert lab[:, 1:].abs().max() < 0.02  # the D65 white of the standard is rounded
     assert torch.allclose(rgb_to_lightness(gray), lab[:, :1], atol=1e-2)
-    assert lab[0, 0, 0, 0].abs() < 1e-4
-    assert abs(lab[0, 0, 0, -1] - 100) < 1e-3
-    assert torch.all(lab[0, 0, 0].diff() > 0)
 
 
-def test_lightness_is_that_of_the_colour(cube):
-    assert torch.allclose(rgb_to_lightness(cube), rgb_to_lab(cube)[:, :1], atol=1e-3)
-
-
-def test_out_of_gamut_keeps_its_value_unless_clipped():
+def test_colours_out_of_gamut_are_clipped_on_request():
     lab = torch.tensor([50.0, 120.0, -100.0]).reshape(1, 3, 1, 1)
     free = lab_to_rgb(lab)
     assert free.min() < 0 or free.max() > 1
-    clipped = lab_to_rgb(lab, clip=True)
-    assert clipped.min() >= 0
-    assert clipped.max() <= 1
+    assert torch.equal(lab_to_rgb(lab, clip=True), free.clamp(0, 1))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.04045, 0.5])
 def test_gradients_are_finite_even_at_black(value):
     rgb = torch.full((1, 3, 2, 2), value, requires_grad=True)
-    rgb_to_lab(rgb).sum().backward()
-    assert torch.isfinite(rgb.grad).all()
     lab = torch.zeros(1, 3, 2, 2, requires_grad=True)
-    lab_to_rgb(lab).sum().backward()
+    (rgb_to_lab(rgb).sum() + lab_to_rgb(lab).sum()).backward()
+    assert torch.isfinite(rgb.grad).all()
     assert torch.isfinite(lab.grad).all()
     assert lab.grad.abs().max() > 0
 
@@ -71,28 +54,18 @@ def test_gradients_are_finite_even_at_black(value):
 def test_gradients_are_those_of_the_function():
     rgb = torch.rand(1, 3, 2, 2, dtype=torch.float64).clamp(0.1, 0.9).requires_grad_()
     assert torch.autograd.gradcheck(rgb_to_lab, rgb)
-    lab = rgb_to_lab(rgb.detach()).requires_grad_()
-    assert torch.autograd.gradcheck(lab_to_rgb, lab)
+    assert torch.autograd.gradcheck(lab_to_rgb, rgb_to_lab(rgb.detach()).requires_grad_())
 
 
-def test_normalisation_is_its_own_inverse_and_uses_the_config():
+def test_normalisation_follows_the_config_and_is_undone():
     lab = torch.tensor([100.0, 110.0, -55.0]).reshape(1, 3, 1, 1)
-    planes = normalize_lab(lab, SCSNetConfig())
-    assert planes.flatten().tolist() == [1.0, 1.0, -0.5]
-    other = SCSNetConfig(lightness_centre=0.0, lightness_scale=100.0, chroma_scale=128.0)
-    assert torch.allclose(denormalize_lab(normalize_lab(lab, other), other), lab)
-    assert not torch.allclose(normalize_lab(lab, other), planes)
+    assert normalize_lab(lab, SCSNetConfig()).flatten().tolist() == [1.0, 1.0, -0.5]
+    other = SCSNetConfig(lightness_centre=0.0, lightness_scale=100.0, chroma_scale=55.0)
+    planes = normalize_lab(lab, other)
+    assert planes.flatten().tolist() == [1.0, 2.0, -1.0]
+    assert torch.allclose(denormalize_lab(planes, other), lab)
 
 
-def test_wrong_shape_says_what_was_expected():
+def test_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"expected planes .*got shape \(1, 4, 5, 5\)"):
         rgb_to_lab(torch.rand(1, 4, 5, 5))
-
-
-def test_input_is_not_written_to(cube):
-    before = cube.clone()
-    lab = rgb_to_lab(cube)
-    copy = lab.clone()
-    lab_to_rgb(lab, clip=True)
-    assert torch.equal(cube, before)
-    assert torch.equal(lab, copy)

@@ -1,41 +1,47 @@
-"""Devices, dtypes and threads that are chosen without the user."""
-
-import subprocess
-import sys
+"""Devices, dtypes and threads, chosen by name or automatically."""
 
 import pytest
 import torch
 
 from scsnet import device
+from scsnet.device import choose_device, choose_dtype
+
+CPU = torch.device("cpu")
+
+
+def test_devices_and_dtypes_by_name(monkeypatch):
+    assert choose_device("cpu") == CPU
+    assert choose_dtype(CPU, "float16") == torch.float16
+    with pytest.raises(ValueError, match="device must be one of"):
+        choose_device("tpu")
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        choose_dtype(CPU, "int8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="cuda is not available"):
+        choose_device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"),
-    [((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)],
+    ("name", "expected"),
+    [("multiplied", torch.bfloat16), ("emulated", torch.float16), ("", torch.float16)],
 )
-def test_bfloat16_only_where_the_gpu_multiplies_it(monkeypatch, capability, expected):
+def test_bfloat16_only_where_the_gpu_multiplies_it(monkeypatch, name, expected):
     """PyTorch counts GPUs that emulate bfloat16 as supporting it unless told otherwise."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    properties = type("Properties", (), {"major": capability[0], "minor": capability[1]})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: properties)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr("torch.cuda._check_bf16_tensor_supported", lambda _: True, raising=False)
-    assert device.choose_dtype(torch.device("cuda")) == expected
+
+    def is_supported(including_emulation=True):
+        return name == "multiplied" or (name == "emulated" and including_emulation)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert choose_dtype(torch.device("cuda")) == expected
 
 
-def test_importing_changes_no_allocator(root):
-    """Only the command line changes malloc's settings; inside a host they stay unchanged."""
-    code = (
-        "import torch\n"
-        "calls = []\n"
-        "empty = torch.empty\n"
-        "torch.empty = lambda *a, **k: calls.append(a) or empty(*a, **k)\n"
-        "import scsnet.pipeline, scsnet.checkpoint, scsnet.device\n"
-        "assert not [a for a in calls if a and a[0] > 2**20], calls\n"
-        "scsnet.device.keep_freed_memory()\n"
-        "assert calls\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+@pytest.mark.parametrize(
+    ("quota", "threads"),
+    [("150000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("max 100000", 4), (None, 4)],
+)
+def test_threads_stay_within_a_containers_quota(monkeypatch, tmp_path, quota, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(device, "CPU_QUOTA", tmp_path / "cpu.max")
+    if quota:
+        device.CPU_QUOTA.write_text(quota)
+    assert device.choose_threads() == threads

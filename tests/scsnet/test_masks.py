@@ -8,34 +8,27 @@ from scsnet.attention import KeysValues, VCAttn, attend
 from scsnet.resample import resize_masked, spread_marked_colors
 
 
-def make_attention():
-    torch.manual_seed(1)
-    return VCAttn(16, 2, 30.0, cosine=True)
-
-
 def test_attention_is_that_to_the_marked_positions_alone():
-    module, source, reference = (
-        make_attention(),
-        torch.randn(2, 16, 8, 8),
-        torch.randn(1, 16, 8, 12),
-    )
+    torch.manual_seed(1)
+    module = VCAttn(16, 2, 30.0, cosine=True)
+    source, reference = torch.randn(2, 16, 8, 8), torch.randn(1, 16, 8, 12)
     mask = torch.zeros(1, 1, 8, 12)
-    mask[..., 1, 2] = mask[..., 6:, 8:] = 1  # a cell of level 2 is marked if any of its pixels is
-    kept = [0 * 6 + 1, *(row * 6 + column for row in (3,) for column in (4, 5))]
+    mask[..., 1, 2] = mask[..., 6:, 8:] = 1  # a cell of 2 x 2 is marked if any of its pixels is
+    kept = [1, 3 * 6 + 4, 3 * 6 + 5]
     whole = module.compute_keys_values([reference])
     chosen = KeysValues(whole.key[:, kept], whole.value[:, kept], ((1, 3),))
     masked = module.compute_keys_values([reference], [mask])
     assert masked.mask.sum() == 3
     assert torch.allclose(module(source, masked), module(source, chosen), atol=1e-5)
     pooled = torch.nn.functional.avg_pool2d(source, 2)
-    rows = module.compute_rows(pooled, masked, torch.tensor([0, 5]))
-    assert torch.allclose(
-        rows[..., kept], module.compute_rows(pooled, chosen, torch.tensor([0, 5]))
+    rows, expected = (
+        module.compute_rows(pooled, kv, torch.tensor([0, 5])) for kv in (masked, chosen)
     )
+    assert torch.allclose(rows[..., kept], expected)
     assert rows.sum(-1).sub(1).abs().max() < 1e-5
 
 
-def test_training_and_use_agree():
+def test_training_attends_to_the_same():
     torch.manual_seed(0)
     query = torch.randn(2, 5, 4)
     mask = torch.tensor([[True, False, True, False, False, True, False]] * 2)
@@ -44,7 +37,7 @@ def test_training_and_use_agree():
     assert torch.allclose(attend(query.requires_grad_(), kv, 3.0), fused, atol=1e-6)
 
 
-def colours(net, picture, references, masks):
+def colorize(net, picture, references, masks):
     features = encode_picture(net, picture, references, reference_masks=masks, working_size=160)
     return render(net, features, (24, 24))
 
@@ -54,45 +47,33 @@ def test_colours_far_from_the_mask_do_not_count(tiny_net):
     mask[..., 4:9, 4:9] = 1
     first = torch.rand(1, 3, 160, 160)
     second = first.clone()
-    second[:, :, 100:] = torch.rand(1, 3, 60, 160)  # beyond the receptive field of phi_E^r
-    a, b = (colours(tiny_net, picture, [r], [mask]) for r in (first, second))
-    assert torch.allclose(a, b, atol=1e-5)
-    c, d = (colours(tiny_net, picture, [r], []) for r in (first, second))
-    assert (c - d).abs().max() > 1e-3
+    second[:, :, 100:] = torch.rand(1, 3, 60, 160)  # beyond what the encoder sees of the mask
+    masked = [colorize(tiny_net, picture, [r], [mask]) for r in (first, second)]
+    assert torch.allclose(*masked, atol=1e-5)
+    free = [colorize(tiny_net, picture, [r], []) for r in (first, second)]
+    assert not torch.allclose(*free, atol=1e-3)
 
 
-def test_a_mask_of_everything_changes_nothing(tiny_net):
-    picture, references = (
-        torch.rand(1, 1, 24, 24),
-        [torch.rand(1, 3, 30, 40), torch.rand(1, 3, 9, 9)],
-    )
-    plain = colours(tiny_net, picture, references, [])
-    masked = colours(tiny_net, picture, references, [torch.ones(1, 1, 30, 40), None])
-    assert torch.allclose(plain, masked, atol=1e-4)
-
-
-def test_batches_have_masks_of_their_own(tiny_net):
+def test_each_picture_of_a_batch_has_its_own_mask(tiny_net):
     pictures, references = torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16)
     masks = torch.zeros(2, 1, 16, 16)
     masks[0, 0, 3, 3] = masks[1, 0, 9:, 2:7] = 1
-    together = encode_picture(tiny_net, pictures, [references], reference_masks=[masks]).color
-    for i in range(2):
-        one = slice(i, i + 1)
-        alone = encode_picture(
-            tiny_net, pictures[one], [references[one]], reference_masks=[masks[one]]
-        )
-        assert torch.allclose(together[one], alone.color, atol=1e-4)
+    together = colorize(tiny_net, pictures, [references], [masks])
+    for one in (slice(0, 1), slice(1, 2)):
+        alone = colorize(tiny_net, pictures[one], [references[one]], [masks[one]])
+        assert torch.allclose(together[one], alone, atol=1e-4)
 
 
-def test_a_thin_stroke_keeps_its_colour():
+def test_a_thin_stroke_keeps_its_colour_when_reduced():
+    color = torch.tensor([0.9, 0.2, 0.1])
     planes, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
-    planes[..., 20, :] = torch.tensor([0.9, 0.2, 0.1]).view(1, 3, 1)
+    planes[..., 20, :] = color.view(1, 3, 1)
     mask[..., 20, 5:50] = 1
     small, marked = resize_masked(planes, mask, 16)
     assert small.shape == (1, 3, 16, 16)
     assert marked.sum() == 12  # columns 5..49 touch 12 cells of 4 pixels
-    found = small.permute(0, 2, 3, 1)[marked[:, 0] > 0]
-    assert torch.allclose(found, torch.tensor([0.9, 0.2, 0.1]).expand_as(found), atol=1e-5)
+    found = small.movedim(1, 3)[marked[:, 0] > 0]
+    assert torch.allclose(found, color.expand_as(found), atol=1e-5)
 
 
 def test_marked_colours_spread_and_unmarked_ones_do_not():
@@ -109,18 +90,14 @@ def test_marked_colours_spread_and_unmarked_ones_do_not():
 
 
 @pytest.mark.parametrize(
-    ("mask", "message"),
+    ("masks", "message"),
     [
-        (torch.zeros(1, 1, 16, 16), "marks at least one pixel"),
-        (torch.ones(1, 1, 8, 8), r"expected a mask \(B, 1, 16, 16\)"),
-        (torch.ones(16, 16), r"expected a mask \(B, 1, 16, 16\)"),
+        ([torch.zeros(1, 1, 16, 16)], "marks at least one pixel"),
+        ([torch.ones(1, 1, 8, 8)], r"expected a mask \(B, 1, 16, 16\)"),
+        ([torch.ones(16, 16)], r"expected a mask \(B, 1, 16, 16\)"),
+        ([None, None], "expected 1 masks, one each, got 2"),
     ],
 )
-def test_masks_that_make_no_sense(tiny_net, mask, message):
+def test_wrong_masks_are_named(tiny_net, masks, message):
     with pytest.raises(ValueError, match=message):
-        encode_references(tiny_net, [torch.rand(1, 3, 16, 16)], masks=[mask])
-
-
-def test_as_many_masks_as_references(tiny_net):
-    with pytest.raises(ValueError, match="expected 1 masks, one each, got 2"):
-        encode_references(tiny_net, [torch.rand(1, 3, 16, 16)], masks=[None, None])
+        encode_references(tiny_net, [torch.rand(1, 3, 16, 16)], masks=masks)

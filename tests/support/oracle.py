@@ -1,7 +1,7 @@
-"""The paper's formulas written straightforwardly, in any precision: what the fast code must equal.
+"""The paper's formulas, written straightforwardly in any precision: what the fast code must equal.
 
-Only the weights are taken from the network; every matrix is written out, every output pixel is looked up
-by itself, and nothing is folded, fused, tiled or shared.
+Only the weights are taken from the network; every matrix is written out, every output pixel is looked up by itself,
+and nothing is folded, fused, tiled or shared.
 """
 
 from fractions import Fraction
@@ -9,6 +9,18 @@ from math import floor
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+
+CPM_GRIDS = [
+    ((8, 8), (32, 32)), ((7, 5), (16, 27)), ((9, 12), (5, 4)), ((6, 6), (6, 6)), ((1, 1), (3, 4)),
+    ((5, 1), (1, 7)), ((3, 4), (1, 1)),
+]  # fmt: skip
+"""Sizes of features and of the planes that CPM maps them to."""
+
+
+def error(got, expected):
+    """Largest difference, relative to the largest value."""
+    return (got - expected).abs().max() / expected.abs().max()
 
 
 def convolution(conv, x):
@@ -39,13 +51,10 @@ def unit(x, config):
 
 def pooled(x, factor):
     """Average over factor x factor cells, cut off at the border."""
-    height, width = -(-x.shape[2] // factor), -(-x.shape[3] // factor)
-    out = x.new_zeros(*x.shape[:2], height, width)
-    for i in range(height):
-        for j in range(width):
-            cell = x[..., i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
-            out[..., i, j] = cell.mean((2, 3))
-    return out
+    padding = (0, -x.shape[3] % factor, 0, -x.shape[2] % factor)
+    padded = F.pad(x, padding, value=torch.nan)
+    cells = rearrange(padded, "b c (h i) (w j) -> b c h w (i j)", i=factor, j=factor)
+    return cells.nanmean(-1)
 
 
 def correlation(attn, source, references, config):
@@ -122,8 +131,9 @@ def look_up(n_in, n_out, i, align):
     return min(max(position, Fraction(0)), Fraction(n_in - 1)), 2 * (cell - floor(cell)) - 1
 
 
-def bilinear(planes, size, align, rows, columns):
-    """planes (B, C, H, W) at those rows and columns of a grid of `size`, and Z (2, rows, columns)."""
+def bilinear(planes, size, align, rows=None, columns=None):
+    """planes (B, C, H, W) at rows and columns (all of them) of a grid of `size`, and Z (2, rows, columns)."""
+    rows, columns = rows or range(size[0]), columns or range(size[1])
     height, width = planes.shape[2:]
     out = planes.new_zeros(*planes.shape[:2], len(rows), len(columns))
     relative = planes.new_zeros(2, len(rows), len(columns))
@@ -139,7 +149,7 @@ def bilinear(planes, size, align, rows, columns):
     return out, relative
 
 
-def cpm(net, features, size, rows, columns):
+def cpm(net, features, size, rows=None, columns=None):
     """Eq. 3 and the four linear layers: cat(F_tex, F_color) -> planes (B, 3, rows, columns)."""
     head, align = net.head, net.config.cpm_align
     main, relative = bilinear(convolution(head.fuse, features), size, align, rows, columns)
@@ -152,8 +162,6 @@ def cpm(net, features, size, rows, columns):
 
 def scsnet(net, luminance, references, size, rows=None, columns=None):
     """The whole of Fig. 3 at the source's own size: L (B, 1, H, W) -> planes (B, 3, Ht, Wt)."""
-    rows = range(size[0]) if rows is None else rows
-    columns = range(size[1]) if columns is None else columns
     features = torch.cat([texture(net, luminance), color(net, luminance, references)], 1)
     planes = cpm(net, features, size, rows, columns)
     if net.config.luminance_skip:

@@ -1,5 +1,8 @@
-"""A small architecture for the semantic prior; patch it over `scsnet.prior.EFFICIENTNET_LITE2`."""
+"""A small architecture for the semantic prior, to be patched over `scsnet.prior.EFFICIENTNET_LITE2`."""
 
+from dataclasses import replace
+
+from scsnet import SCSNet
 from scsnet.prior import Architecture, BlockStage
 
 TINY = Architecture(
@@ -15,3 +18,14 @@ TINY = Architecture(
     ),
     top=16,
 )
+
+
+def add_prior(net, std=0.02):
+    """A copy of a network with a prior of this architecture, whose features have weights of `std`; 0: no effect."""
+    guided = SCSNet(replace(net.config, prior="efficientnet_lite2")).eval().requires_grad_(False)
+    guided.load_state_dict(net.state_dict(), strict=False)
+    guidance = guided.color_branch.guidance
+    guidance.prior.palette.normal_(0, 30)
+    for projection in (guidance.source, guidance.reference):
+        projection.weight.normal_(0, std)
+    return guided
