@@ -11,7 +11,7 @@ from conftest import PACK, ROOT, TINY
 from PIL import Image
 from prompts import Prompt, pictures
 from server import Server
-from workflows import OURS
+from workflows import OURS, WORKFLOWS
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
 
@@ -81,7 +81,7 @@ def test_flags_of_the_command_line(base, archive, tmp_path, flags):
         node = p.auto(p.load("other_name.safetensors"), p.image("scsnet_lake.jpg"))
         shown = p.preview(p.upscale((node, 0), 1.5))
         assert server.run(p)[shown]["images"]
-        assert len(server.get("/workflow_templates")[PACK]) == 7
+        assert len(server.get("/workflow_templates")[PACK]) == len(WORKFLOWS)
         assert server.raw(f"/extensions/{PACK}/samples/scsnet_lake.jpg")
 
 
