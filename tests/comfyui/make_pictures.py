@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path += [str(HERE), str(ROOT)]
 
-from PIL import Image, ImageDraw  # noqa: E402
+from PIL import Image, ImageDraw, ImageOps  # noqa: E402
 from server import Server  # noqa: E402
 from workflows import FOLDER, WORKFLOWS, read, to_prompt  # noqa: E402
 
@@ -41,18 +41,14 @@ def show(server, name):
     }
 
 
-def sample(name: str) -> Image.Image:
+def sample(name):
     """A picture that the workflows load."""
     return Image.open(SAMPLES / f"scsnet_{name}.jpg").convert("RGB")
 
 
-def cover(picture, width, height):
+def fit(picture, width, height):
     """The middle of the picture, resized to fill width x height."""
-    factor = max(width / picture.width, height / picture.height)
-    size = (round(picture.width * factor), round(picture.height * factor))
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    resized = picture.resize(size, Image.Resampling.LANCZOS)
-    return resized.crop((left, top, left + width, top + height))
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
 def split(before, after):
@@ -62,7 +58,7 @@ def split(before, after):
     corners = [(4 * upper, 0), (4 * SIDE, 0), (4 * SIDE, 4 * SIDE), (4 * lower, 4 * SIDE)]
     ImageDraw.Draw(mask).polygon(corners, fill=255)
     mask = mask.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    result = Image.composite(cover(after, SIDE, SIDE), cover(before, SIDE, SIDE), mask)
+    result = Image.composite(fit(after, SIDE, SIDE), fit(before, SIDE, SIDE), mask)
     ImageDraw.Draw(result).line([(upper, 0), (lower, SIDE)], fill="white", width=3)
     return result
 
@@ -80,7 +76,7 @@ def row(pictures):
 def inset(into, picture, place, size):
     """A small picture with a white frame, whose corner is at `place`."""
     frame = Image.new("RGB", (size[0] + 6, size[1] + 6), "white")
-    frame.paste(cover(picture, *size), (3, 3))
+    frame.paste(fit(picture, *size), (3, 3))
     into.paste(frame, place)
 
 
@@ -96,21 +92,21 @@ def save(picture, path):
 
 def auto_x4(shown):
     gray = sample("fair_1900")
-    sides = [cover(p, 380, 250) for p in (gray, shown["At its own size"][0])]
+    sides = [fit(p, 380, 250) for p in (gray, shown["At its own size"][0])]
     pixels = gray.resize((4 * gray.width, 4 * gray.height), Image.Resampling.NEAREST)
     return split(pixels, shown["Four times as large"][0]), row(sides)
 
 
 def reference(shown):
     gray, near = sample("mountains_1941"), sample("lake")
-    parts = [cover(p, 250, 200) for p in (gray, near, shown["Colours of the reference"][0])]
+    parts = [fit(p, 250, 200) for p in (gray, near, shown["Colours of the reference"][0])]
     thumbnail = split(gray, shown["Twice as large"][0])
     inset(thumbnail, near, (8, 268), (150, 118))
     return thumbnail, row(parts)
 
 
 def several_references(shown):
-    thumbnail = cover(shown["Colours of all three"][0], SIDE, SIDE)
+    thumbnail = fit(shown["Colours of all three"][0], SIDE, SIDE)
     for number, name in enumerate(("lake", "alps", "autumn")):
         inset(thumbnail, sample(name), (8 + 130 * number, 300), (118, 88))
     return thumbnail, None
@@ -119,8 +115,8 @@ def several_references(shown):
 def zoom(shown):
     """The scales, as large as they are to each other or nearly so."""
     titles = {"0.6 times": 120, "1.37 times": 190, "2.5 times": 230, "A window of 8 times": 210}
-    scales = row([cover(shown[title][0], width, 180) for title, width in titles.items()])
-    thumbnail = cover(shown["2.5 times"][0], SIDE, SIDE)
+    scales = row([fit(shown[title][0], width, 180) for title, width in titles.items()])
+    thumbnail = fit(shown["2.5 times"][0], SIDE, SIDE)
     inset(thumbnail, shown["A window of 8 times"][0], (190, 196), (200, 194))
     inset(thumbnail, shown["0.6 times"][0], (8, 8), (100, 76))
     return thumbnail, scales
@@ -140,7 +136,7 @@ def video(shown):
     """Nine of the frames."""
     frames, thumbnail = shown["All frames"], Image.new("RGB", (SIDE, SIDE), (20, 20, 20))
     for k in range(9):
-        frame = cover(frames[k * len(frames) // 9], 126, 126)
+        frame = fit(frames[k * len(frames) // 9], 126, 126)
         thumbnail.paste(frame, (6 + k % 3 * 131, 6 + k // 3 * 131))
     return thumbnail, None
 
@@ -151,7 +147,7 @@ def restoration(shown):
 
 def hints(shown):
     pictures = [shown[f"{word} hints"][0] for word in ("Without", "With")]
-    return split(*pictures), row([cover(p, 300, 228) for p in (sample("stall_1909"), *pictures)])
+    return split(*pictures), row([fit(p, 300, 228) for p in (sample("stall_1909"), *pictures)])
 
 
 def editor(shown):

@@ -13,40 +13,20 @@ from prompts import ALPS, TINY, Prompt, chain, pictures
 from server import Server, StatusError
 
 
-def colorize(model=None, **inputs):
-    """A prompt with one SCSColorizeAuto, and inputs of it or of LoadSCSNet."""
+def colorize(**load):
+    """A prompt that colorizes with weights loaded so."""
     p = Prompt()
-    p.preview(p.auto(p.load(**model or {}), p.image(), **inputs).at(1))
+    p.preview(p.auto(p.load(**load), p.image()).at(1))
     return p
 
 
-def test_a_point_outside_of_the_picture(comfy):
+def test_an_error_and_the_inputs_of_its_node_are_short(comfy):
     p = Prompt()
     node = p.reference(p.load(), p.image(), p.image())
     p.preview(p.viz(node.at(2), "0.5, 1.5"))
     error = comfy.fail(p)
     assert "(0.5, 1.5) is outside of the picture" in error["exception_message"]
     assert error["current_inputs"]["attention"] == ["SCS_ATTENTION(1 pictures, 1 references)"]
-
-
-def test_a_window_outside_of_the_picture(comfy):
-    p = Prompt()
-    p.preview(p.upscale(p.auto(p.load(), p.image()), window_x=0.9, window_width=0.5))
-    assert "must lie inside the picture" in comfy.fail(p)["exception_message"]
-
-
-def test_a_working_size_that_is_too_small(comfy):
-    message = comfy.fail(colorize(working_size=3))["exception_message"]
-    assert "working size must be at least 4 pixels, got 3" in message
-
-
-@pytest.mark.parametrize(
-    ("hints", "expected"), [("", "none given; choose a colour"), ("0.5, 0.5 red", "0.5, 0.5 red")]
-)
-def test_hints_that_make_no_sense(comfy, hints, expected):
-    p = Prompt()
-    p.preview(p.add("SCSColorHints", image=p.image(), hints=hints))
-    assert expected in comfy.fail(p)["exception_message"]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +45,7 @@ def test_wrong_wiring_and_numbers_are_refused_before_anything_runs(comfy, lab, s
 def test_damaged_weights_are_named(comfy):
     path = comfy.base / "models" / "scsnet" / "damaged.safetensors"
     path.write_bytes(b"\x10\x00")
-    message = comfy.fail(colorize({"checkpoint": path.name}))["exception_message"]
+    message = comfy.fail(colorize(checkpoint=path.name))["exception_message"]
     assert f"{path.name} is not a valid safetensors file, or is truncated" in message
     path.unlink()
 
@@ -73,14 +53,14 @@ def test_damaged_weights_are_named(comfy):
 def test_weights_that_have_gone(comfy):
     """Newer hosts check the choices of a list themselves; older ones leave it to the node."""
     try:
-        message = comfy.fail(colorize({"checkpoint": "gone.safetensors"}))["exception_message"]
+        message = comfy.fail(colorize(checkpoint="gone.safetensors"))["exception_message"]
     except StatusError as error:
         message = error.body
     assert "not found: 'gone.safetensors'" in message or "value_not_in_list" in message
 
 
 def test_without_a_network_the_message_says_where_weights_belong(comfy):
-    message = comfy.fail(colorize({"hub_id": "someone/scsnet"}))["exception_message"]
+    message = comfy.fail(colorize(hub_id="someone/scsnet"))["exception_message"]
     assert "someone/scsnet" in message
     assert str(comfy.base / "models/scsnet/someone--scsnet/weights.safetensors") in message
 
@@ -136,7 +116,7 @@ def test_two_copies_start_without_a_network_and_a_download_stops_when_interrupte
             assert pictures(server, server.run(p), preview)[0].shape == (374, 468, 3)
             assert not proxy.called_for_the_hub()
 
-            waiting = server.queue(colorize({"hub_id": "someone/scsnet"}))
+            waiting = server.queue(colorize(hub_id="someone/scsnet"))
             end = time.monotonic() + 30
             while not proxy.called_for_the_hub():
                 assert time.monotonic() < end
