@@ -109,7 +109,6 @@ def tab(browser, comfy, request):
 def page(tab, comfy, request):
     """The same page for all tests: each opens its own workflow."""
     shutil.copytree(SAMPLES, comfy.base / "input", dirs_exist_ok=True)
-    tab.set_default_timeout(15000)
     yield tab
     shoot(tab, request.node.name)
     for _ in range(2):  # dialogs and menus that a failed test has left open

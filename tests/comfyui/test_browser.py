@@ -25,13 +25,13 @@ pytestmark = pytest.mark.browser
 def find_template(page, name):
     """The card of a template in the dialog, which is open."""
     card = page.locator(f'[data-testid="template-workflow-{name}"]')
-    card.scroll_into_view_if_needed(timeout=15000)
+    card.scroll_into_view_if_needed()
     return card
 
 
 def open_templates(page):
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text(PACK, exact=True).last.click(timeout=15000)
+    page.get_by_text(PACK, exact=True).last.click()
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -74,8 +74,8 @@ def test_the_help_page_opens(page, node):
         w for w in (AUTO, ATTENTION, HINTS) if node in str([n["type"] for n in read(w)["nodes"]])
     )
     open_workflow(page, workflow, node)
-    page.locator(INFO).first.click(timeout=8000)
-    page.get_by_text("When to use it").first.wait_for(timeout=8000)
+    page.locator(INFO).first.click()
+    page.get_by_text("When to use it").first.wait_for()
     if SHOTS:
         page.wait_for_timeout(1500)  # its pictures
 
@@ -106,7 +106,7 @@ def enter(page, node, name, text):
         )
         page.mouse.dblclick(*place)
         field = page.locator(".graphdialog input").first
-        field.wait_for(timeout=3000)
+        field.wait_for()
         if text:
             field.fill(text)
     page.keyboard.press("Enter")
@@ -164,14 +164,14 @@ def test_in_chinese(browser, comfy):
                 node,
             )
             assert {item["name"] for item in words[node]["inputs"].values()} <= set(shown)
-            tab.locator(INFO).first.click(timeout=8000)
-            tab.get_by_text("何时使用").first.wait_for(timeout=8000)
+            tab.locator(INFO).first.click()
+            tab.get_by_text("何时使用").first.wait_for()
             if SHOTS:
                 tab.wait_for_timeout(1500)
             shoot(tab, f"chinese-{node}")
-        tab.get_by_text("在此处使用该颜色").first.wait_for(timeout=8000)
+        tab.get_by_text("在此处使用该颜色").first.wait_for()
         open_workflow(tab, ATTENTION)
-        tab.get_by_text("右键").first.wait_for(timeout=8000)
+        tab.get_by_text("右键").first.wait_for()
 
 
 def test_two_copies_of_the_pack_do_not_stop_the_frontend(browser, archive, base, tmp_path):

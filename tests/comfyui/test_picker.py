@@ -21,7 +21,7 @@ class Picker:
         self.page, self.node, self.widget = page, node, [node, widget]
         open_workflow(page, workflow, node)
         loaded = "() => document.querySelector('.scsnet-points-stage img')?.naturalWidth"
-        page.wait_for_function(loaded, timeout=10000)
+        page.wait_for_function(loaded)
         page.wait_for_timeout(600)
 
     def at(self, x, y):
@@ -50,7 +50,6 @@ class Picker:
         self.page.wait_for_function(
             f"count => document.querySelectorAll('{MARK}').length === count",
             arg=len(points(text)),
-            timeout=3000,
         )
 
     def marks(self):
@@ -134,7 +133,6 @@ def test_a_subgraph_shows_the_photo_before_the_first_run(page, picker, kinds):
     assert inside == len(kinds)
     page.wait_for_function(
         f"() => [...document.querySelectorAll('{STAGE} img')].some(i => i.src.includes('scsnet_alps'))",
-        timeout=5000,
     )
     page.evaluate("() => app.canvas.setGraph(app.graph)")
 
@@ -164,14 +162,14 @@ def test_points_from_another_node_are_not_picked(page, picker):
     before = picker.text
     page.evaluate("""() => { const n = find('AttentionMapViz'), t = LiteGraph.createNode('PrimitiveString'); app.graph.add(t);
       t.connect(0, n, n.inputs.findIndex(i => i.name === 'points')) }""")
-    page.get_by_text("the points come from").first.wait_for(timeout=5000)
+    page.get_by_text("the points come from").first.wait_for()
     assert picker.marks() == 0
     picker.click(0.9, 0.9)
     picker.click(0.9, 0.9, button="right")
     page.evaluate(
         "() => { const n = find('AttentionMapViz'); n.disconnectInput(n.inputs.findIndex(i => i.name === 'points')) }"
     )
-    page.get_by_text("click: add").first.wait_for(timeout=5000)
+    page.get_by_text("click: add").first.wait_for()
     assert picker.text == before
     assert picker.marks() == len(points(before))
 
@@ -187,7 +185,6 @@ def test_undo_takes_a_point_back(page, request, kind):
     page.wait_for_function(
         f"([node, name, text]) => find(node) && widget(node, name).value === text && document.querySelectorAll('{MARK}').length === {len(points(before))}",
         arg=[*picker.widget, before],
-        timeout=5000,
     )
     picker.click(0.9, 0.5)  # what is shown now still belongs to the node
     assert len(points(picker.text)) == len(points(before)) + 1
@@ -220,18 +217,18 @@ def choose(page, old, new):
 def test_the_picker_follows_the_loader(page, picker):
     assert "scsnet_alps.jpg" in page.evaluate(SOURCE)
     choose(page, "scsnet_alps.jpg", "scsnet_autumn.jpg")
-    page.wait_for_function(f"() => ({SOURCE})().includes('scsnet_autumn.jpg')", timeout=3000)
+    page.wait_for_function(f"() => ({SOURCE})().includes('scsnet_autumn.jpg')")
 
 
 def test_a_picture_that_is_gone_leaves_a_hint_and_few_requests(page, picker):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     choose(page, "scsnet_alps.jpg", "scsnet_gone.jpg")
-    page.get_by_text("Connect a picture upstream").first.wait_for(timeout=3000)
+    page.get_by_text("Connect a picture upstream").first.wait_for()
     page.wait_for_timeout(2000)
     assert sum("scsnet_gone.jpg" in url for url in asked) <= 4  # the loader's own preview asks too
     choose(page, "scsnet_gone.jpg", "scsnet_autumn.jpg")
-    page.wait_for_function(VISIBLE, timeout=3000)
+    page.wait_for_function(VISIBLE)
 
 
 def test_behind_another_node_the_picker_shows_the_last_run(page, picker):
@@ -240,11 +237,11 @@ def test_behind_another_node_the_picker_shows_the_last_run(page, picker):
       load.connect(0, flip, 0); flip.connect(0, find('SCSColorizeReference'), 1) }""")
     run(page)
     loaded = "() => document.querySelector('.scsnet-points-stage img').naturalWidth === 360"
-    page.wait_for_function(f"() => ({SOURCE})().includes('type=temp')", timeout=5000)
-    page.wait_for_function(loaded, timeout=5000)
+    page.wait_for_function(f"() => ({SOURCE})().includes('type=temp')")
+    page.wait_for_function(loaded)
     # After the page was reloaded nothing is left of that, and a run takes everything from ComfyUI's cache.
     page.evaluate("() => { delete find('AttentionMapViz').scsnetSource }")
-    page.get_by_text("Connect a picture upstream").first.wait_for(timeout=3000)
+    page.get_by_text("Connect a picture upstream").first.wait_for()
     run(page)
-    page.locator(STAGE).first.wait_for(timeout=5000)
+    page.locator(STAGE).first.wait_for()
     assert "type=temp" in page.evaluate(SOURCE)
