@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import socket
+import socketserver
 import threading
 import time
 
@@ -65,61 +65,50 @@ def test_without_a_network_the_message_says_where_weights_belong(comfy):
     assert str(comfy.base / "models/scsnet/someone--scsnet/weights.safetensors") in message
 
 
-class SilentProxy:
-    """A proxy that takes every connection and never answers; `calls` holds what it was told."""
+@pytest.fixture
+def silent_proxy():
+    """The address of a proxy that takes every connection and never answers, and what it was told."""
+    told, over = [], threading.Event()
 
-    def __enter__(self):
-        self.calls, self.open, self.over = [], [], threading.Event()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(0.2)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.thread = threading.Thread(target=self._listen)
-        self.thread.start()
-        return self
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            told.append(self.request.recv(200))
+            over.wait()
 
-    def _listen(self):
-        while not self.over.is_set():
-            try:
-                link = self.listener.accept()[0]
-                self.open.append(link)
-                link.settimeout(1)
-                self.calls.append(link.recv(200))
-            except TimeoutError:
-                continue
-
-    def called_for_the_hub(self):
-        return any(b"huggingface" in call or b"hf.co" in call for call in self.calls)
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-        for link in [*self.open, self.listener]:
-            link.close()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}", told
+        over.set()
+        proxy.shutdown()
 
 
 def test_two_copies_start_without_a_network_and_a_download_stops_when_interrupted(
-    base, archive, tmp_path
+    base, archive, tmp_path, silent_proxy
 ):
     """Importing the pack opens no connection; a download from a silent network is interrupted at once."""
+    address, told = silent_proxy
     names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    copies = {PACK: ROOT, "ComfyUI SCSNet-0.1.0": archive}
-    with SilentProxy() as proxy:
-        environment = {n: proxy.url for name in names for n in (name, name.lower())}
-        environment["HF_HUB_OFFLINE"] = "0"
-        with Server(tmp_path, copies, environment=environment) as server:
-            assert "IMPORT FAILED" not in server.log()
-            info = server.get("/object_info/SCSColorizeAuto")
-            assert info["SCSColorizeAuto"]["display_name"] == "SCS Colorize (automatic)"
-            for file in (f"input/{ALPS}", f"models/scsnet/{TINY}"):
-                shutil.copy(base / file, tmp_path / file)
-            p, *_, preview = chain(1.3)
-            assert pictures(server, server.run(p), preview)[0].shape == (374, 468, 3)
-            assert not proxy.called_for_the_hub()
+    environment = {n: address for name in names for n in (name, name.lower())}
+    environment["HF_HUB_OFFLINE"] = "0"
 
-            waiting = server.queue(colorize(hub_id="someone/scsnet"))
-            end = time.monotonic() + 30
-            while not proxy.called_for_the_hub():
-                assert time.monotonic() < end
-                time.sleep(0.1)
-            time.sleep(0.5)
-            assert server.interrupt(waiting) < 0.5
+    def called_for_the_hub():
+        return any(b"huggingface" in call or b"hf.co" in call for call in told)
+
+    copies = {PACK: ROOT, "ComfyUI SCSNet-0.1.0": archive}
+    with Server(tmp_path, copies, environment=environment) as server:
+        assert "IMPORT FAILED" not in server.log()
+        info = server.get("/object_info/SCSColorizeAuto")
+        assert info["SCSColorizeAuto"]["display_name"] == "SCS Colorize (automatic)"
+        for file in (f"input/{ALPS}", f"models/scsnet/{TINY}"):
+            shutil.copy(base / file, tmp_path / file)
+        p, *_, preview = chain(1.3)
+        assert pictures(server, server.run(p), preview)[0].shape == (374, 468, 3)
+        assert not called_for_the_hub()
+
+        waiting = server.queue(colorize(hub_id="someone/scsnet"))
+        end = time.monotonic() + 30
+        while not called_for_the_hub():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        time.sleep(0.5)
+        assert server.interrupt(waiting) < 0.5
