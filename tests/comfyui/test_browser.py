@@ -81,7 +81,7 @@ def test_the_help_page_opens(page, node):
 
 
 NUMBERS = {
-    "scale": "2.37", "width": "1234", "height": "777", "megapixels": "1.25", "strength": "0.85", "working_size": "250",
+    "scale": "2.37", "width": "1234", "height": "777", "megapixels": "1.25", "strength": "0.85", "working_size": "252",
     "window_x": "0.125", "window_y": "0.25", "window_width": "0.375", "window_height": "0.625", "overlay": "0.35",
 }  # fmt: skip
 

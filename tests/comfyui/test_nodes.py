@@ -98,7 +98,7 @@ def test_the_colours_of_a_film_stay_while_each_picture_alone_differs(comfy):
     frames, model = p.batch(p.image("first.png"), p.image("second.png")), p.load("bundled")
     nodes = [p.auto(model, frames, frames=kind).at(1) for kind in ("independent", "a film")]
     a, b, c, d = shown(comfy, p, *nodes)
-    assert (a == c).all(), "the first frame of a film has no past"
+    assert np.abs(a - c).max() < 0.01, "the first frame of a film has no past"
     chroma = [picture - picture.mean(-1, keepdims=True) for picture in (a, b, c, d)]
     alone, film = (np.abs(chroma[k] - chroma[k + 1]).mean() for k in (0, 2))
     assert film < 0.9 * alone, (film, alone)
