@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser import open_workflow, run
+from browser import open_workflow, run, shoot
 
 STAGE, MARK = ".scsnet-points-stage", ".scsnet-points-mark"
 SOURCE = "() => document.querySelector('.scsnet-points-stage img').src"
@@ -137,7 +137,7 @@ def test_a_subgraph_shows_the_photo_before_the_first_run(page, picker, kinds):
     page.evaluate("() => app.canvas.setGraph(app.graph)")
 
 
-# Of the text that an empty picker shows on its background, as WCAG defines it.
+# Of a picker's text on its background, as WCAG defines it.
 CONTRAST = """() => {
   const luminance = color => { const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(v => (v /= 255) <= 0.04045
     ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b };
@@ -147,12 +147,13 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_empty_picker_can_be_read(page, picker, theme):
+def test_the_pickers_words_can_be_read(page, hints, theme):
     """Contrast of WCAG, level AA."""
     set_theme = "t => app.extensionManager.setting.set('Comfy.ColorPalette', t)"
     page.evaluate(set_theme, theme)
     page.wait_for_timeout(500)
     try:
+        shoot(page, f"picker-{theme}")
         assert page.evaluate(CONTRAST) >= 4.5
     finally:
         page.evaluate(set_theme, "dark")
