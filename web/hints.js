@@ -4,6 +4,10 @@ import { PointPicker, clamp, createElement } from "./points.js";
 const NUMBER = "[-+]?(?:\\d+\\.?\\d*|\\.\\d+)";
 const HINT = new RegExp(`(${NUMBER})\\s*,\\s*(${NUMBER})\\s*(#[0-9a-fA-F]{6}|#[0-9a-fA-F]{3})([^;\\n]*)`, "g");
 
+// Drawn, since few fonts have a sign for it.
+const DROPPER = `<svg width="14" height="14" viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.5"
+  stroke-linecap="round"><path d="M9 4l3 3M10 5l-7 7v2h2l7-7M10 3l1.5-1a1.8 1.8 0 0 1 2.5 2.5L13 6"/></svg>`;
+
 const WORDS = {
   en: {
     hint: "click: this colour here · drag: move · click a hint: take its colour · right click: remove",
@@ -36,27 +40,27 @@ export function formatHints(hints) {
     .join("\n");
 }
 
-/** A swatch, an eyedropper where the browser has one, and the picture below. */
+/** The picture, and below it a swatch and, where the browser has one, an eyedropper. */
 export class HintPicker extends PointPicker {
   constructor(options) {
     super({ ...options, words: WORDS });
-    const bar = createElement("div", "scsnet-hints-bar");
-    bar.style.cssText = "position: absolute; top: 4px; left: 4px; display: flex; gap: 4px; z-index: 1;";
     this.swatch = createElement("input", "scsnet-hints-color");
     this.swatch.type = "color";
     this.swatch.value = "#6b4a2b";
     this.swatch.title = this.words.color;
-    bar.append(this.swatch);
+    this.swatch.style.cssText = "flex: none; width: 36px; height: 22px;";
+    const tools = [this.swatch];
     if (window.EyeDropper) {
       const dropper = createElement("button", "scsnet-hints-dropper");
       dropper.type = "button";
-      dropper.textContent = "⌖";
+      dropper.innerHTML = DROPPER;
       dropper.title = this.words.eyedropper;
+      dropper.style.cssText = "flex: none; height: 22px; padding: 0 4px; display: flex; align-items: center;";
       dropper.addEventListener("click", () => this.pick());
-      bar.append(dropper);
+      tools.push(dropper);
     }
-    for (const kind of ["pointerdown", "mousedown"]) bar.addEventListener(kind, (event) => event.stopPropagation());
-    this.element.append(bar);
+    for (const kind of ["pointerdown", "mousedown"]) this.foot.addEventListener(kind, (event) => event.stopPropagation());
+    this.foot.prepend(...tools);
   }
 
   parse(text) {

@@ -33,15 +33,15 @@ export function clamp(value) {
 
 const STYLE = `
 .scsnet-points { position: relative; width: 100%; height: 100%; min-height: 120px; overflow: hidden; box-sizing: border-box;
-  display: flex; align-items: center; justify-content: center; border-radius: 6px;
+  display: flex; flex-direction: column; align-items: center; justify-content: center; border-radius: 6px;
   background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); font: 12px sans-serif; user-select: none; touch-action: none; }
 .scsnet-points-stage { position: relative; flex: none; cursor: crosshair; }
 .scsnet-points-stage img { width: 100%; height: 100%; display: block; pointer-events: none; -webkit-user-drag: none; }
 .scsnet-points-mark { position: absolute; width: 16px; height: 16px; margin: -8px 0 0 -8px; border-radius: 50%; cursor: grab;
   border: 2px solid #fff; box-shadow: 0 0 3px #000; box-sizing: border-box; color: #fff; font: bold 9px/12px sans-serif;
   text-align: center; text-shadow: 0 0 2px #000, 0 0 2px #000; }
-.scsnet-points-hint { position: absolute; left: 0; right: 0; bottom: 2px; text-align: center; pointer-events: none;
-  text-shadow: 0 0 3px #000, 0 0 3px #000; color: #ddd; font-size: 11px; }
+.scsnet-points-foot { flex: none; display: flex; align-items: center; gap: 4px; padding: 2px 4px; font-size: 11px; }
+.scsnet-points-hint { text-align: center; }
 .scsnet-points-empty { padding: 12px; text-align: center; }`;
 
 /**
@@ -71,7 +71,9 @@ export class PointPicker {
     this.marks = createElement("div", "scsnet-points-marks");
     this.hint = createElement("div", "scsnet-points-hint");
     this.stage.append(this.picture, this.marks);
-    this.element.append(this.empty, this.stage, this.hint);
+    this.foot = createElement("div", "scsnet-points-foot");
+    this.foot.append(this.hint);
+    this.element.append(this.empty, this.stage, this.foot);
     this.picture.addEventListener("load", () => this.layOut());
     this.picture.addEventListener("error", () => {
       this.failed = Date.now();
@@ -138,7 +140,8 @@ export class PointPicker {
   /** Give the picture the largest size that fits, in layout pixels, which do not depend on the canvas' zoom. */
   layOut() {
     const { naturalWidth: width, naturalHeight: height } = this.picture;
-    const scale = Math.min(this.element.clientWidth / width, this.element.clientHeight / height);
+    const room = this.element.clientHeight - this.foot.offsetHeight;
+    const scale = Math.min(this.element.clientWidth / width, room / height);
     if (!this.url || !Number.isFinite(scale) || scale <= 0) return;
     this.stage.style.width = `${Math.floor(width * scale)}px`;
     this.stage.style.height = `${Math.floor(height * scale)}px`;

@@ -1,4 +1,4 @@
-"""The figures of README.md: `python tests/comfyui/measure.py` (COMFYUI_PATH, COMFYUI_PYTHON; a minute or two)."""
+"""The figures of README.md: `python tests/comfyui/measure.py` (COMFYUI_PATH, COMFYUI_PYTHON)."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path += [str(HERE), str(ROOT)]
 
 from interruption import delays  # noqa: E402
-from prompts import Prompt  # noqa: E402
-from server import Server, cached  # noqa: E402
+from prompts import LAKE, Prompt  # noqa: E402
+from server import Server, cached, messages  # noqa: E402
 
-PHOTO, REFERENCE = "scsnet_stall_1909.jpg", "scsnet_lake.jpg"  # 480 x 365, 360 x 288
+PHOTO = "scsnet_stall_1909.jpg"  # 480 x 365
 SCALES = (1.37, 3.0)
 
 
-def seconds(history: dict[str, Any]) -> float:
+def seconds(history):
     """From the start of a prompt's execution to its end."""
-    times = {kind: data["timestamp"] for kind, data in history["status"]["messages"]}
-    return (times["execution_success"] - times["execution_start"]) / 1000
+    times = messages(history)
+    start, end = (times[f"execution_{kind}"]["timestamp"] for kind in ("start", "success"))
+    return (end - start) / 1000
 
 
-def scales(server: Server, dtype: str) -> None:
+def scales(server, dtype):
     """A first run, then another scale with the features cached."""
     p = Prompt()
-    node = p.reference(p.load("bundled", dtype=dtype), p.image(PHOTO), p.image(REFERENCE))
-    image, _ = p.upscale((node, 0))
-    p.preview((image, 0))
-    spent: dict[float, list[tuple[float, float]]] = {scale: [] for scale in SCALES}
+    node = p.reference(p.load("bundled", dtype=dtype), p.image(PHOTO), p.image(LAKE))
+    image = p.upscale(node)
+    p.preview(image)
+    spent = {scale: [] for scale in SCALES}
     for attempt in range(4):
         for number, scale in enumerate(SCALES):
-            p[image]["inputs"]["scale"] = scale
-            p[node]["inputs"]["strength"] = 1 + (attempt * len(SCALES) + number) / 100
+            p[image.node]["inputs"]["scale"] = scale
+            p[node.node]["inputs"]["strength"] = 1 + (attempt * len(SCALES) + number) / 100
             whole = server.wait(server.queue(p))
-            p[image]["inputs"]["scale"] = scale + 0.01
+            p[image.node]["inputs"]["scale"] = scale + 0.01
             again = server.wait(server.queue(p))
-            assert node not in cached(whole)
-            assert node in cached(again)
-            assert image not in cached(again)
+            assert node.node not in cached(whole)
+            assert node.node in cached(again)
+            assert image.node not in cached(again)
             if attempt:  # the first also loads and warms up
                 spent[scale].append((seconds(whole), seconds(again)))
     for scale, times in spent.items():
@@ -51,21 +51,21 @@ def scales(server: Server, dtype: str) -> None:
         print(f"{dtype}, scale {scale}: {first:.2f} s, another scale {second:.2f} s")
 
 
-def memory(server: Server) -> None:
+def memory(server):
     """After each of ten runs that share nothing."""
     used = []
     for run in range(10):
         p = Prompt()
-        strength = 0.5 + run / 100
-        node = p.reference(p.load("bundled"), p.image(PHOTO), p.image(REFERENCE), strength=strength)
-        p.preview(p.upscale((node, 0), 2.0))
+        node = p.reference(
+            p.load("bundled"), p.image(PHOTO), p.image(LAKE), strength=0.5 + run / 100
+        )
+        p.preview(p.upscale(node))
         server.run(p)
-        used.append(server.resident())
+        used.append(server.memory())
     print("MiB in use after each run:", " ".join(f"{mib:.0f}" for mib in used))
 
 
-def main() -> None:
-    """All of them."""
+def main():
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         shutil.copytree(ROOT / "web" / "samples", base / "input")
@@ -74,11 +74,8 @@ def main() -> None:
             for dtype in ("fp32", "bf16"):
                 scales(server, dtype)
             memory(server)
-            found = sorted(delays(server, "bundled", 12, enough=60))
-            print(
-                f"stopped after {1000 * median(found):.0f} ms (median of {len(found)} moments), "
-                f"at most {1000 * found[-1]:.0f} ms"
-            )
+            found = [1000 * delay for delay in delays(server, "bundled", 12, enough=60)]
+            print(f"stopped after {median(found):.0f} ms (median), at most {max(found):.0f} ms")
 
 
 if __name__ == "__main__":

@@ -2,113 +2,87 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-TINY = "tiny.safetensors"  # weights of no use, but fast; conftest.py makes them
-ALPS = "scsnet_alps.jpg"  # 360 x 288
+TINY = "tiny.safetensors"  # random weights of a tiny network; conftest.py writes them
+ALPS, LAKE, AUTUMN = "scsnet_alps.jpg", "scsnet_lake.jpg", "scsnet_autumn.jpg"  # each 360 x 288
+
+
+class Link(NamedTuple):
+    """An output of a node, which other nodes take as an input."""
+
+    node: str
+    output: int = 0
+
+    def at(self, output):
+        """Another output of the same node."""
+        return Link(self.node, output)
 
 
 class Prompt(dict):
-    """{id: {class_type, inputs}}; `add` returns the new node's id."""
+    """{id: {class_type, inputs}}. Every method adds a node and returns its first output."""
 
-    def add(self, kind: str, **inputs: Any) -> str:
-        """A node; inputs are values or (id, output number)."""
-        name = str(len(self) + 1)
-        self[name] = {
-            "class_type": kind,
-            "inputs": {k: list(v) if isinstance(v, tuple) else v for k, v in inputs.items()},
-        }
-        return name
+    def add(self, kind, **inputs):
+        node = str(len(self) + 1)
+        self[node] = {"class_type": kind, "inputs": inputs}
+        return Link(node)
 
-    def load(self, checkpoint: str, **inputs: Any) -> tuple[str, int]:
-        """LoadSCSNet."""
+    def load(self, checkpoint=TINY, **inputs):
+        return self.add("LoadSCSNet", checkpoint=checkpoint, **inputs)
+
+    def image(self, name=ALPS):
+        return self.add("LoadImage", image=name)
+
+    def scaled(self, image, width, height, upscale_method="area", crop="center"):
+        size = {"width": width, "height": height}
+        return self.add("ImageScale", image=image, upscale_method=upscale_method, crop=crop, **size)
+
+    def batch(self, first, second):
+        return self.add("ImageBatch", image1=first, image2=second)
+
+    def repeat(self, image, amount):
+        return self.add("RepeatImageBatch", image=image, amount=amount)
+
+    def auto(self, model, image, **inputs):
+        return self.add("SCSColorizeAuto", model=model, image=image, **inputs)
+
+    def reference(self, model, image, reference, **inputs):
+        inputs = {"model": model, "image": image, "reference": reference, **inputs}
+        return self.add("SCSColorizeReference", **inputs)
+
+    def upscale(self, lab, scale=2.0, **inputs):
         return self.add(
-            "LoadSCSNet", **{"checkpoint": checkpoint, "hub_id": "", "dtype": "auto", **inputs}
-        ), 0
-
-    def image(self, name: str) -> tuple[str, int]:
-        """LoadImage."""
-        return self.add("LoadImage", image=name), 0
-
-    def scaled(
-        self,
-        image: tuple[str, int],
-        width: int,
-        height: int,
-        method: str = "area",
-        crop: str = "center",
-    ) -> tuple[str, int]:
-        """ImageScale."""
-        values = {"upscale_method": method, "width": width, "height": height, "crop": crop}
-        return self.add("ImageScale", image=image, **values), 0
-
-    def auto(self, model: tuple[str, int], image: tuple[str, int], **inputs: Any) -> str:
-        """SCSColorizeAuto."""
-        return self.add(
-            "SCSColorizeAuto",
-            model=model,
-            image=image,
-            **{"working_size": 0, "strength": 1.0, **inputs},
+            "SCSContinuousUpscale", **{"lab": lab, "size_by": "scale", "scale": scale, **inputs}
         )
 
-    def reference(
-        self,
-        model: tuple[str, int],
-        image: tuple[str, int],
-        reference: tuple[str, int],
-        **inputs: Any,
-    ) -> str:
-        """SCSColorizeReference."""
-        values = {
-            "reference_batch": "all for every picture",
-            "working_size": 0,
-            "strength": 1.0,
-            **inputs,
-        }
-        return self.add(
-            "SCSColorizeReference", model=model, image=image, reference=reference, **values
-        )
+    def viz(self, attention, points="0.5, 0.5", **inputs):
+        inputs = {"level": "all", "what": "attention", **inputs}
+        return self.add("AttentionMapViz", attention=attention, points=points, **inputs)
 
-    def upscale(self, lab: tuple[str, int], scale: float = 2.0, **inputs: Any) -> tuple[str, int]:
-        """SCSContinuousUpscale."""
-        return self.add(
-            "SCSContinuousUpscale",
-            lab=lab,
-            size_by=inputs.pop("size_by", "scale"),
-            scale=scale,
-            **inputs,
-        ), 0
-
-    def viz(self, attention: tuple[str, int], points: str = "0.5, 0.5", **inputs: Any) -> str:
-        """AttentionMapViz."""
-        values = {"level": "all", "what": "attention", **inputs}
-        return self.add("AttentionMapViz", attention=attention, points=points, **values)
-
-    def preview(self, image: tuple[str, int]) -> str:
-        """PreviewImage."""
+    def preview(self, image):
         return self.add("PreviewImage", images=image)
 
 
-def pictures(server: Any, outputs: dict[str, Any], node: str) -> list[np.ndarray]:
+def pictures(server, outputs, preview):
     """What a preview node shows, each (H, W, C) float 0..1."""
-    return [
-        np.asarray(Image.open(io.BytesIO(server.view(i)))) / 255 for i in outputs[node]["images"]
-    ]
+    files = outputs[preview.node]["images"]
+    return [np.asarray(Image.open(BytesIO(server.view(file)))) / 255 for file in files]
 
 
-def shown(server: Any, prompt: Prompt, *images: tuple[str, int]) -> list[np.ndarray]:
-    """Runs the prompt; the pictures of these outputs together."""
+def shown(server, prompt, *images):
+    """Run the prompt; return the pictures of these outputs, one after another."""
     previews = [prompt.preview(image) for image in images]
     outputs = server.run(prompt)
-    return [picture for node in previews for picture in pictures(server, outputs, node)]
+    return [picture for preview in previews for picture in pictures(server, outputs, preview)]
 
 
-def chain(scale: float = 1.5, image: str = ALPS, **auto: Any) -> tuple[Prompt, str, str]:
-    """Load, colorize, enlarge, and a preview of both pictures."""
+def chain(scale=1.5):
+    """Load, colorize, enlarge; returns the prompt, the colorizing node, the enlarging node and its preview."""
     p = Prompt()
-    node = p.auto(p.load(TINY), p.image(image), **auto)
-    return p, p.preview(p.upscale((node, 0), scale)), p.preview((node, 1))
+    node = p.auto(p.load(), p.image())
+    large = p.upscale(node, scale)
+    return p, node, large, p.preview(large)

@@ -1,4 +1,4 @@
-"""How the pack lives in a real ComfyUI: memory over many runs, command line flags, model folders, the schema as seen."""
+"""How the pack lives in a real ComfyUI: schema, memory, command line flags, model folders, large pictures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import PACK, ROOT, TINY
+from conftest import PACK, ROOT
 from PIL import Image
-from prompts import Prompt, pictures
+from prompts import LAKE, TINY, Prompt, pictures
 from server import Server
-from workflows import OURS
+from workflows import OURS, WORKFLOWS
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
 
@@ -41,21 +41,16 @@ def test_the_schema_is_what_saved_workflows_expect(comfy):
 
 
 @pytest.mark.parametrize("checkpoint", [TINY, "bundled"])
-def test_memory_stays_where_it_is(comfy, checkpoint):
-    """Ten different results of one picture and its reference, each thrown away by the next."""
+def test_ten_different_results_leave_no_memory_in_use(comfy, checkpoint):
     used = []
     for i in range(10):
         p = Prompt()
-        node = p.reference(
-            p.load(checkpoint),
-            p.image("scsnet_stall_1909.jpg"),
-            p.image("scsnet_lake.jpg"),
-            strength=0.5 + i / 100,
-        )
-        p.preview(p.upscale((node, 0), 1.3))
-        p.preview((p.viz((node, 2), f"0.{i + 1}, 0.5", level="D4"), 0))
+        photo = p.image("scsnet_stall_1909.jpg")
+        node = p.reference(p.load(checkpoint), photo, p.image(LAKE), strength=0.5 + i / 100)
+        p.preview(p.upscale(node, 1.3))
+        p.preview(p.viz(node.at(2), f"0.{i + 1}, 0.5", level="D4"))
         comfy.run(p)
-        used.append(comfy.resident())
+        used.append(comfy.memory())
     # One run holds about 60 MB of features and pictures: ten that were kept would be 600.
     assert used[-1] - used[2] < 80, used
 
@@ -65,24 +60,22 @@ def test_memory_stays_where_it_is(comfy, checkpoint):
     [["--force-fp16", "--disable-smart-memory"], ["--cache-none", "--reserve-vram", "1"]],
     ids=" ".join,
 )
-def test_flags_of_the_command_line(base, archive, tmp_path, flags):
-    """And the pack as the registry ships it, with weights in a folder that extra_model_paths.yaml names."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shutil.copy(base / "models" / "scsnet" / TINY, elsewhere / "other_name.safetensors")
+def test_the_archive_runs_with_flags_and_an_extra_model_folder(base, archive, tmp_path, flags):
+    """The pack as the registry ships it; weights in a folder that extra_model_paths.yaml names."""
+    weights = tmp_path / "elsewhere" / "other_name.safetensors"
+    weights.parent.mkdir()
+    shutil.copy(base / "models" / "scsnet" / TINY, weights)
     paths = tmp_path / "extra.yaml"
     paths.write_text(f"mine:\n  base_path: {tmp_path}\n  scsnet: elsewhere\n")
-    with Server(
-        tmp_path / "base", {PACK: archive}, arguments=flags, extra_model_paths=paths
-    ) as server:
-        shutil.copy(base / "input" / "scsnet_lake.jpg", server.base / "input")
-        assert server.get("/models/scsnet") == ["other_name.safetensors"]
+    arguments = ["--extra-model-paths-config", str(paths), *flags]
+    with Server(tmp_path / "base", {PACK: archive}, arguments=arguments) as server:
+        shutil.copy(base / "input" / LAKE, server.base / "input")
+        assert server.get("/models/scsnet") == [weights.name]
         p = Prompt()
-        node = p.auto(p.load("other_name.safetensors"), p.image("scsnet_lake.jpg"))
-        shown = p.preview(p.upscale((node, 0), 1.5))
-        assert server.run(p)[shown]["images"]
-        assert len(server.get("/workflow_templates")[PACK]) == 7
-        assert server.raw(f"/extensions/{PACK}/samples/scsnet_lake.jpg")
+        shown = p.preview(p.upscale(p.auto(p.load(weights.name), p.image(LAKE)), 1.5))
+        assert pictures(server, server.run(p), shown)
+        assert sorted(server.get("/workflow_templates")[PACK]) == WORKFLOWS
+        assert server.raw(f"/extensions/{PACK}/samples/{LAKE}")
 
 
 def test_a_large_picture(base, tmp_path):
@@ -93,17 +86,13 @@ def test_a_large_picture(base, tmp_path):
         Image.merge("RGBA", [noise] * 4).save(tmp_path / "input" / "huge.png", compress_level=1)
         p = Prompt()
         image = p.image("huge.png")
-        picture = (p.add("JoinImageWithAlpha", image=image, alpha=(image[0], 1)), 0)
-        node = p.auto(p.load(TINY), picture)
+        node = p.auto(p.load(), p.add("JoinImageWithAlpha", image=image, alpha=image.at(1)))
         window = {"window_x": 0.5, "window_y": 0.5, "window_width": 0.005, "window_height": 0.005}
-        shown = p.preview(p.upscale((node, 0), 16.0, **window))
-        cut = {"x": 100, "y": 200, "width": 300, "height": 200}
-        part = p.preview((p.add("ImageCrop", image=(node, 1), **cut), 0))
-        before = server.peak()
+        cut = p.add("ImageCrop", image=node.at(1), x=100, y=200, width=300, height=200)
+        previews = p.preview(p.upscale(node, 16.0, **window)), p.preview(cut)
+        before = server.memory("VmHWM")
         outputs = server.run(p, timeout=600)
-        assert [pictures(server, outputs, n)[0].shape for n in (shown, part)] == [
-            (328, 328, 4),
-            (200, 300, 4),
-        ]
+        shapes = [pictures(server, outputs, preview)[0].shape for preview in previews]
+        assert shapes == [(328, 328, 4), (200, 300, 4)]
         # Pictures of 268 MB in RGBA and float32, and the nodes' own 340 MB of LAB and features, 50 MB of tiles.
-        assert server.peak() - before < 2600
+        assert server.memory("VmHWM") - before < 2600

@@ -1,4 +1,4 @@
-"""The nodes on a real ComfyUI over HTTP: results, caches, number types, interruption."""
+"""The nodes on a real ComfyUI over HTTP: results, caches, number types, films, hints, interruption."""
 
 from __future__ import annotations
 
@@ -7,85 +7,106 @@ import pytest
 from conftest import random_weights
 from interruption import delays
 from PIL import Image
-from prompts import ALPS, TINY, Prompt, chain, pictures, shown
+from prompts import ALPS, AUTUMN, LAKE, Prompt, chain, pictures, shown
 from server import cached
 
 from scsnet import SCSNetConfig
 
 
-def luminance(picture: np.ndarray) -> np.ndarray:
+def luminance(picture):
     linear = np.where(picture > 0.04045, ((picture + 0.055) / 1.055) ** 2.4, picture / 12.92)
     return linear[..., :3] @ [0.2126, 0.7152, 0.0722]
 
 
-def test_colorize_and_enlarge(comfy):
-    p, large, same = chain(2.37)
-    outputs = comfy.run(p)
-    assert pictures(comfy, outputs, large)[0].shape == (683, 853, 3)
-    (picture,) = pictures(comfy, outputs, same)
+def test_colorizing_keeps_size_and_luminance_and_enlarging_takes_any_scale(comfy):
+    p, node, large, _ = chain(2.37)
+    large, same = shown(comfy, p, large, node.at(1))
+    assert large.shape == (683, 853, 3)
     source = np.asarray(Image.open(comfy.base / "input" / ALPS)) / 255
-    assert picture.shape == source.shape
-    assert np.abs(luminance(picture) - luminance(source)).mean() < 0.02
+    assert same.shape == source.shape
+    assert np.abs(luminance(same) - luminance(source)).mean() < 0.02
 
 
-def test_changing_scale_or_strength_runs_the_head_only(comfy):
-    p, large, _ = chain(1.2)
+def test_another_scale_or_strength_colorizes_nothing_again(comfy):
+    p, node, large, preview = chain(0.1)
     comfy.run(p)
-    nodes = {node["class_type"]: name for name, node in p.items()}
-    p[nodes["SCSContinuousUpscale"]]["inputs"] |= {"scale": 1.9, "strength": 0.5}
-    history = comfy.wait(comfy.queue(p))
-    assert {nodes["LoadSCSNet"], nodes["SCSColorizeAuto"]} <= cached(history)
-    assert nodes["SCSContinuousUpscale"] not in cached(history)
-    assert pictures(comfy, history["outputs"], large)[0].shape == (547, 684, 3)
+    for scale, strength in [(0.5, 1.0), (1.37, 0.5), (3.2, 0.5)]:
+        p[large.node]["inputs"] |= {"scale": scale, "strength": strength}
+        history = comfy.wait(comfy.queue(p))
+        assert {"1", "2", node.node} <= cached(history)
+        assert large.node not in cached(history)
+        (picture,) = pictures(comfy, history["outputs"], preview)
+        assert picture.shape == (round(288 * scale), round(360 * scale), 3)
 
 
-def test_reference_attention_and_hand_over(comfy):
+def test_several_references_and_their_attention(comfy):
     p = Prompt()
-    model, image = p.load(TINY), p.image(ALPS)
-    references = (
-        p.add("ImageBatch", image1=p.image("scsnet_lake.jpg"), image2=p.image("scsnet_autumn.jpg")),
-        0,
-    )
-    node = p.reference(model, image, references)
-    viz = p.viz((node, 2), "0.2, 0.2; 0.6, 0.8", what="both")
-    mask = p.preview((p.add("MaskToImage", mask=(viz, 2)), 0))
-    figure, heat, large = (
-        p.preview((viz, 0)),
-        p.preview((viz, 1)),
-        p.preview(p.upscale((node, 0), 0.5)),
-    )
+    references = p.batch(p.image(LAKE), p.image(AUTUMN))
+    node = p.reference(p.load(), p.image(), references)
+    viz = p.viz(node.at(2), "0.2, 0.2; 0.6, 0.8", what="both")
+    mask = p.preview(p.add("MaskToImage", mask=viz.at(2)))
+    figure, heat, large = (p.preview(i) for i in (viz, viz.at(1), p.upscale(node, 0.5)))
     outputs = comfy.run(p)
     assert len(pictures(comfy, outputs, heat)) == len(pictures(comfy, outputs, mask)) == 2
     assert pictures(comfy, outputs, figure)[0].shape[0] > 600
     assert pictures(comfy, outputs, large)[0].shape == (144, 180, 3)
-    assert outputs[viz]["scsnet_source"][0]["type"] == "temp"
-    assert comfy.view(outputs[viz]["scsnet_source"][0])[:4] == b"\x89PNG"
-
-
-def test_one_reference_per_picture(comfy):
-    p = Prompt()
-    two = (p.add("RepeatImageBatch", image=p.image(ALPS), amount=2), 0)
-    near = (
-        p.add("ImageBatch", image1=p.image("scsnet_lake.jpg"), image2=p.image("scsnet_autumn.jpg")),
-        0,
-    )
-    node = p.reference(p.load(TINY), two, near, reference_batch="one per picture")
-    first, second = shown(comfy, p, (node, 1))
-    assert np.abs(first - second).max() > 0.01
+    (source,) = outputs[viz.node]["scsnet_source"]
+    assert source["type"] == "temp"
+    assert comfy.view(source)[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_half_precision_on_request(comfy, dtype):
     p = Prompt()
-    image = p.image(ALPS)
-    nodes = [p.auto(p.load(TINY, dtype=name), image) for name in ("fp32", dtype)]
-    whole, half = shown(comfy, p, *(p.upscale((node, 0), 0.7) for node in nodes))
+    nodes = [p.auto(p.load(dtype=name), p.image()) for name in ("fp32", dtype)]
+    whole, half = shown(comfy, p, *(p.upscale(node, 0.7) for node in nodes))
     assert 0 < np.abs(whole - half).mean() < 0.01
 
 
+def test_hints_and_a_mask_colour_what_they_mark(comfy):
+    """A hint without and with another reference, and a mask with its colour; the reference is what SCSColorHints paints."""
+    p = Prompt()
+    gray, model = p.image(), p.load("bundled")
+    sky = p.add("SCSColorHints", image=gray, hints="0.5, 0.1 #ff2020 0.05")
+    mask = p.add("SolidMask", value=1.0, width=360, height=288)
+    more = {"mask": mask, "mask_color": "#2020ff", "references": p.image(LAKE)}
+    blue = p.add("SCSColorHints", image=gray, hints="", **more)
+    results = [
+        p.reference(model, gray, hint, reference_mask=hint.at(1), strength=1.5).at(1)
+        for hint in (sky, blue)
+    ]
+    marked = p.add("MaskToImage", mask=sky.at(1))
+    red, blue_, painted, where, *both = shown(comfy, p, *results, sky, marked, blue)
+    assert len(both) == 2
+    assert 0.001 < where.mean() < 0.1
+    spot = painted[np.broadcast_to(where > 0.99, painted.shape)].reshape(-1, 3).mean(0)
+    assert spot[0] > spot[1] + 0.2
+    tint = red[:60].mean((0, 1)) - blue_[:60].mean((0, 1))
+    assert tint[0] > tint[2] + 0.02, tint
+
+
+def test_the_colours_of_a_film_stay_while_each_picture_alone_differs(comfy):
+    """Two noisy copies of a picture: as a film their colours are nearer to each other."""
+    rng = np.random.default_rng(0)
+    source = np.asarray(Image.open(comfy.base / "input" / ALPS).convert("L"), np.float32)
+    for name in ("first", "second"):
+        noisy = source + rng.normal(0, 12, source.shape)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
+            comfy.base / "input" / f"{name}.png"
+        )
+    p = Prompt()
+    frames, model = p.batch(p.image("first.png"), p.image("second.png")), p.load("bundled")
+    nodes = [p.auto(model, frames, frames=kind).at(1) for kind in ("independent", "a film")]
+    a, b, c, d = shown(comfy, p, *nodes)
+    assert np.abs(a - c).max() < 0.01, "the first frame of a film has no past"
+    chroma = [picture - picture.mean(-1, keepdims=True) for picture in (a, b, c, d)]
+    alone, film = (np.abs(chroma[k] - chroma[k + 1]).mean() for k in (0, 2))
+    assert film < 0.9 * alone, (film, alone)
+
+
 @pytest.fixture(scope="session")
-def full(comfy) -> str:
-    """Weights of the real size."""
+def full(comfy):
+    """Random weights of the real size."""
     path = comfy.base / "models" / "scsnet" / "full.safetensors"
     random_weights(path, SCSNetConfig())
     return path.name
