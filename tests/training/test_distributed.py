@@ -15,8 +15,6 @@ import psutil
 import pytest
 from training_run import losses, make_photos, tiny_config
 
-pytest.importorskip("accelerate")
-
 from training.engine import checkpoints
 
 SCRIPT = Path(__file__).parents[1] / "support" / "training_run.py"
@@ -30,21 +28,17 @@ ACCELERATE = [
 pytestmark = pytest.mark.slow
 
 
-def start_python(*arguments, **environment):
-    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | environment
+def start(config, *extra, launcher=()):
+    """Start a run in a process of its own, or in two."""
+    given = Path(f"{config.output}.given.json")
+    given.write_text(json.dumps(config.to_dict()))
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        env=os.environ | environment,
+        [sys.executable, *launcher, str(SCRIPT), str(given), *extra],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def start(config, *extra, launcher=()):
-    given = Path(f"{config.output}.given.json")
-    given.write_text(json.dumps(config.to_dict()))
-    return start_python(*launcher, SCRIPT, given, *extra)
 
 
 def finish(process, code=0):
@@ -156,19 +150,3 @@ def test_signal_to_one_process_stops_both(photos, tmp_path):
     step = checkpoints.load(last)["step"]
     assert f"stopped at step {step}" in output
     finish(start(last_stage(config, step + 2), "--resume"))
-
-
-def test_weights_that_differ_between_processes_are_noticed(root, tmp_path):
-    script = tmp_path / "compare.py"
-    script.write_text(
-        "import torch\n"
-        "import torch.distributed as dist\n"
-        "from training.engine.distributed import is_equal_everywhere\n"
-        "dist.init_process_group('gloo')\n"
-        "checksum = torch.tensor(2**60 + 1)\n"
-        "assert is_equal_everywhere(checksum)\n"
-        "assert not is_equal_everywhere(checksum + dist.get_rank())\n"
-        "dist.barrier()\n"  # gloo aborts a process that still communicates when the other one leaves
-        "dist.destroy_process_group()\n"
-    )
-    finish(start_python(*TORCHRUN, script, PYTHONPATH=str(root)))

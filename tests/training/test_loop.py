@@ -11,9 +11,6 @@ import pytest
 import torch
 from training_run import StopError, losses, make_photos, stop_at, tiny_config
 
-pytest.importorskip("accelerate")
-pytest.importorskip("skimage")
-
 from scsnet import checkpoint
 from training import losses as loss_functions
 from training.config.overrides import CONFIG, load_config

@@ -7,8 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("skimage")
-
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 
 from training.data.photos import find_photos

@@ -14,9 +14,6 @@ from hub_server import HubServer
 from PIL import Image
 from training_run import losses, make_vgg16
 
-pytest.importorskip("accelerate")
-pytest.importorskip("skimage")
-
 from training.config.train_config import VGG16
 from training.evaluation import fid_lpips
 

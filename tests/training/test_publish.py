@@ -5,18 +5,13 @@ import json
 import pytest
 import torch
 
-from scsnet import SCSNet, checkpoint
-
-pytest.importorskip("skimage")
-pytest.importorskip("accelerate")
-
 from hub_server import HubServer
 from training_run import make_photos, refuse
 
+from scsnet import checkpoint
 from training import evaluate, publish
 from training.config import TrainConfig
 from training.engine import model_card
-from training.evaluation.protocol import count_parameters
 
 FIGURES = {"step": 7} | {
     f"{name}_{kind}": value
@@ -141,13 +136,3 @@ def test_evaluate_names_mistakes(run, photos, monkeypatch, options, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     options = options.format(run=run, photos=photos)
     assert message in refuse(evaluate.main, f"--data {photos} {options}")
-
-
-def test_parameters_are_counted_by_mode():
-    with torch.device("meta"):
-        net = SCSNet()
-    automatic, referential = 9_954_441, 15_357_775
-    assert count_parameters(net) == {
-        **dict.fromkeys(("auto", "margins"), automatic),
-        **dict.fromkeys(("self", "random", "dots"), referential),
-    }

@@ -9,16 +9,10 @@ import torch
 from PIL import Image
 from training_run import losses, refuse, tiny_config
 
-pytest.importorskip("accelerate")
-pytest.importorskip("skimage")
-
 from scsnet import SCSNetConfig, checkpoint
 from training import ablate, curves, export, train
-from training.config import Stage, TrainConfig
 from training.config.overrides import CONFIG, load_config
-from training.config.schedule import Schedule
 from training.engine import checkpoints
-from training.engine.dry_run import kinds_of_steps
 from training.engine.loop import train as run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -95,18 +89,6 @@ def test_dry_run_estimates_and_writes_nothing(photos, tmp_path, capsys):
     assert "in all" in text
     assert "photos kept in memory take up to 2 GB more" in text
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("fraction", "expected"),
-    [(0.5, {True: 0.5, False: 0.5}), (0.25, {True: 3 / 4, False: 1 / 4}), (0.0, {True: 1.0})],
-)
-def test_dry_run_weighs_both_kinds_of_steps(fraction, expected):
-    stages = (Stage(steps=5), Stage(steps=12, reference_fraction=fraction))
-    schedule = Schedule(TrainConfig(stages=stages), 3)
-    kinds = kinds_of_steps(schedule, 5, 12)
-    assert {schedule.at(step).automatic: share for step, share in kinds} == pytest.approx(expected)
-    assert all(5 < step < 17 for step, _ in kinds)
 
 
 def read_rows(text):

@@ -1,17 +1,12 @@
 """Configs, presets and the command line that changes them."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 from training_run import refuse
-
-pytest.importorskip("accelerate")
-pytest.importorskip("skimage")
 
 from training import losses
 from training.config import Stage, TrainConfig
@@ -156,21 +151,6 @@ def test_missing_extra_is_one_line(root, photos, tmp_path):
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith(f"{script}.py: ")
         assert line.endswith("pip install -r training/requirements.txt")
-
-
-def test_interruption_during_the_imports_is_one_line(root, tmp_path):
-    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(10)\n"
-    (tmp_path / "torch.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, root / "training" / "train.py", *BASE.split()],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        # a shell that starts the tests in the background has SIGINT ignored, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert (done.returncode, done.stderr) == (130, "train.py: interrupted\n")
 
 
 def test_table_of_options_is_current(root):

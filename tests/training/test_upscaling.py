@@ -9,9 +9,6 @@ import torch
 from PIL import Image
 from training_run import make_photos, refuse
 
-pytest.importorskip("accelerate")
-pytest.importorskip("skimage")
-
 from training import ablate
 from training.config.upscaling import SIZES, Sizes, UpscalingConfig
 from training.data.photos import find_photos
@@ -195,15 +192,9 @@ def test_table_7_has_the_papers_parameters(tmp_path, monkeypatch):
     assert rows[0][3:] == ["0.35", "178"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"magnification": (0.5, 4.0)}, "1 <= low"),
-        ({"patch": 4}, "patch must be at least 8"),
-        ({"learning_rate": 0.0}, "learning_rate"),
-        ({"seed": -1}, "seed"),
-    ],
-)
-def test_options_out_of_range_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        UpscalingConfig(**changes)
+def test_options_out_of_range_are_refused():
+    for option, value in (("patch", 4), ("learning_rate", 0.0), ("seed", -1)):
+        with pytest.raises(ValueError, match=f"{option} must be"):
+            UpscalingConfig(**{option: value})
+    with pytest.raises(ValueError, match="1 <= low"):
+        UpscalingConfig(magnification=(0.5, 4.0))
