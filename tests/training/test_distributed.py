@@ -94,23 +94,21 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_run_on_a_full_disk_can_be_resumed(photos, tmp_path, small_disk):
-    whole = last_stage(tiny_config(photos, tmp_path / "whole", save_every=1, keep=1), 40)
-    finish(start(whole))
-    run = replace(whole, output=str(small_disk / "run"), trackers=("tensorboard",))
-    output = finish(start(replace(run, keep=100)), code=1)
+def test_run_on_a_full_disk_can_be_resumed(photos, small_disk):
+    config = tiny_config(photos, small_disk / "run", save_every=1, trackers=("tensorboard",))
+    config = last_stage(config, 40)
+    output = finish(start(replace(config, keep=100)), code=1)
     assert "No space left on device" in (message := output.splitlines()[-1])
     assert "the last good checkpoint is" in message
     assert "Traceback" not in output
     folder = small_disk / "run" / "checkpoints"
     kept = checkpoints.listed(folder)
-    assert len(kept) > 2
     assert sorted(folder.iterdir()) == kept
-    checkpoints.load(kept[-1])
+    assert len(kept) > 2
     for old in kept[:-1]:
         old.unlink()
-    finish(start(run, "--resume"))
-    assert losses(small_disk / "run") == losses(tmp_path / "whole")
+    finish(start(config, "--resume"))
+    assert list(losses(small_disk / "run")) == list(range(1, 41))
 
 
 @pytest.fixture(scope="module")

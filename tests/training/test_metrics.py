@@ -1,12 +1,12 @@
 """Metrics against independent computations on the same pictures."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 
 from training.data.photos import find_photos
@@ -248,3 +248,76 @@ def test_cells_of_pictures_of_any_size():
     assert cells.shape == (16, 16, 2)
     cell = lab[3 * 37 // 16 : 4 * 37 // 16, 5 * 50 // 16 : 6 * 50 // 16, 1:]
     assert cells[3, 5] == pytest.approx(cell.mean((0, 1)))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of 8 folders each, also as {folder: [picture, ...]}."""
+    rng = np.random.default_rng(0)
+    folders = {}
+    for name, low in (("truth", 0), ("auto", 60)):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            small = Image.fromarray(rng.integers(low, 256, (6, 6, 3), dtype=np.uint8))
+            picture = small.resize((96, 96), Image.Resampling.BICUBIC)
+            picture.save(tmp_path / name / f"{i}.png")
+            folders.setdefault(name, []).append(np.asarray(picture))
+    return folders
+
+
+def measure(extras, folders):
+    """Return the metrics of the row "auto"."""
+    assert not {"fid", "lpips"} <= extras.missing.keys(), extras.missing
+    for truth, auto in zip(folders["truth"], folders["auto"], strict=True):
+        extras.add({"truth": truth, "auto": auto})
+    return extras.rows()["auto"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_fid_and_kid_are_those_of_torch_fidelity(folders, tmp_path):
+    fidelity = pytest.importorskip("torch_fidelity")
+    inception = fidelity.feature_extractor_inceptionv3.FeatureExtractorInceptionV3
+    torch.manual_seed(0)
+    weights = tmp_path / "inception.pth"
+    with pytest.MonkeyPatch.context() as patch:  # the constructor wants a file: give it none
+        patch.setattr(torch, "load", lambda *a, **k: {})
+        patch.setattr(inception, "load_state_dict", lambda *a, **k: None)
+        net = inception("stand-in", ["2048"], feature_extractor_weights_path="none")
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    torch.save(net.state_dict(), weights)
+    row = measure(fid_lpips.Extras(str(weights), with_lpips=False), folders)
+    folders = {"input1": str(tmp_path / "auto"), "input2": str(tmp_path / "truth")}
+    options = {"fid": True, "kid": True, "kid_subset_size": 8, "kid_subsets": 2, "cuda": False}
+    files = {"feature_extractor_weights_path": str(weights), "samples_find_ext": "png"}
+    theirs = fidelity.calculate_metrics(**folders, **options, **files, cache=False, verbose=False)
+    assert row["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    assert row["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_lpips_is_that_of_torchmetrics(folders, tmp_path, monkeypatch):
+    torchvision = pytest.importorskip("torchvision")
+    functional = pytest.importorskip("torchmetrics.functional.image")
+    torch.manual_seed(0)
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    file = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    torch.save(torchvision.models.alexnet(weights=None).state_dict(), cache / file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    row = measure(fid_lpips.Extras("", with_lpips=True), folders)
+    auto, truth = (
+        torch.from_numpy(np.stack(folders[name])).permute(0, 3, 1, 2) / 127.5 - 1
+        for name in ("auto", "truth")
+    )
+    expected = functional.learned_perceptual_image_patch_similarity(auto, truth, net_type="alex")
+    assert row["lpips"] == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_lpips_without_its_library_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", None)
+    found = fid_lpips.Extras("", with_lpips=True)
+    assert "torchmetrics" in found.missing["lpips"]

@@ -1,16 +1,19 @@
-"""Weights with their card, published with the Hub's real client, and evaluated from end to end."""
+"""Weights with their card, the Hub by its real client, and evaluation from end to end."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
-
 from hub_server import HubServer
-from training_run import make_photos, refuse
+from training_run import losses, make_photos, make_vgg16, refuse
 
 from scsnet import checkpoint
 from training import evaluate, publish
 from training.config import TrainConfig
+from training.config.train_config import VGG16
 from training.engine import model_card
 
 FIGURES = {"step": 7} | {
@@ -46,21 +49,21 @@ def test_card_holds_figures_but_no_paths(run):
 
 def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
     """a and b of every result are multiplied, L is not; the network itself stays as it was."""
-    luminance = torch.rand(1, 1, 16, 16) * 2 - 1
-    file = tmp_path / "w.safetensors"
-    with torch.no_grad():
-        before = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
-        model_card.export(tiny_net, file, TrainConfig(), 7, 12, FIGURES, chroma=0.5)
-        after = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
-        net = checkpoint.load(file, dtype=torch.float32).eval()
-        paler = net.decode(net.encode(luminance), (24, 24))
-    assert torch.equal(before, after)
+    luminance, file = torch.rand(1, 1, 16, 16) * 2 - 1, tmp_path / "w.safetensors"
+
+    def colorize(net):
+        return net.decode(net.encode(luminance), (24, 24))
+
+    before = colorize(tiny_net)
+    model_card.export(tiny_net, file, TrainConfig(), 7, 12, FIGURES, chroma=0.5)
+    assert torch.equal(colorize(tiny_net), before)
     assert (before[:, 1:].abs() > 0.01).any()
+    paler = colorize(checkpoint.load(file, dtype=torch.float32).eval())
     assert torch.allclose(paler, before * torch.tensor([1, 0.5, 0.5]).view(3, 1, 1), atol=2e-3)
     assert checkpoint.read_info(file).card["chroma"] == 0.5
     assert "multiplied by 0.5" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="above 0 and at most 2, got 0"):
-        model_card.scale_chroma(net, 1, 0)
+        model_card.scale_chroma(tiny_net, 1, 0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
@@ -136,3 +139,40 @@ def test_evaluate_names_mistakes(run, photos, monkeypatch, options, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     options = options.format(run=run, photos=photos)
     assert message in refuse(evaluate.main, f"--data {photos} {options}")
+
+
+@pytest.mark.slow
+def test_vgg16_comes_from_the_hub_once(root, photos, tmp_path):
+    """train.py fetches it with the Hub's real client; the second run works offline from the cache."""
+    owner, repo, file = VGG16.removeprefix("hf:").split("/")
+    options = (
+        f"--data {photos} --perceptual 5 --trains everything --steps 2 --network.width 8 "
+        "--network.depth 1 --size 16 --batch 2 --magnification 2 2 --window 32 --log-every 1 "
+        "--trackers"
+    ).split()
+    shared = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    shared |= {"NO_PROXY": "*", "OMP_NUM_THREADS": "1"}
+
+    def train(output, home, **extra):
+        return subprocess.run(
+            [sys.executable, root / "training" / "train.py", *options, "--output", output],
+            env=shared | {"HF_HOME": str(tmp_path / home)} | extra,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    with HubServer() as hub:
+        content = make_vgg16(tmp_path / "vgg16.safetensors").read_bytes()
+        hub.commit(f"{owner}/{repo}", {file: content})
+        done = train("one", "home", HF_ENDPOINT=hub.url)
+        assert done.returncode == 0, done.stderr
+        assert any(request.server == "store" for request in hub.requests)
+    done = train("two", "home", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    rows = losses(tmp_path / "one")
+    assert all(row["perceptual"] > 0 for row in rows.values())
+    assert rows == losses(tmp_path / "two")
+    done = train("three", "empty", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert f"{owner}/{repo}" in done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Other runs and tools: fine-tuning, perceptual loss, export, dry runs, ablations, curves."""
+"""Other runs and tools: fine-tuning, export, dry runs, ablations, curves, figures of the paper."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from training_run import losses, refuse, tiny_config
 
-from scsnet import SCSNetConfig, checkpoint
-from training import ablate, curves, export, train
+from scsnet import SCSNetConfig, checkpoint, encode_picture, render
+from training import ablate, curves, export, figures, train
 from training.config.overrides import CONFIG, load_config
 from training.engine import checkpoints
 from training.engine.loop import train as run
@@ -36,12 +36,6 @@ def vgg_file(tmp_path):
 def one_stage(photos, output, **changes):
     config = tiny_config(photos, output)
     return replace(config, stages=(replace(config.stages[1], adversarial=0.0, **changes),))
-
-
-def test_perceptual_loss_of_a_caffe_file(photos, tmp_path, vgg_file):
-    config = one_stage(photos, tmp_path / "run", perceptual=5.0)
-    run(replace(config, perceptual_weights=vgg_file))
-    assert all(row["perceptual"] > 0 for row in losses(tmp_path / "run").values())
 
 
 def test_bf16_learns_too(photos, tmp_path):
@@ -149,3 +143,49 @@ def test_curves_of_a_log_are_drawn(tmp_path):
         assert image.size[0] > 400
     log.write_text("")
     assert "no lines" in refuse(curves.main, str(tmp_path))
+
+
+def test_figure_9_zooms_into_one_encoding(photos, tmp_path, tiny_net):
+    photo, out, weights = (
+        photos / "00.png",
+        tmp_path / "film" / "zoom.webp",
+        tmp_path / "w.safetensors",
+    )
+    checkpoint.save(weights, tiny_net)
+    figures.main(
+        f"--figure 9 --photo {photo} --output {out} --weights {weights} --input 32 --size 48 "
+        "--frames 5 --magnification 4".split()
+    )
+    with Image.open(out) as film:
+        assert (film.n_frames, film.size) == (5, (48, 48))
+        film.seek(4)
+        last = np.asarray(film.convert("RGB")).astype(int)
+    features = encode_picture(tiny_net, figures.read_square(str(photo), 32))
+    expected = render(tiny_net, features, (192, 192), (72, 72, 48, 48))
+    pixels = (expected[0].permute(1, 2, 0) * 255).round().numpy()
+    assert np.abs(last - pixels).mean() < 6  # WebP is lossy
+
+
+def test_figure_12_has_copies_that_differ(photos, tmp_path):
+    photo, out = photos / "01.png", tmp_path / "sheet.png"
+    figures.main(f"--figure 12 --photo {photo} --output {out} --input 64 --copies 3".split())
+    sheet = np.asarray(Image.open(out)).astype(int)
+    assert sheet.shape == (64, 256, 3)
+    original, *copies = np.split(sheet, 4, axis=1)
+    square = figures.read_square(str(photo), 64)
+    assert np.array_equal(original, (square[0].permute(1, 2, 0) * 255).round().numpy())
+    for copy in copies:
+        assert min(np.abs(original - p).mean() for p in (copy, copy[:, ::-1])) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--output a.png", "ends with .webp"),
+        ("--figure 12 --output a.webp", "ends with .png"),
+        ("--output a.webp --magnification 1", "magnification in 1..32"),
+        ("--output a.webp --weights none", "none"),
+    ],
+)
+def test_mistakes_of_figures_are_named(photos, options, message):
+    assert message in refuse(figures.main, f"--photo {photos}/00.png {options}")

@@ -16,9 +16,8 @@ from scsnet.color import rgb_to_lab
 from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
 from training.data.degradations import add_margins
-from training.data.photos import find_photos
 from training.models.efficientnet import load_efficientnet
-from training.train_prior import Options, PriorPhotos, compute_explained, compute_targets
+from training.train_prior import compute_explained, compute_targets
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)
 
@@ -168,18 +167,6 @@ def test_margins_leave_the_photo_inside_as_it_is():
             shares.append(1 - inside.mean())
     assert min(shares) < 0.05
     assert max(shares) > 0.3
-
-
-def test_batch_depends_on_the_seed_alone(photos):
-    options = Options(
-        data=(str(photos),), efficientnet="x", output="x.safetensors", size=64, batch=4, margins=1.0
-    )
-    entries = find_photos(options.data)
-    first, second = (PriorPhotos(entries, options)[5] for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
-    assert first.gray.shape == (4, 1, 64, 64)
-    assert first.ab.shape == (4, 2, 16, 16)
-    assert not first.inside.all()
 
 
 def test_gray_has_the_lightness_of_the_photo():
