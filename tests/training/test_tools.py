@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_run import losses, refuse, tiny_config
+from training_run import losses, make_vgg16, refuse, tiny_config
 
 from scsnet import SCSNetConfig, checkpoint, encode_picture, render
 from training import ablate, curves, export, figures, train
@@ -16,21 +16,6 @@ from training.engine import checkpoints
 from training.engine.loop import train as run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture
-def vgg_file(tmp_path):
-    """The layout of VGG19 in the caffe convention, three blocks."""
-    rng = np.random.default_rng(0)
-    arrays, inputs = {}, 3
-    for block, (count, width) in enumerate(((2, 64), (2, 8), (4, 8)), 1):
-        for conv in range(1, count + 1):
-            name, shape = f"block{block}_conv{conv}", (width, inputs, 3, 3)
-            arrays[f"{name}.weight"] = rng.normal(0, 0.1, shape).astype("f4")
-            arrays[f"{name}.bias"] = np.zeros(width, "f4")
-            inputs = width
-    np.savez(tmp_path / "vgg.npz", **arrays)
-    return str(tmp_path / "vgg.npz")
 
 
 def one_stage(photos, output, **changes):
@@ -90,9 +75,10 @@ def read_rows(text):
 
 
 @pytest.mark.parametrize("table", ["4", "5"])
-def test_tables_4_and_5_have_a_row_for_each_run(photos, tmp_path, table, vgg_file):
+def test_tables_4_and_5_have_a_row_for_each_run(photos, tmp_path, table):
     config = one_stage(photos, tmp_path / "a", steps=2, magnification=(4.0, 4.0), window=32)
-    config = replace(config, validation=(str(photos),), perceptual_weights=vgg_file)
+    vgg = make_vgg16(tmp_path / "vgg16.safetensors")
+    config = replace(config, validation=(str(photos),), perceptual_weights=str(vgg))
     text = ablate.ablate(table, config, photos=1)
     rows = read_rows(text)
     assert len(rows) == 1 + len(ablate.PAPER[table]) + 2
@@ -178,14 +164,11 @@ def test_figure_12_has_copies_that_differ(photos, tmp_path):
         assert min(np.abs(original - p).mean() for p in (copy, copy[:, ::-1])) > 1
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_mistakes_of_figures_are_named(photos):
+    for options, message in (
         ("--output a.png", "ends with .webp"),
         ("--figure 12 --output a.webp", "ends with .png"),
         ("--output a.webp --magnification 1", "magnification in 1..32"),
         ("--output a.webp --weights none", "none"),
-    ],
-)
-def test_mistakes_of_figures_are_named(photos, options, message):
-    assert message in refuse(figures.main, f"--photo {photos}/00.png {options}")
+    ):
+        assert message in refuse(figures.main, f"--photo {photos}/00.png {options}")
