@@ -1,5 +1,7 @@
 """A tiny run for tests: photos, config, and `python training_run.py CONFIG.json [--resume]`."""
 
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -14,12 +16,11 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from scsnet import SCSNetConfig  # noqa: E402
-from training.config import TrainConfig  # noqa: E402
-from training.config.stage import Stage  # noqa: E402
+from training.config import Stage, TrainConfig  # noqa: E402
 
 
 def make_photos(folder, count=12):
-    """Soft random colours, 80 x 64."""
+    """Write photos of soft random colours, 80 x 64."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -29,7 +30,7 @@ def make_photos(folder, count=12):
 
 
 def make_vgg16(path):
-    """Writes the layout of VGG16 on the Hub, with few channels behind the first block."""
+    """Write a file in the layout of VGG16 on the Hub, with few channels behind the first block."""
     generator = torch.Generator().manual_seed(0)
     tensors, inputs, index = {"pre_logits.fc1.weight": torch.zeros(2, 2)}, 3, 0
     for count, width in ((2, 64), (2, 6), (3, 6), (3, 6), (3, 6)):
@@ -45,27 +46,15 @@ def make_vgg16(path):
 
 def tiny_config(data, output, **changes):
     """Two stages of 4 steps, every step logged, a checkpoint every second one; float32."""
-    stages = (
-        Stage(
-            steps=4, batch=4, size=16, trains="all_but_texture", reference_fraction=0.5, warmup=2
-        ),
-        Stage(
-            steps=4,
-            batch=4,
-            size=16,
-            magnification=(2.0, 3.0),
-            window=32,
-            reference_fraction=0.5,
-            warmup=0,
-            adversarial=1.0,
-            degrade=0.5,
-        ),
-    )
+    shared = {"steps": 4, "batch": 4, "size": 16, "reference_fraction": 0.5}
+    first = Stage(**shared, trains="all_but_texture", warmup=2)
+    output_part = {"magnification": (2.0, 3.0), "window": 32}
+    second = Stage(**shared, **output_part, warmup=0, adversarial=1.0, degrade=0.5)
     values = {
         "data": (str(data),),
         "output": str(output),
         "network": SCSNetConfig(width=8, depth=1),
-        "stages": stages,
+        "stages": (first, second),
         "precision": "float32",
         "discriminator_width": 4,
         "log_every": 1,
@@ -81,7 +70,7 @@ class StopError(Exception):
 
 
 def stop_at(step):
-    """For `on_step` of a run."""
+    """Return an `on_step` that ends a run after a step."""
 
     def on_step(done):
         if done == step:
@@ -91,13 +80,25 @@ def stop_at(step):
 
 
 def losses(output):
-    """Step -> the numbers of the log that do not depend on the clock."""
-    rows = {}
-    for line in (Path(output) / "log.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if "gradient" in row:
-            rows[row["step"]] = {k: v for k, v in row.items() if k != "pictures_per_second"}
-    return rows
+    """Read the log: step -> the numbers that do not depend on the clock."""
+    rows = map(json.loads, (Path(output) / "log.jsonl").read_text().splitlines())
+    return {
+        row["step"]: {k: v for k, v in row.items() if k != "pictures_per_second"}
+        for row in rows
+        if "gradient" in row
+    }
+
+
+def refuse(main, line):
+    """Run a command that must end with an error; return what it says."""
+    text, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(text):
+        try:
+            main(line.split())
+        except SystemExit as end:
+            code = end.code
+    assert code, f"{line} was accepted"
+    return f"{text.getvalue()}{code}"
 
 
 if __name__ == "__main__":
@@ -105,10 +106,8 @@ if __name__ == "__main__":
     from training.engine.loop import train
 
     torch.set_num_threads(1)
+    config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
     try:
-        train(
-            TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())),
-            resume="--resume" in sys.argv,
-        )
+        train(config, resume="--resume" in sys.argv)
     except RunError as error:
         sys.exit(str(error))

@@ -1,20 +1,19 @@
-"""Evaluation from end to end, export, and publishing with the Hub's real client."""
+"""Weights with their card, the Hub by its real client, and evaluation from end to end."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from hub_server import HubServer
+from training_run import losses, make_photos, make_vgg16, refuse
 
 from scsnet import checkpoint
-
-pytest.importorskip("skimage")
-pytest.importorskip("accelerate")
-
-from hub_server import HubServer
-from training_run import make_photos
-
 from training import evaluate, publish
 from training.config import TrainConfig
+from training.config.train_config import VGG16
 from training.engine import model_card
 
 FIGURES = {"step": 7} | {
@@ -26,6 +25,7 @@ FIGURES = {"step": 7} | {
 
 @pytest.fixture
 def run(tmp_path, tiny_net):
+    """The folder of a run that has ended."""
     folder = tmp_path / "run"
     folder.mkdir()
     data = {"data": ("/somewhere/private/holiday",), "validation": ("/somewhere/private/town",)}
@@ -34,7 +34,7 @@ def run(tmp_path, tiny_net):
     return folder
 
 
-def test_a_card_without_paths(run):
+def test_card_holds_figures_but_no_paths(run):
     card = checkpoint.read_info(run / "weights.safetensors").card
     assert card["training"]["data"] == ["holiday"]
     assert card["training"]["prior"] == "prior.safetensors"
@@ -47,31 +47,33 @@ def test_a_card_without_paths(run):
     assert "validation.png" not in readme  # there is none
 
 
-def test_paler_weights(tiny_net, tmp_path):
-    """a and b of every result are multiplied, L is not; the network that is exported stays as it was."""
-    luminance = torch.rand(1, 1, 16, 16) * 2 - 1
-    with torch.no_grad():
-        before = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
-        model_card.export(
-            tiny_net, tmp_path / "w.safetensors", TrainConfig(), 7, 12, FIGURES, chroma=0.5
-        )
-        after = tiny_net.decode(tiny_net.encode(luminance), (24, 24))
-        net = checkpoint.load(tmp_path / "w.safetensors", dtype=torch.float32).eval()
-        paler = net.decode(net.encode(luminance), (24, 24))
-    assert torch.equal(before, after)
+def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
+    """a and b of every result are multiplied, L is not; the network itself stays as it was."""
+    luminance, file = torch.rand(1, 1, 16, 16) * 2 - 1, tmp_path / "w.safetensors"
+
+    def colorize(net):
+        return net.decode(net.encode(luminance), (24, 24))
+
+    before = colorize(tiny_net)
+    model_card.export(tiny_net, file, TrainConfig(), 7, 12, FIGURES, chroma=0.5)
+    assert torch.equal(colorize(tiny_net), before)
     assert (before[:, 1:].abs() > 0.01).any()
+    paler = colorize(checkpoint.load(file, dtype=torch.float32).eval())
     assert torch.allclose(paler, before * torch.tensor([1, 0.5, 0.5]).view(3, 1, 1), atol=2e-3)
-    assert checkpoint.read_info(tmp_path / "w.safetensors").card["chroma"] == 0.5
+    assert checkpoint.read_info(file).card["chroma"] == 0.5
     assert "multiplied by 0.5" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="above 0 and at most 2, got 0"):
-        model_card.scale_chroma(net, 1, 0)
+        model_card.export(tiny_net, file, TrainConfig(), 7, 12, FIGURES, chroma=0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
-def test_publish(run, monkeypatch, capsys):
+def test_weights_and_card_are_published(run, monkeypatch, capsys):
     options = ["--run", str(run), "--repo", "someone/colours"]
     publish.main([*options, "--dry-run"])
-    assert "weights.safetensors" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "weights.safetensors 0." in text
+    assert "without validation.png" in text
+    assert "nothing was sent" in text
     with HubServer() as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
@@ -79,60 +81,38 @@ def test_publish(run, monkeypatch, capsys):
         publish.main(options)
         repo = hub.repos["someone/colours"]
         files = repo.commits[repo.refs["main"]]
-    assert files["weights.safetensors"] == (run / "weights.safetensors").read_bytes()
-    assert files["README.md"] == (run / "README.md").read_bytes()
+    for name in ("weights.safetensors", "README.md"):
+        assert files[name] == (run / name).read_bytes()
 
 
-def test_a_dry_run_says_what_would_go_and_what_is_wrong(run, capsys):
-    publish.main(["--run", str(run), "--repo", "someone/colours", "--dry-run"])
-    text = capsys.readouterr().out
-    assert "weights.safetensors 0." in text
-    assert "without validation.png" in text
-    assert "nothing was sent" in text
-    with pytest.raises(SystemExit):
-        publish.main(["--run", str(run), "--repo", "some one/colours", "--dry-run"])
-    assert "some one/colours" in capsys.readouterr().err
-
-
-def test_publish_without_a_network_is_one_line(run, capsys, monkeypatch):
+def test_publish_names_mistakes(run, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", "writer")
-    for repo, message in (
-        ("o/scsnet", "the connection to http://127.0.0.1:9 failed"),
-        ("nox", "owner/name"),
+    for folder, repo, message in (
+        (run, "o/scsnet", "the connection to http://127.0.0.1:9 failed"),
+        (run, "nox", "owner/name"),
+        (run, "some:one/colours", "some:one/colours"),
+        (tmp_path, "a/b", "let the run end"),
     ):
-        with pytest.raises(SystemExit):
-            publish.main(["--run", str(run), "--repo", repo])
-        assert message in capsys.readouterr().err
+        assert message in refuse(publish.main, f"--run {folder} --repo {repo}")
 
 
-def test_publish_needs_a_finished_run(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        publish.main(["--run", str(tmp_path), "--repo", "a/b"])
-    assert "let the run end" in capsys.readouterr().err
-
-
-def test_evaluate(run, tmp_path, capsys):
-    photos = make_photos(tmp_path / "photos", 3)
+def test_evaluate_writes_figures_and_a_page(run, tmp_path, capsys):
+    photos, out = make_photos(tmp_path / "photos", 3), tmp_path / "figures"
     (photos / "bad.png").write_bytes(b"")
-    out = tmp_path / "figures"
     evaluate.main(
-        [
-            *("--weights", str(run / "weights.safetensors"), "--data", str(photos)),
-            *("--output", str(out), "--size", "64", "--magnification", "4"),
-            *("--pictures", "1", "--device", "cpu"),
-        ]
+        f"--weights {run}/weights.safetensors --data {photos} --output {out} --size 64 "
+        "--magnification 4 --pictures 1 --device cpu".split()
     )
     text = capsys.readouterr().out
     assert "| gray + bicubic |" in text
     assert "FID n/a" in text
     assert "Left out:" in text
     values = json.loads((out / "figures.json").read_text())
+    rows = values["rows"]
     assert values["photos"] == 3
-    assert values["rows"]["truth"]["psnr"] is None
-    assert (
-        values["rows"]["true colour + bicubic"]["psnr"] > values["rows"]["gray + bicubic"]["psnr"]
-    )
+    assert rows["truth"]["psnr"] is None
+    assert rows["true colour + bicubic"]["psnr"] > rows["gray + bicubic"]["psnr"]
     page = (out / "index.html").read_text()
     assert page.count("<section>") == 1
     assert page.count("<img") == 7
@@ -143,46 +123,50 @@ def test_evaluate(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--device", "cuda:7"], "is not available"),
-        (["--device", "gpu"], "device must be one of auto, cuda, mps, cpu, got 'gpu'"),
-        (["--limit", "-1"], "limit must be at least 0"),
-        (["--modes", "own"], "modes are auto, self, random, dots, margins, got 'own'"),
-        (["--wieghts", "x"], "did you mean --weights?"),
+        ("--weights {run}", "got a folder"),
+        ("--weights {photos}/00.png", "00.png"),
+        ("--weights bundeld", "Checkpoint not found: bundeld"),
+        ("--weights hf:nobody/nothing", "HF_HUB_OFFLINE"),
+        ("--device cuda:7", "is not available"),
+        ("--device gpu", "device must be one of auto, cuda, mps, cpu, got 'gpu'"),
+        ("--limit -1", "limit must be at least 0"),
+        ("--modes own", "modes are auto, self, random, dots, margins, got 'own'"),
+        ("--wieghts x", "did you mean --weights?"),
     ],
 )
-def test_evaluate_names_mistakes(run, photos, capsys, options, message):
-    if torch.cuda.is_available() and "cuda:7" in options:
-        pytest.skip("there is a GPU")
-    with pytest.raises(SystemExit):
-        evaluate.main(["--weights", str(run), "--data", str(photos), *options])
-    assert message in capsys.readouterr().err
-
-
-def test_evaluate_of_what_is_no_weights(run, photos, monkeypatch, capsys):
+def test_evaluate_names_mistakes(run, photos, monkeypatch, options, message):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for weights, message in (
-        (run, "got a folder"),
-        (photos / "00.png", "00.png"),
-        ("bundeld", "Checkpoint not found: bundeld"),
-        ("hf:nobody/nothing", "HF_HUB_OFFLINE"),
-    ):
-        with pytest.raises(SystemExit):
-            evaluate.main(["--weights", str(weights), "--data", str(photos), "--device", "cpu"])
-        assert message in capsys.readouterr().err
+    options = options.format(run=run, photos=photos)
+    assert message in refuse(evaluate.main, f"--data {photos} {options}")
 
 
-def test_parameters_by_mode():
-    from scsnet import SCSNet
-    from training.evaluation.protocol import count_parameters
+@pytest.mark.slow
+def test_vgg16_comes_from_the_hub_once(root, photos, tmp_path):
+    """train.py fetches it with the Hub's real client; the second run works offline from the cache."""
+    owner, repo, file = VGG16.removeprefix("hf:").split("/")
+    options = (
+        f"--data {photos} --perceptual 5 --trains everything --steps 2 --network.width 8 "
+        "--network.depth 1 --size 16 --batch 2 --magnification 2 2 --window 32 --log-every 1"
+    ).split()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*", "OMP_NUM_THREADS": "1"}
 
-    with torch.device("meta"):
-        net = SCSNet()
-    automatic, referential = 9_954_441, 15_357_775
-    assert count_parameters(net) == {
-        "auto": automatic,
-        "margins": automatic,
-        "self": referential,
-        "random": referential,
-        "dots": referential,
-    }
+    def train(output, **extra):
+        done = subprocess.run(
+            [sys.executable, root / "training" / "train.py", *options, "--output", output],
+            env=environment | extra,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return losses(tmp_path / output)
+
+    with HubServer() as hub:
+        content = make_vgg16(tmp_path / "vgg16.safetensors").read_bytes()
+        hub.commit(f"{owner}/{repo}", {file: content})
+        first = train("one", HF_ENDPOINT=hub.url)
+        assert any(request.server == "store" for request in hub.requests)
+    assert all(row["perceptual"] > 0 for row in first.values())
+    assert train("two", HF_HUB_OFFLINE="1") == first

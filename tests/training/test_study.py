@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from training_run import refuse
 
 from training import study
 
@@ -22,55 +23,48 @@ def folder(tmp_path):
         (tmp_path / name).mkdir()
         for number in range(4 if name != "Third" else 3):
             Image.new("RGB", (40, 30), (level,) * 3).save(tmp_path / name / f"p{number}.png")
-    results = [f"Ours={tmp_path / 'Ours'}", str(tmp_path / "Second"), str(tmp_path / "Third")]
-    study.main([*results, "--output", str(tmp_path / "study"), "--seconds", "0.8"])
+    results = f"Ours={tmp_path}/Ours {tmp_path}/Second {tmp_path}/Third"
+    study.main(f"{results} --output {tmp_path}/study --seconds 0.8".split())
     return tmp_path / "study"
 
 
-def level(path):
-    return np.asarray(Image.open(path))[0, 0, 0]
-
-
-def shown(folder):
+def read_page(folder):
     html = (folder / "index.html").read_text("utf-8")
     return json.loads(html.split('type="application/json">')[1].split("</script>")[0])
 
 
+def read_pairs(folder):
+    return json.loads((folder / "pairs.json").read_text())
+
+
 def test_pairs_are_blind_and_complete(folder):
-    page, known = shown(folder), json.loads((folder / "pairs.json").read_text())
+    page, known = read_page(folder), read_pairs(folder)
     assert page["id"] == known["id"]
-    assert [pair["systems"] for pair in known["pairs"]] == [["Ours", "Second"]] * 4 + [
-        ["Ours", "Third"]
-    ] * 3
-    for pair, facts in zip(page["pairs"], known["pairs"], strict=True):
-        assert [level(folder / file) for file in pair["files"]] == [
-            LEVELS[s] for s in facts["systems"]
-        ]
+    systems = [pair["systems"] for pair in known["pairs"]]
+    assert systems == [["Ours", "Second"]] * 4 + [["Ours", "Third"]] * 3
+    files = [file for pair in page["pairs"] for file in pair["files"]]
+    levels = [np.asarray(Image.open(folder / file))[0, 0, 0] for file in files]
+    assert levels == [LEVELS[system] for pair in systems for system in pair]
     text = (folder / "index.html").read_text("utf-8")
     assert not any(name in text for name in LEVELS)
-    order = [int(file.split("/")[1][:5]) for pair in page["pairs"] for file in pair["files"]]
-    assert order != sorted(order)
+    order = [int(file.split("/")[1][:5]) for file in files]
     assert sorted(order) == list(range(14))
+    assert order != sorted(order)
 
 
-def answers(folder, person, chosen):
-    content = {
-        "format": "scsnet-study-1",
-        "study": shown(folder)["id"],
-        "person": person,
-        "name": "",
-    }
-    content["answers"] = [{"pair": n, "left": 0, "chosen": c} for n, c in chosen.items()]
+def write_answers(folder, person, chosen, **changes):
+    answers = [{"pair": n, "left": 0, "chosen": c} for n, c in chosen.items()]
+    content = {"format": "scsnet-study-1", "study": read_page(folder)["id"], "name": ""}
     path = folder / f"answers-{person}.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content | {"person": person, "answers": answers} | changes))
     return str(path)
 
 
-def test_the_table(folder, capsys):
+def test_table_has_preferences_intervals_and_agreement(folder, capsys):
     files = [
-        answers(folder, "a", {0: 0, 1: 0, 2: 1, 3: 0, 4: 1}),
-        answers(folder, "b", {0: 0, 1: 1, 2: 1, 3: 0}),
-        answers(folder, "c", {0: 0, 1: 0}),
+        write_answers(folder, "a", {0: 0, 1: 0, 2: 1, 3: 0, 4: 1}),
+        write_answers(folder, "b", {0: 0, 1: 1, 2: 1, 3: 0}),
+        write_answers(folder, "c", {0: 0, 1: 0}),
     ]
     study.main(["--summary", *files, "--output", str(folder)])
     table = capsys.readouterr().out
@@ -78,30 +72,25 @@ def test_the_table(folder, capsys):
     # 7 of 10 preferred; people agree on 3 of 3, 1 of 3, 1 of 1 and 1 of 1 of their pairs: 6 of 8.
     # Wilson's interval solves (p - x)^2 = z^2 x (1 - x) / n for x.
     z2 = 1.96**2 / 10
-    low, high = sorted(np.roots([1 + z2, -(2 * 0.7 + z2), 0.49]))
-    assert (
-        f"| Ours v.s. Second | 70.0 v.s. 30.0 | {100 * low:.1f} to {100 * high:.1f} | 10 | 75.0 |"
-        in table
-    )
+    low, high = 100 * np.sort(np.roots([1 + z2, -(2 * 0.7 + z2), 0.49]))
+    row = f"| Ours v.s. Second | 70.0 v.s. 30.0 | {low:.1f} to {high:.1f} | 10 | 75.0 |"
+    assert row in table
     assert "| Ours v.s. Third | 0.0 v.s. 100.0 | " in table
     assert table.strip().endswith("| 1 | n/a |")
 
 
-def test_what_cannot_be_used_is_named(folder, tmp_path):
-    other = json.loads(Path(answers(folder, "a", {0: 0})).read_text()) | {"study": "0"}
-    (tmp_path / "other.json").write_text(json.dumps(other))
+def test_unusable_answers_and_results_are_named(folder, tmp_path):
     (tmp_path / "none.json").write_text("[]")
-    known = json.loads((folder / "pairs.json").read_text())
-    with pytest.raises(ValueError, match="belongs to study 0"):
-        study.read_answers([str(tmp_path / "other.json")], known)
-    with pytest.raises(ValueError, match="holds no answers"):
-        study.read_answers([str(tmp_path / "none.json")], known)
-    with pytest.raises(ValueError, match="pairs that do not exist"):
-        study.read_answers([answers(folder, "d", {99: 0})], known)
-    for wrong in (["A=x"], [f"A={folder}", f"A={folder}"]):
-        with pytest.raises(SystemExit) as stopped:
-            study.main([*wrong, "--output", str(tmp_path / "new")])
-        assert stopped.value.code == 2
+    for file, message in (
+        (write_answers(folder, "a", {0: 0}, study="0"), "belongs to study 0"),
+        (str(tmp_path / "none.json"), "holds no answers"),
+        (write_answers(folder, "d", {99: 0}), "pairs that do not exist"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            study.read_answers([file], read_pairs(folder))
+    assert "Photos not found: x" in refuse(study.main, f"A=x --output {tmp_path}/new")
+    twice = f"A={folder} A={folder} --output {tmp_path}/new"
+    assert "different names" in refuse(study.main, twice)
 
 
 @pytest.fixture
@@ -118,14 +107,14 @@ def page(folder):
         browser.close()
 
 
-def test_in_a_browser(folder, page):
-    """German by the browser's language, Chinese by choice; keys and taps, a reload in the middle, the file at the end."""
+def test_answers_are_given_in_a_browser(folder, page):
+    """German by the browser's language, Chinese by choice; keys and taps, a reload in the middle, a file at the end."""
     assert page.inner_text("h1") == "Welches Foto sieht echter aus?"
     page.click("text=中文")
     assert "0.8 秒" in page.inner_text("#start")
     page.fill("#name", "Li")
     page.click("#begin")
-    pairs = shown(folder)["pairs"]
+    pairs = [pair["files"] for pair in read_page(folder)["pairs"]]
     chosen = {}
     for number in range(len(pairs)):
         if number == 3:
@@ -135,18 +124,17 @@ def test_in_a_browser(folder, page):
         assert page.is_disabled("#choose-left")
         page.wait_for_selector("#choose-left:enabled")
         assert page.eval_on_selector("#left", "e => getComputedStyle(e).visibility") == "hidden"
-        pair = next(n for n, p in enumerate(pairs) if sorted(p["files"]) == sorted(files))
+        pair = next(n for n, pair in enumerate(pairs) if sorted(pair) == sorted(files))
         side = number % 2
-        chosen[pair] = pairs[pair]["files"].index(files[side])
+        chosen[pair] = pairs[pair].index(files[side])
         if number % 3:
             page.keyboard.press(("ArrowLeft", "ArrowRight")[side])
         else:
             page.tap(("#choose-left", "#choose-right")[side])
     with page.expect_download() as download:
         page.click("#save")
-    saved = json.loads(Path(download.value.path()).read_text())
-    assert saved["name"] == "Li"
-    assert {a["pair"]: a["chosen"] for a in saved["answers"]} == chosen
-    known = json.loads((folder / "pairs.json").read_text())
     download.value.save_as(folder / "saved.json")
-    assert study.read_answers([str(folder / "saved.json")], known) == {saved["person"]: chosen}
+    saved = json.loads((folder / "saved.json").read_text())
+    assert saved["name"] == "Li"
+    answers = study.read_answers([str(folder / "saved.json")], read_pairs(folder))
+    assert answers == {saved["person"]: chosen}

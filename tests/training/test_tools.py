@@ -1,4 +1,4 @@
-"""Whole runs of other kinds: fine-tuning, features of other networks, dry runs, ablations."""
+"""Other runs and tools: fine-tuning, export, dry runs, ablations, curves, figures of the paper."""
 
 import json
 from dataclasses import replace
@@ -7,59 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_run import losses, tiny_config
+from training_run import losses, make_vgg16, refuse, tiny_config
 
-pytest.importorskip("accelerate")
-pytest.importorskip("skimage")
-
-from scsnet import SCSNetConfig, checkpoint
-from training import ablate, curves, export, train
-from training.config import TrainConfig
+from scsnet import SCSNetConfig, checkpoint, encode_picture, render
+from training import ablate, curves, export, figures, train
 from training.config.overrides import CONFIG, load_config
-from training.config.schedule import Schedule
-from training.config.stage import Stage
 from training.engine import checkpoints
-from training.engine.dry_run import kinds_of_steps
 from training.engine.loop import train as run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-@pytest.fixture
-def vgg_file(tmp_path):
-    """The layout of VGG19 in the caffe convention, three blocks."""
-    rng = np.random.default_rng(0)
-    arrays, inputs = {}, 3
-    for block, (count, width) in enumerate(((2, 64), (2, 8), (4, 8)), 1):
-        for conv in range(1, count + 1):
-            arrays[f"block{block}_conv{conv}.weight"] = rng.normal(
-                0, 0.1, (width, inputs, 3, 3)
-            ).astype("f4")
-            arrays[f"block{block}_conv{conv}.bias"] = np.zeros(width, "f4")
-            inputs = width
-    np.savez(tmp_path / "vgg.npz", **arrays)
-    return str(tmp_path / "vgg.npz")
-
-
 def one_stage(photos, output, **changes):
     config = tiny_config(photos, output)
     return replace(config, stages=(replace(config.stages[1], adversarial=0.0, **changes),))
-
-
-def test_perceptual_loss(photos, tmp_path, vgg_file):
-    config = one_stage(photos, tmp_path / "run", perceptual=5.0)
-    run(replace(config, perceptual_weights=vgg_file))
-    assert all(row["perceptual"] > 0 for row in losses(tmp_path / "run").values())
-
-
-def test_fine_tuning_starts_where_the_weights_are(photos, tmp_path):
-    weights = run(one_stage(photos, tmp_path / "a"))
-    config = one_stage(photos, tmp_path / "b", steps=1, learning_rate=1e-9)
-    tuned = run(replace(config, init=str(weights), ema=0.0))
-    before, after = checkpoint.load(weights), checkpoint.load(tuned)
-    assert after.config == before.config
-    for a, b in zip(before.parameters(), after.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-3)
 
 
 def test_bf16_learns_too(photos, tmp_path):
@@ -69,87 +30,78 @@ def test_bf16_learns_too(photos, tmp_path):
     assert np.mean(rows[-5:]) < 0.9 * np.mean(rows[:5])
 
 
-def test_weights_of_any_checkpoint(photos, tmp_path, capsys):
-    weights = run(one_stage(photos, tmp_path / "run"))
+def test_weights_of_a_checkpoint_are_exported_and_fine_tuned(photos, tmp_path):
+    weights, again = run(one_stage(photos, tmp_path / "run")), tmp_path / "again.safetensors"
     last = checkpoints.last(tmp_path / "run" / "checkpoints")
     (tmp_path / "README.md").write_text("of somebody else")
-    export.main([str(last), str(tmp_path / "again.safetensors")])
+    export.main([str(last), str(again)])
     assert (tmp_path / "README.md").read_text() == "of somebody else"
     assert "There was no validation" in (tmp_path / "again.md").read_text()
-    a, b = checkpoint.load(weights), checkpoint.load(tmp_path / "again.safetensors")
-    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-    assert b.config == a.config
-    export.main([str(last), str(tmp_path / "larger.safetensors"), "--working-size", "96"])
-    assert checkpoint.load(tmp_path / "larger.safetensors").config.working_size == 96
-    with pytest.raises(SystemExit):
-        export.main([str(last), str(tmp_path / "x.safetensors"), "--working-size", "2"])
-    assert "working_size must be between" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        export.main([str(photos / "00.png"), "x.safetensors"])
-    assert "cannot be read" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        export.main([str(last), str(tmp_path / "again")])
-    assert "weights are a .safetensors file" in capsys.readouterr().err
+    first, second = checkpoint.load(weights), checkpoint.load(again)
+    assert second.config == first.config
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    export.main([str(last), str(again), "--working-size", "96"])
+    assert checkpoint.load(again).config.working_size == 96
+    for line, message in (
+        (f"{last} {again} --working-size 2", "working_size must be between"),
+        (f"{photos}/00.png {again}", "cannot be read"),
+        (f"{last} {tmp_path}/again", "weights are a .safetensors file"),
+    ):
+        assert message in refuse(export.main, line)
+    config = one_stage(photos, tmp_path / "tuned", steps=1, learning_rate=1e-9)
+    tuned = checkpoint.load(run(replace(config, init=str(weights), ema=0.0)))
+    assert tuned.config == first.config
+    for a, b in zip(first.parameters(), tuned.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
 
 
-def test_a_dry_run_writes_nothing(photos, tmp_path, capsys):
+def test_dry_run_estimates_and_writes_nothing(photos, tmp_path, capsys):
     (photos / "bad.jpg").touch()
-    out = tmp_path / "run"
-    options = ["--data", str(photos), "--output", str(out), "--dry-run", "--network.width", "8"]
-    train.main([*options, "--network.depth", "1", "--size", "16", "--batch", "2", "--window", "16"])
+    train.main(
+        f"--data {photos} --output {tmp_path}/run --dry-run --network.width 8 --network.depth 1 "
+        "--size 16 --batch 2 --window 16".split()
+    )
     text = capsys.readouterr().out
     assert "data: 13 photos; of 13 looked at 1 are bad" in text
     assert "stage 2: 500 steps of" in text
     assert "in all" in text
     assert "photos kept in memory take up to 2 GB more" in text
-    assert not out.exists()
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"reference_fraction": 0.5}, {True: 0.5, False: 0.5}),
-        ({"reference_fraction": 0.25}, {True: 3 / 4, False: 1 / 4}),
-        ({"reference_fraction": 0.0}, {True: 1.0}),
-    ],
-)
-def test_the_estimate_knows_both_kinds_of_steps(changes, expected):
-    schedule = Schedule(TrainConfig(stages=(Stage(steps=5), Stage(steps=12, **changes))), 3)
-    kinds = kinds_of_steps(schedule, 5, 12)
-    assert {schedule.at(step).automatic: share for step, share in kinds} == pytest.approx(expected)
-    assert all(5 < step < 17 for step, _ in kinds)
+def read_rows(text):
+    return [line for line in text.splitlines() if line.startswith("| ")]
 
 
 @pytest.mark.parametrize("table", ["4", "5"])
-def test_ablations(photos, tmp_path, table, vgg_file):
+def test_tables_4_and_5_have_a_row_for_each_run(photos, tmp_path, table):
     config = one_stage(photos, tmp_path / "a", steps=2, magnification=(4.0, 4.0), window=32)
-    config = replace(config, validation=(str(photos),), perceptual_weights=vgg_file)
+    vgg = make_vgg16(tmp_path / "vgg16.safetensors")
+    config = replace(config, validation=(str(photos),), perceptual_weights=str(vgg))
     text = ablate.ablate(table, config, photos=1)
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = read_rows(text)
     assert len(rows) == 1 + len(ablate.PAPER[table]) + 2
     floor, ceiling = (float(row.split("|")[2]) for row in rows[-2:])
     assert floor < ceiling
     assert (tmp_path / "a" / f"table{table}.md").read_text() == text
     assert ablate.ablate(table, config, photos=1) == text  # finished rows are kept
-    stage = replace(config.stages[0], steps=3)
+    other = replace(config, stages=(replace(config.stages[0], steps=3),))
     with pytest.raises(ValueError, match="trained with another stages"):
-        ablate.ablate(table, replace(config, stages=(stage,)), photos=1)
+        ablate.ablate(table, other, photos=1)
 
 
-def test_what_makes_it_use_its_reference(photos, tmp_path, capsys):
-    options = (
-        *("--table", "start", "--data", str(photos), "--validation", str(photos), "--photos", "3"),
-        *("--output", str(tmp_path / "a"), "--steps", "2", "--batch", "2", "--size", "16"),
-        *("--network.width", "8", "--network.depth", "1", "--precision", "float32"),
+def test_table_start_goes_from_the_paper_to_our_network(photos, tmp_path, capsys):
+    out = tmp_path / "a"
+    ablate.main(
+        f"--table start --data {photos} --validation {photos} --photos 3 --output {out} --steps 2 "
+        "--batch 2 --size 16 --network.width 8 --network.depth 1 --precision float32".split()
     )
-    ablate.main(options)
-    text = (tmp_path / "a" / "tablestart.md").read_text()
+    text = (out / "tablestart.md").read_text()
     assert text in capsys.readouterr().out
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + len(ablate.START)
+    assert len(read_rows(text)) == 1 + len(ablate.START)
     literal, ours = (
-        load_config(next((tmp_path / "a").glob(pattern)) / CONFIG)
-        for pattern in ("the_paper*", "cosine*")
+        load_config(next(out.glob(name)) / CONFIG) for name in ("the_paper*", "cosine*")
     )
     assert (literal.network.norm, literal.network.attention_scale) == ("instance", 1.0)
     assert (literal.siamese, literal.stages[0].supervision) == (False, 0.0)
@@ -157,7 +109,7 @@ def test_what_makes_it_use_its_reference(photos, tmp_path, capsys):
     assert (ours.siamese, ours.stages[0].supervision) == (True, 10.0)
 
 
-def test_loss_curves_of_a_run(tmp_path, capsys):
+def test_curves_of_a_log_are_drawn(tmp_path):
     log = tmp_path / "log.jsonl"
     rows = [
         {"step": n, "auto_content": 1 / n, "gradient": 2.0, "stage": 1 + n // 50}
@@ -176,6 +128,47 @@ def test_loss_curves_of_a_run(tmp_path, capsys):
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size[0] > 400
     log.write_text("")
-    with pytest.raises(SystemExit):
-        curves.main([str(tmp_path)])
-    assert "no lines" in capsys.readouterr().err
+    assert "no lines" in refuse(curves.main, str(tmp_path))
+
+
+def test_figure_9_zooms_into_one_encoding(photos, tmp_path, tiny_net):
+    photo, out, weights = (
+        photos / "00.png",
+        tmp_path / "film" / "zoom.webp",
+        tmp_path / "w.safetensors",
+    )
+    checkpoint.save(weights, tiny_net)
+    figures.main(
+        f"--figure 9 --photo {photo} --output {out} --weights {weights} --input 32 --size 48 "
+        "--frames 5 --magnification 4".split()
+    )
+    with Image.open(out) as film:
+        assert (film.n_frames, film.size) == (5, (48, 48))
+        film.seek(4)
+        last = np.asarray(film.convert("RGB")).astype(int)
+    features = encode_picture(tiny_net, figures.read_square(str(photo), 32))
+    expected = render(tiny_net, features, (192, 192), (72, 72, 48, 48))
+    pixels = (expected[0].permute(1, 2, 0) * 255).round().numpy()
+    assert np.abs(last - pixels).mean() < 6  # WebP is lossy
+
+
+def test_figure_12_has_copies_that_differ(photos, tmp_path):
+    photo, out = photos / "01.png", tmp_path / "sheet.png"
+    figures.main(f"--figure 12 --photo {photo} --output {out} --input 64 --copies 3".split())
+    sheet = np.asarray(Image.open(out)).astype(int)
+    assert sheet.shape == (64, 256, 3)
+    original, *copies = np.split(sheet, 4, axis=1)
+    square = figures.read_square(str(photo), 64)
+    assert np.array_equal(original, (square[0].permute(1, 2, 0) * 255).round().numpy())
+    for copy in copies:
+        assert min(np.abs(original - p).mean() for p in (copy, copy[:, ::-1])) > 1
+
+
+def test_mistakes_of_figures_are_named(photos):
+    for options, message in (
+        ("--output a.png", "ends with .webp"),
+        ("--figure 12 --output a.webp", "ends with .png"),
+        ("--output a.webp --magnification 1", "magnification in 1..32"),
+        ("--output a.webp --weights none", "none"),
+    ):
+        assert message in refuse(figures.main, f"--photo {photos}/00.png {options}")
