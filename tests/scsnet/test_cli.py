@@ -411,7 +411,7 @@ LONG = "x" * 300 + ".png"
         ("attention a.png c.png --point 3,4 -o c.png --force", "would overwrite"),
         ("attention a.png c.png --point 3,4 -o r.xyz", "ending"),
         ("attention a.png c.png --point 3,4 --coverage c.png --force", "would overwrite"),
-        ("attention a.png c.png --point 3,4 --coverage c.xyz", "cannot be written"),
+        ("attention a.png c.png --point 3,4 --coverage c.xyz", "ending"),
         ("attention a.png c.png --point 3,4 --coverage a-attention.png", "another name"),
     ],
 )
