@@ -42,6 +42,7 @@ from training.engine.model_card import PICTURE, WEIGHTS
 from training.evaluation import upscaling
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
+from training.markdown import format_table
 from training.models.upscaling_heads import ROWS
 from training.paths import save_text
 
@@ -154,21 +155,28 @@ def paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
         f"Table {table} at small scale: {len(entries)} photos, {stage.size} -> {4 * stage.size} px, "
         f"{sum(s.steps for s in config.stages)} steps of {stage.batch}. Self-reference; in brackets automatic.",
         "",
-        "| | PSNR | SSIM | ab error | parameters | paper: FID | paper: PSNR | paper: SSIM |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    header = [
+        "",
+        "PSNR",
+        "SSIM",
+        "ab error",
+        "parameters",
+        "paper: FID",
+        "paper: PSNR",
+        "paper: SSIM",
+    ]
+    table_rows: list[list[object]] = []
     for name, variant in make_variants(table, config).items():
         net = train_row(name, variant)
         rows = score(Colorizer(net, protocol), entries, protocol).rows
         own, auto = rows["self"], rows["auto"]
-        cells = " | ".join(f"{own[k]:.{d}f} ({auto[k]:.{d}f})" for k, d in columns)
-        fid, psnr, ssim = PAPER[table][name]
+        cells = [f"{own[k]:.{d}f} ({auto[k]:.{d}f})" for k, d in columns]
         count = upscaling.count_parameters(net) / 1e6
-        lines.append(f"| {name} | {cells} | {count:.3f} M | {fid} | {psnr} | {ssim} |")
+        table_rows.append([name, *cells, f"{count:.3f} M", *PAPER[table][name]])
     for name in ("gray + bicubic", "true colour + bicubic"):  # floor and ceiling
-        cells = " | ".join(f"{rows[name][k]:.{d}f}" for k, d in columns)
-        lines.append(f"| {name} | {cells} | | | | |")
-    return lines
+        table_rows.append([name, *(f"{rows[name][k]:.{d}f}" for k, d in columns), *[""] * 4])
+    return lines + format_table(header, table_rows)
 
 
 def start_table(config: TrainConfig, photos: int) -> list[str]:
@@ -183,15 +191,13 @@ def start_table(config: TrainConfig, photos: int) -> list[str]:
         "error of ab with the photo's own reference (elastic) and with another photo's: a network that ignores its "
         "reference has the same twice.",
         "",
-        "| | own | another's | gray |",
-        "|---|---|---|---|",
     ]
+    rows = []
     for name, variant in make_variants("start", config).items():
         net = train_row(name, variant)
         metrics = validation.compute(net, stage, Path(variant.output, PICTURE))
-        cells = " | ".join(f"{metrics[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))
-        lines.append(f"| {name} | {cells} |")
-    return lines
+        rows.append([name, *(f"{metrics[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))])
+    return lines + format_table(["", "own", "another's", "gray"], rows)
 
 
 def quality_table(config: UpscalingConfig) -> list[str]:

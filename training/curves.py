@@ -44,7 +44,6 @@ def group_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Curves]:
 
 def plot(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Plot the rows of a log to a PNG; dotted lines mark the starts of stages. Raises ValueError for an empty log."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = group_curves(rows)
@@ -63,7 +62,7 @@ def plot(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.legend(fontsize=8)
     with open_atomic(path) as file:
-        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+        figure.savefig(file, format="png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

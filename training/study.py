@@ -26,6 +26,7 @@ from training.config.cli import Parser, add_fields, given
 from training.config.stage import check_at_least
 from training.data.photos import Entry, find_photos
 from training.evaluation.protocol import picture_name
+from training.markdown import format_table
 from training.paths import save_text
 
 PAGE = Path(__file__).parent / "evaluation" / "study.html"
@@ -150,30 +151,29 @@ def read_answers(files: Sequence[str], study: Mapping[str, Any]) -> dict[str, di
 
 def format_summary(people: Mapping[str, Mapping[int, int]], pairs: Sequence[Any]) -> str:
     """Format Table 3 as Markdown: preferences with intervals, and how often two people agree on a pair."""
-    lines = [
-        f"{len(people)} people, {sum(map(len, people.values()))} answers.",
-        "",
-        "| | preferred, % | 95 % interval of the first | answers | two people agree, % |",
-        "|---|---|---|---|---|",
-    ]
-    opponents = list(dict.fromkeys(tuple(pair["systems"]) for pair in pairs))
-    for ours, other in opponents:
+    rows = []
+    for ours, other in dict.fromkeys(tuple(pair["systems"]) for pair in pairs):
         numbers = [n for n, pair in enumerate(pairs) if tuple(pair["systems"]) == (ours, other)]
         votes = {n: [answers[n] for answers in people.values() if n in answers] for n in numbers}
         count = sum(map(len, votes.values()))
         if not count:
-            lines.append(f"| {ours} v.s. {other} | n/a | n/a | 0 | n/a |")
+            rows.append([f"{ours} v.s. {other}", "n/a", "n/a", 0, "n/a"])
             continue
         wins = sum(chosen.count(0) for chosen in votes.values())
-        low, high = compute_wilson_interval(wins, count)
+        share, (low, high) = 100 * wins / count, compute_wilson_interval(wins, count)
         same = [a == b for chosen in votes.values() for a, b in combinations(chosen, 2)]
-        agreement = f"{100 * np.mean(same):.1f}" if same else "n/a"
-        share = 100 * wins / count
-        lines.append(
-            f"| {ours} v.s. {other} | {share:.1f} v.s. {100 - share:.1f} | {100 * low:.1f} to {100 * high:.1f} "
-            f"| {count} | {agreement} |"
+        rows.append(
+            [
+                f"{ours} v.s. {other}",
+                f"{share:.1f} v.s. {100 - share:.1f}",
+                f"{100 * low:.1f} to {100 * high:.1f}",
+                count,
+                f"{100 * np.mean(same):.1f}" if same else "n/a",
+            ]
         )
-    return "\n".join(lines)
+    header = ["", "preferred, %", "95 % interval of the first", "answers", "two people agree, %"]
+    first = f"{len(people)} people, {sum(map(len, people.values()))} answers.\n"
+    return "\n".join([first, *format_table(header, rows)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,8 +16,10 @@ from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
 from training.data.degradations import add_margins
 from training.data.photos import find_photos
+from training.data.prior_photos import PriorPhotos, convert_to_gray
+from training.models.color_bins import compute_targets
 from training.models.efficientnet import load_efficientnet
-from training.train_prior import Options, PriorPhotos, compute_explained, compute_targets
+from training.train_prior import Options, compute_explained
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)
 
@@ -81,7 +83,7 @@ def test_it_learns_what_goes_with_what(photos, published, tmp_path):
     net = SemanticPrior(TINY).eval()
     net.load_state_dict(weights)
     for color, sign in ((GREEN, -1), (RED, 1)):
-        gray = train_prior.convert_to_gray(np.full((64, 64, 3), color, np.uint8))
+        gray = convert_to_gray(np.full((64, 64, 3), color, np.uint8))
         logits, _ = net(torch.from_numpy(gray).view(1, 1, 64, 64) / 255)
         assert sign * net.compute_mean_color(logits)[:, 0].mean() > 10
     rows = [json.loads(row) for row in (tmp_path / "prior.log.jsonl").read_text().splitlines()]
@@ -178,7 +180,7 @@ def test_a_batch_is_gray_of_the_same_lightness_and_by_the_seed_alone(photos):
     assert not first.inside.all()
     rgb = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     planes = torch.from_numpy(rgb).permute(2, 0, 1) / 255
-    gray = torch.from_numpy(train_prior.convert_to_gray(rgb)).expand(3, -1, -1) / 255
+    gray = torch.from_numpy(convert_to_gray(rgb)).expand(3, -1, -1) / 255
     assert torch.allclose(rgb_to_lab(gray)[0], rgb_to_lab(planes)[0], atol=0.3)
 
 

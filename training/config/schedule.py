@@ -119,7 +119,7 @@ class Schedule:
     def photo(self, number: int) -> int:
         """Return the index of the number-th photo that the run uses: each once per epoch, in random order."""
         epoch, position = divmod(number, self.photos)
-        return int(_permute(self.config.seed, epoch, self.photos)[position])
+        return int(permute_photos(self.config.seed, epoch, self.photos)[position])
 
     def step_rng(self, step: int) -> np.random.Generator:
         """Return the generator for what the photos of a step share."""
@@ -135,5 +135,6 @@ class Schedule:
 
 
 @lru_cache(maxsize=2)
-def _permute(seed: int, epoch: int, photos: int) -> np.ndarray:
+def permute_photos(seed: int, epoch: int, photos: int) -> np.ndarray:
+    """Return the order of the photos in an epoch, int64 (photos,)."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(photos)

@@ -14,6 +14,7 @@ from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.cpm import CPM
 from training.config import TrainConfig
 from training.config.schedule import Schedule
+from training.markdown import format_table
 from training.paths import save_text
 
 WEIGHTS = "weights.safetensors"
@@ -112,17 +113,18 @@ def _format_figures(card: Mapping[str, Any]) -> Iterator[str]:
     )
     if "chroma" in card:
         yield f"After that a and b of the results were multiplied by {card['chroma']:g}."
-    yield "\n| reference | PSNR of sRGB, dB | mean error of ab | chroma over the truth's |"
-    yield "|---|---|---|---|"
+    yield ""
+    rows = []
     for name, reference in REFERENCES.items():
         psnr, ab, chroma = (figures[f"{name}_{kind}"] for kind in ("psnr", "ab", "chroma"))
-        yield f"| {reference} | {psnr:.2f} | {ab:.2f} | {chroma:.0%} |"
+        rows.append([reference, f"{psnr:.2f}", f"{ab:.2f}", f"{chroma:.0%}"])
+    header = ["reference", "PSNR of sRGB, dB", "mean error of ab", "chroma over the truth's"]
+    yield from format_table(header, rows)
 
 
 def _format_fields(title: str, values: Mapping[str, Any]) -> str:
     """Return a section with a table of names and values in Markdown."""
-    rows = "".join(f"\n| {name} | {value} |" for name, value in values.items())
-    return f"## {title}\n\n| | |\n|---|---|{rows}"
+    return "\n".join([f"## {title}\n", *format_table(["", ""], values.items())])
 
 
 CARD_TEMPLATE = """\

@@ -1,6 +1,8 @@
-"""VGG16 features for the perceptual loss (Eq. 6), with torchvision's names of weights."""
+"""Published weights of other networks, and VGG16 features for the perceptual loss (Eq. 6)."""
 
 from __future__ import annotations
+
+import pickle
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,11 @@ from torch import Tensor, nn
 
 from scsnet import checkpoint
 
+BROKEN = (
+    *(RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
+    pickle.UnpicklingError,
+)
+"""Exceptions that `torch.load` raises for a file of another kind."""
 CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24,))
 """Numbers of VGG16's convolutions in `features`, block by block, up to conv5_1."""
 
@@ -26,8 +33,24 @@ def load_tensors(source: str) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a readable .safetensors file: {error}") from error
 
 
+def load_pickle(source: str) -> dict[str, Tensor]:
+    """Load the tensors of a .pth file, without running code in it.
+
+    Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
+    """
+    path = checkpoint.resolve(source)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except BROKEN as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is not a readable .pth file: {reason}") from error
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path} holds no weights but a {type(weights).__name__}")
+    return weights
+
+
 class VGG(nn.Module):
-    """Features relu1_1, relu2_1, ... relu5_1 of VGG16, trained on ImageNet (Eq. 6). Frozen."""
+    """Features relu1_1, relu2_1, ... relu5_1 of VGG16 (Eq. 6), frozen; the file has torchvision's names."""
 
     mean: Tensor
     deviation: Tensor
