@@ -102,8 +102,8 @@ def psnr_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
 def ssim_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
     """Compute SSIM of luma without `border` pixels on each side; window as in `ssim`."""
     inner = slice(border, -border or None)
-    planes = (compute_luma(picture)[inner, inner] for picture in (target, prediction))
-    return _compute_ssim(*planes, channel_axis=None)
+    first, second = (compute_luma(picture)[inner, inner] for picture in (target, prediction))
+    return _compute_ssim(first, second, channel_axis=None)
 
 
 def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str, float]:
