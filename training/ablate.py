@@ -112,7 +112,7 @@ def make_variants(table: str, config: TrainConfig) -> dict[str, TrainConfig]:
     rows = {}
     for name in START if table == "start" else PAPER[table]:
         network: dict[str, Any] = {}
-        losses: dict[str, float] = {}
+        losses: dict[str, Any] = {}
         siamese = config.siamese
         if table == "start":
             network, siamese, losses["supervision"] = START[name]

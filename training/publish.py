@@ -13,8 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
 
 from scsnet import checkpoint
 from scsnet.checkpoint.hub import find_http_error
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.run or not options.repo:
         parser.error("--run and --repo are needed")
     try:
-        validate_repo_id(options.repo)
+        hf_hub_url(options.repo, WEIGHTS)  # checks the name, without a call
         if "/" not in options.repo:
             raise ValueError(f"expected --repo owner/name, got {options.repo!r}")
         files = find_files(Path(options.run))

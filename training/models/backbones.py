@@ -73,7 +73,7 @@ class VGG(nn.Module):
     def forward(self, rgb: Tensor) -> list[Tensor]:
         """Map sRGB (B, 3, H, W), about 0..1, to relu{l}_1, l = 1..5, each (B, C, H / 2^(l-1), W / 2^(l-1))."""
         x = (rgb - self.mean) / self.deviation
-        features = []
+        features: list[Tensor] = []
         for block in CONVOLUTIONS:
             x = F.max_pool2d(x, 2) if features else x
             for n in block:
