@@ -118,7 +118,7 @@ def worker(kind: str, stage: str, data: list[str]) -> None:
         pairs.photos[index]
     if kind == "ours":
         keep_freed_memory()
-        trainer = Trainer(config, schedule, make_accelerator(config, trackers=False))
+        trainer = Trainer(config, schedule, make_accelerator(config))
     else:
         plain = Plain(replace(config, precision="float32"), ours=kind == "float32")
     print("ready", flush=True)

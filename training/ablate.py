@@ -25,14 +25,14 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 import torch
 
 from scsnet import SCSNet, checkpoint
+from scsnet.device import choose_device
 from training.config import TrainConfig
 from training.config.cli import Parser, parse_options
 from training.config.overrides import (
-    CONFIG,
     apply_overrides,
+    check_same_options,
     config_parser,
     describe_config,
-    load_config,
 )
 from training.config.stage import Stage
 from training.config.upscaling import UpscalingConfig
@@ -42,6 +42,7 @@ from training.engine.model_card import PICTURE, WEIGHTS
 from training.evaluation import upscaling
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
+from training.markdown import format_table
 from training.models.upscaling_heads import ROWS
 from training.paths import save_text
 
@@ -60,13 +61,14 @@ PAPER = {
         "PVCAttn + CPM": (9.632, 27.694, 0.923),
     },
 }
-"""Row -> FID, PSNR, SSIM as printed."""
+"""Table -> row -> FID, PSNR, SSIM as printed."""
 LOSSES = {
-    "content": (0, 0),
-    "content + perceptual": (5, 0),
-    "content + adversarial": (0, 1),
-    "all three": (5, 1),
+    "content": (0.0, 0.0),
+    "content + perceptual": (5.0, 0.0),
+    "content + adversarial": (0.0, 1.0),
+    "all three": (5.0, 1.0),
 }
+"""Row of Table 4 -> weights of the perceptual and the adversarial loss."""
 PARTS = {
     "baseline": ("none", "pixel_shuffle"),
     "BCAttn": ("basic", "pixel_shuffle"),
@@ -74,6 +76,7 @@ PARTS = {
     "CPM": ("none", "cpm"),
     "PVCAttn + CPM": ("pyramid_valve", "cpm"),
 }
+"""Row of Table 5 -> attention and head of the network."""
 LITERAL = {"norm": "instance", "residual": False, "cosine_attention": False, "attention_scale": 1.0}
 PLAIN = LITERAL | {"norm": "none"}
 RESIDUAL = PLAIN | {"residual": True}
@@ -105,44 +108,35 @@ def small(table: str) -> TrainConfig:
 
 
 def make_variants(table: str, config: TrainConfig) -> dict[str, TrainConfig]:
-    """Return the config of every row of a table."""
+    """Return the config of every row of table 4, 5 or "start"."""
     rows = {}
     for name in START if table == "start" else PAPER[table]:
-        folder = str(Path(config.output, re.sub(r"\W+", "_", name).strip("_")))
+        network: dict[str, Any] = {}
+        losses: dict[str, Any] = {}
+        siamese = config.siamese
         if table == "start":
-            fields, siamese, supervision = START[name]
-            network = replace(config.network, **fields)
-            stages = tuple(replace(s, supervision=supervision) for s in config.stages)
-            rows[name] = replace(
-                config, output=folder, network=network, siamese=siamese, stages=stages
-            )
+            network, siamese, losses["supervision"] = START[name]
         elif table == "4":
-            perceptual, adversarial = LOSSES[name]
-            stages = tuple(
-                replace(s, perceptual=float(perceptual), adversarial=float(adversarial))
-                for s in config.stages
-            )
-            rows[name] = replace(config, output=folder, stages=stages)
+            losses["perceptual"], losses["adversarial"] = LOSSES[name]
         else:
-            attention, head = PARTS[name]
-            network = replace(config.network, attention=attention, head=head)  # type: ignore[arg-type]
-            rows[name] = replace(config, output=folder, network=network)
+            network["attention"], network["head"] = PARTS[name]
+        rows[name] = replace(
+            config,
+            output=str(Path(config.output, re.sub(r"\W+", "_", name).strip("_"))),
+            network=replace(config.network, **network),
+            siamese=siamese,
+            stages=tuple(replace(stage, **losses) for stage in config.stages),
+        )
     return rows
 
 
 def train_row(name: str, config: TrainConfig) -> SCSNet:
-    """Return the network of a row, after training it if that has not been done.
+    """Return the network of a row, trained first if that has not been done.
 
-    Raises ValueError if it has been trained with other options.
+    Raises ValueError if it was trained with other options.
     """
+    check_same_options(name, Path(config.output), config.to_dict())
     weights = Path(config.output, WEIGHTS)
-    if Path(config.output, CONFIG).exists():
-        before = load_config(Path(config.output, CONFIG)).to_dict()
-        changed = [k for k, v in config.to_dict().items() if before[k] != v]
-        if changed:
-            raise ValueError(
-                f"row {name!r} in {config.output} was trained with another {changed[0]}: use another --output"
-            )
     if not weights.exists():
         print(f"== {name}")
         from training.engine.loop import train  # --help works without the extra
@@ -152,36 +146,44 @@ def train_row(name: str, config: TrainConfig) -> SCSNet:
 
 
 def paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
-    """Return the lines of table 4 or 5 of the paper, in Markdown."""
+    """Train and evaluate the rows of table 4 or 5; return its lines in Markdown."""
     entries = select_evenly(find_photos(config.validation), photos)
     stage = config.stages[-1]
     protocol = Protocol(size=4 * stage.size, magnification=4.0, modes=("auto", "self"))
+    columns = (("psnr", 2), ("ssim", 3), ("ab_error", 2))
     lines = [
         f"Table {table} at small scale: {len(entries)} photos, {stage.size} -> {4 * stage.size} px, "
         f"{sum(s.steps for s in config.stages)} steps of {stage.batch}. Self-reference; in brackets automatic.",
         "",
-        "| | PSNR | SSIM | ab error | parameters | paper: FID | paper: PSNR | paper: SSIM |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    header = [
+        "",
+        "PSNR",
+        "SSIM",
+        "ab error",
+        "parameters",
+        "paper: FID",
+        "paper: PSNR",
+        "paper: SSIM",
+    ]
+    table_rows: list[list[object]] = []
     for name, variant in make_variants(table, config).items():
         net = train_row(name, variant)
         rows = score(Colorizer(net, protocol), entries, protocol).rows
         own, auto = rows["self"], rows["auto"]
-        cells = [
-            f"{own[k]:.{d}f} ({auto[k]:.{d}f})"
-            for k, d in (("psnr", 2), ("ssim", 3), ("ab_error", 2))
-        ]
-        fid, psnr, ssim = PAPER[table][name]
-        count = sum(p.numel() for p in net.parameters()) / 1e6
-        lines.append(f"| {name} | {' | '.join(cells)} | {count:.3f} M | {fid} | {psnr} | {ssim} |")
+        cells = [f"{own[k]:.{d}f} ({auto[k]:.{d}f})" for k, d in columns]
+        count = upscaling.count_parameters(net) / 1e6
+        table_rows.append([name, *cells, f"{count:.3f} M", *PAPER[table][name]])
     for name in ("gray + bicubic", "true colour + bicubic"):  # floor and ceiling
-        cells = [f"{rows[name][k]:.{d}f}" for k, d in (("psnr", 2), ("ssim", 3), ("ab_error", 2))]
-        lines.append(f"| {name} | {' | '.join(cells)} | | | | |")
-    return lines
+        table_rows.append([name, *(f"{rows[name][k]:.{d}f}" for k, d in columns), *[""] * 4])
+    return lines + format_table(header, table_rows)
 
 
 def start_table(config: TrainConfig, photos: int) -> list[str]:
-    """Return the lines of table "start" in Markdown: how much each change makes the network use its reference."""
+    """Train and evaluate the rows of table "start"; return its lines in Markdown.
+
+    It shows how much each change makes the network use its reference.
+    """
     validation = Validation(find_photos(config.validation), photos)
     stage, steps = config.stages[-1], sum(s.steps for s in config.stages)
     lines = [
@@ -189,41 +191,26 @@ def start_table(config: TrainConfig, photos: int) -> list[str]:
         "error of ab with the photo's own reference (elastic) and with another photo's: a network that ignores its "
         "reference has the same twice.",
         "",
-        "| | own | another's | gray |",
-        "|---|---|---|---|",
     ]
+    rows = []
     for name, variant in make_variants("start", config).items():
         net = train_row(name, variant)
         metrics = validation.compute(net, stage, Path(variant.output, PICTURE))
-        cells = " | ".join(f"{metrics[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))
-        lines.append(f"| {name} | {cells} |")
-    return lines
-
-
-def ablate(table: str, config: TrainConfig, photos: int) -> str:
-    """Train and evaluate every row; return the table as Markdown, which is also written beside the runs."""
-    if table == "start":
-        lines = start_table(config, photos)
-    else:
-        lines = paper_table(table, config, photos)
-    text = "\n".join(lines) + "\n"
-    save_text(Path(config.output, f"table{table}.md"), text)
-    return text
+        rows.append([name, *(f"{metrics[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))])
+    return lines + format_table(["", "own", "another's", "gray"], rows)
 
 
 def quality_table(config: UpscalingConfig) -> list[str]:
-    """Train and evaluate every row of Table 6; return its lines in Markdown and draw the plot beside the runs."""
+    """Train and evaluate the rows of Table 6; return its lines in Markdown, and draw the plot beside the rows."""
+    from training.engine.upscaling import train_row  # --help works without the extra
+
     entries = {
         Path(source).stem: select_evenly(find_photos([source]), config.photos)
         for source in config.validation
     }
     if len(entries) < len(config.validation):
         raise ValueError(f"expected sets with different names, got {' '.join(config.validation)}")
-    from training.engine.upscaling import (
-        train_row as train_upscaler,
-    )  # --help works without the extra
-
-    networks = {row: train_upscaler(row, config) for row in ROWS}
+    networks = {row: train_row(row, config) for row in ROWS}
     sets = {
         name: upscaling.score_photos(networks, photos, upscaling.MAGNIFICATIONS)
         for name, photos in entries.items()
@@ -239,9 +226,7 @@ def quality_table(config: UpscalingConfig) -> list[str]:
 
 
 def speed_table(config: UpscalingConfig) -> list[str]:
-    """Measure the heads; return Table 7 in Markdown."""
-    from training.engine.upscaling import choose_device
-
+    """Measure the heads; return the lines of Table 7 in Markdown."""
     device = choose_device()
     heads = upscaling.time_heads(device, config.precision)
     return [
@@ -252,40 +237,53 @@ def speed_table(config: UpscalingConfig) -> list[str]:
     ]
 
 
-def compare_heads(table: str, config: UpscalingConfig) -> str:
-    """Return Table 6 or 7 as Markdown, which is also written to the output folder."""
-    lines = quality_table(config) if table == "6" else speed_table(config)
+def _write_table(table: str, output: str, lines: Sequence[str]) -> str:
     text = "\n".join(lines) + "\n"
-    Path(config.output).mkdir(parents=True, exist_ok=True)
-    save_text(Path(config.output, f"table{table}.md"), text)
+    Path(output).mkdir(parents=True, exist_ok=True)
+    save_text(Path(output, f"table{table}.md"), text)
     return text
 
 
+def ablate(table: str, config: TrainConfig, photos: int) -> str:
+    """Return table 4, 5 or "start" as Markdown, after training the rows; it is also written to the output folder."""
+    start = table == "start"
+    lines = start_table(config, photos) if start else paper_table(table, config, photos)
+    return _write_table(table, config.output, lines)
+
+
+def compare_heads(table: str, config: UpscalingConfig) -> str:
+    """Return Table 6 or 7 as Markdown; it is also written to the output folder."""
+    lines = quality_table(config) if table == "6" else speed_table(config)
+    return _write_table(table, config.output, lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Options -> table."""
-    words = [Parser.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    """Parse the arguments and print the table."""
+    words = Parser.tidy(arguments)
     parser = Parser(prog="ablate.py", description=__doc__)
-    parser.option(parser, "--table", choices=TABLES, default="5", help="of the paper, or start")
-    peek = Parser(add_help=False)
-    peek.option(peek, "--table", default="5")
-    table = peek.parse_known_args(words)[0].table
-    if table in UPSCALING:
-        with parser.exit_on_errors(RunError):
+    text = "of the paper, or start (default: 5)"
+    parser.add_argument("--table", choices=TABLES, default="5", help=text)
+    # The table decides which options there are, so it is parsed first.
+    first = Parser(add_help=False)
+    first.add_argument("--table", default="5")
+    table = first.parse_known_args(words)[0].table
+    with parser.exit_on_errors(RunError):
+        if table in UPSCALING:
             heads = parse_options(parser, UpscalingConfig, words)
             if not heads.output or (table == "6" and not (heads.data and heads.validation)):
                 parser.error("--output, and for table 6 --data and --validation are needed")
             print(compare_heads(table, heads))
-        return
-    parser.option(parser, "--photos", type=int, default=50, help="of --validation to evaluate on")
-    config = small(table)
-    config_parser(parser, words, len(config.stages))
-    options = parser.parse(words)
-    with parser.exit_on_errors(RunError):
+            return
+        text = "number of photos of --validation to evaluate on (default: 50)"
+        parser.add_argument("--photos", type=int, default=50, help=text)
+        config = small(table)
+        config_parser(parser, words, len(config.stages))
+        options = parser.parse(words)
         config = apply_overrides(config, vars(options))
         if not (config.data and config.validation and config.output):
             parser.error("--data, --validation and --output are needed")
         print("\n".join(describe_config(config)))
-        print(ablate(options.table, config, options.photos))
+        print(ablate(table, config, options.photos))
 
 
 if __name__ == "__main__":

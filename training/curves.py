@@ -1,4 +1,4 @@
-"""Plot the losses and metrics of a run: `python training/curves.py RUN [--output curves.png]`. Works during the run."""
+"""Plot the losses and metrics of a run, also while it runs: `python training/curves.py RUN [--output curves.png]`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def group_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Curves]:
-    """Return the curves of every panel that has values."""
+    """Return the curves of every panel that has values, from the rows of a log."""
     panels: dict[str, Curves] = {}
     for title, names in PANELS.items():
         for name in names:
@@ -43,8 +43,7 @@ def group_curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Curves]:
 
 
 def plot(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Write the curves of a log to a PNG; dotted lines are the starts of stages. Raises ValueError for an empty log."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Plot the rows of a log to a PNG; dotted lines mark the starts of stages. Raises ValueError for an empty log."""
     from matplotlib.figure import Figure
 
     panels = group_curves(rows)
@@ -63,16 +62,14 @@ def plot(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.legend(fontsize=8)
     with open_atomic(path) as file:
-        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+        figure.savefig(file, format="png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the options and write the picture."""
+    """Parse the arguments and write the plot."""
     parser = Parser(prog="curves.py", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.option(
-        parser, "--output", type=Path, default=None, help="PNG; RUN/curves.png by default"
-    )
+    parser.add_argument("--output", type=Path, help="PNG (default: RUN/curves.png)")
     options = parser.parse(arguments)
     output = options.output or options.run / "curves.png"
     with parser.exit_on_errors():

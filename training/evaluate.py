@@ -1,6 +1,6 @@
-"""Figures of weights: `python training/evaluate.py --weights W --data PHOTOS [--output FOLDER]`.
+"""Evaluate weights on photos: `python training/evaluate.py --weights W --data PHOTOS [--output FOLDER]`.
 
-Results of other systems stand beside them with `--results NAME=FOLDER ...`; `--modes` without names measures these alone.
+`--results NAME=FOLDER ...` adds the results of other systems to the tables; `--modes` without names evaluates these alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
-from scsnet.device import choose_device
+from scsnet.device import DTYPES, choose_device
 from training.config.cli import Parser, parse_options
 from training.config.stage import check_at_least
 from training.data.photos import find_photos, select_evenly
@@ -40,12 +40,12 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Protocol):
-    """What to evaluate, where the results go."""
+    """Options of the evaluation."""
 
     weights: str = "bundled"
     """A file, "bundled", or "hf:owner/repo"."""
     precision: Precision = "float32"
-    """Precision of the weights and features, as users choose it."""
+    """Precision of the weights and features."""
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     results: tuple[str, ...] = ()
@@ -53,15 +53,15 @@ class Options(Protocol):
     output: str = ""
     """Folder for figures.json, figures.md, index.html and pictures. Empty: print only."""
     limit: int = 0
-    """Use so many of the photos, evenly spread. 0: all."""
+    """Number of photos that are used, spread evenly over all. 0: all."""
     pictures: int = 24
-    """Photos on the page of pictures."""
+    """Number of photos on the page of pictures."""
     inception: str = ""
     """Weights for FID and KID: weights-inception-2015-12-05-6726825d.pth of torch-fidelity, a local file."""
     lpips: bool = False
-    """LPIPS too; torchvision is needed and AlexNet fetched."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where the network runs."""
+    """Compute LPIPS; needs torchvision, and downloads AlexNet."""
+    device: str = "auto"
+    """Device of the network: auto, cuda, mps or cpu."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,15 +74,11 @@ class Options(Protocol):
 
 
 def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
-    """Score, report on the screen and, with `output`, in files; the score and the report."""
+    """Compute all metrics, and write the reports if there is an output folder; return the score and the report as text."""
     entries = select_evenly(find_photos(options.data), options.limit)
     page = Page(Path(options.output, "pictures"), options.pictures if options.output else 0)
     colorize = Colorizer(net, options)
     extras = Extras(options.inception, options.lpips)
-
-    def keep(name: str, pictures: dict[str, np.ndarray]) -> None:
-        page(name, pictures)
-        extras.add(pictures)
 
     others = {
         name: ResultFolder(folder, entries)
@@ -90,39 +86,40 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
     }
     readers = {name: other.read for name, other in others.items()}
     with tqdm(total=len(entries), unit="photo", disable=None) as bar:
-        result = score(colorize, entries, options, keep, bar.update, readers)
+
+        def keep(name: str, pictures: dict[str, np.ndarray]) -> None:
+            page(name, pictures)
+            extras.add(pictures)
+            bar.update()
+
+        result = score(colorize, entries, options, keep, readers)
     for name, other in others.items():
         result.skipped += [f"{name}: {problem}" for problem in sorted(other.problems)]
     for name, figures in extras.rows().items():
         result.rows[name] |= figures
-    device = (
-        torch.cuda.get_device_name()
-        if options.device.startswith("cuda")
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
+    kind = next(net.parameters()).device.type
+    names = {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU"}
+    device = names.get(kind) or torch.cuda.get_device_name()
     facts = {"weights": label, "parameters": count_parameters(net), "device": device}
-    missing = extras.missing
-    text = format_markdown(result, options, facts, missing)
+    text = format_markdown(result, options, facts, extras.missing)
     if options.output:
         folder = Path(options.output)
         folder.mkdir(parents=True, exist_ok=True)
-        save_text(folder / "figures.json", format_json(result, options, facts, missing))
+        save_text(folder / "figures.json", format_json(result, options, facts, extras.missing))
         save_text(folder / "figures.md", text)
         page.close(folder / "index.html", label, text)
     return result, text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Options -> report."""
+    """Parse the arguments, evaluate and print the report."""
     parser = Parser(prog="evaluate.py", description=__doc__)
     with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
         if not options.data:
             parser.error("--data is missing: the photos to evaluate on")
-        device = choose_device(options.device)
-        net = checkpoint.load(
-            options.weights, device=device, dtype=getattr(torch, options.precision)
-        )
+        device, dtype = choose_device(options.device), DTYPES[options.precision]
+        net = checkpoint.load(options.weights, device=device, dtype=dtype)
         print(evaluate(net, options, options.weights)[1])
 
 

@@ -1,4 +1,7 @@
-"""Export weights: a .safetensors file for the nodes and the command line, and its model card."""
+"""Export the weights of a checkpoint: `python training/export.py CHECKPOINT WEIGHTS.safetensors`.
+
+The model card is written beside them: README.md in the folder of the run, WEIGHTS.md elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,14 @@ from training.engine.model_card import CARD, export, load_averaged_network
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Export the weights of a checkpoint: `python training/export.py CHECKPOINT WEIGHTS.safetensors`.
-
-    The model card is written beside them: README.md in the folder of the run, WEIGHTS.md elsewhere.
-    """
-    parser = Parser(prog="export.py", description=main.__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.option(
-        parser, "--chroma", type=float, default=1.0, help="multiply a and b of all results"
-    )
-    parser.option(
-        parser,
-        "--working-size",
-        type=int,
-        default=0,
-        help="default working size of the colour branch; 0: the one it was trained at",
-    )
+    """Parse the arguments and export the weights."""
+    parser = Parser(prog="export.py", description=__doc__)
+    add = parser.add_argument
+    add("checkpoint", type=Path)
+    add("weights", type=Path)
+    add("--chroma", type=float, default=1.0, help="multiply a and b of all results")
+    text = "default working size of the colour branch; 0: the one it was trained at"
+    add("--working-size", type=int, default=0, help=text)
     options = parser.parse(arguments)
     if options.weights.suffix != ".safetensors":
         parser.error(f"weights are a .safetensors file, got {options.weights}")
@@ -41,16 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
         config, step = TrainConfig.from_dict(state["config"]), state["step"]
         run = options.checkpoint.resolve().parent.parent
         figures = read_last_figures(run / LOG, step)
-        at_home = options.weights.resolve().parent == run
-        card = CARD if at_home else options.weights.with_suffix(".md").name
+        inside = options.weights.resolve().parent == run
+        card = CARD if inside else options.weights.with_suffix(".md").name
         net = load_averaged_network(state)
         if options.working_size:
             net.config = replace(net.config, working_size=options.working_size)
-        print(
-            export(
-                net, options.weights, config, step, state["photos"], figures, card, options.chroma
-            )
-        )
+        facts = (config, step, state["photos"], figures)
+        print(export(net, options.weights, *facts, card, options.chroma))
 
 
 if __name__ == "__main__":

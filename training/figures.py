@@ -1,7 +1,7 @@
 """Figures 9 and 12 of the paper on your own photo: `python training/figures.py --figure 9 --photo P --output zoom.webp`.
 
-9: continuous magnification, an animated WebP that zooms into a part of the gray input. 12: a sheet of elastic copies, as
-the referential training uses them. Figure 8, attention of points: `python -m scsnet attention`.
+9: continuous magnification, an animated WebP that zooms into the middle of the photo. 12: a sheet of elastic copies, as the
+referential training uses them. Figure 8, attention of points: `python -m scsnet attention`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Literal
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,6 +25,7 @@ from training.config.cli import Parser, parse_options
 from training.config.stage import check_at_least
 from training.data.photos import centre_square, find_photos, read_photo
 from training.data.references import distort_elastically
+from training.evaluation.protocol import to_tensor, to_uint8
 
 SUFFIXES = {9: ".webp", 12: ".png"}
 MILLISECONDS = 60  # per frame
@@ -33,12 +33,12 @@ MILLISECONDS = 60  # per frame
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is drawn."""
+    """Options of the figures."""
 
     figure: Literal["9", "12"] = "9"
     """Number of the figure."""
     photo: str = ""
-    """A photo; its centre square is used."""
+    """Photo, of which the centre square is used."""
     output: str = ""
     """A .webp file for figure 9, a .png file for figure 12."""
     weights: str = "bundled"
@@ -56,7 +56,7 @@ class Options:
     copies: int = 7
     """Elastic copies of figure 12."""
     seed: int = 1
-    """Of the elastic copies."""
+    """Seed of the elastic copies."""
 
     def __post_init__(self) -> None:
         for name, low in (("input", 16), ("size", 16), ("frames", 2), ("copies", 1)):
@@ -71,19 +71,13 @@ class Options:
 
 
 def read_square(path: str, side: int) -> Tensor:
-    """Return the centre square of a photo, (1, 3, side, side), sRGB in 0..1."""
+    """Read the centre square of a photo as (1, 3, side, side), sRGB in 0..1."""
     square = centre_square(read_photo(find_photos([path])[0]), side)
-    pixels = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-
-
-def to_image(rgb: Tensor) -> Image.Image:
-    """(1, 3, H, W) in 0..1 -> picture."""
-    return Image.fromarray((rgb[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy())
+    return to_tensor(square)
 
 
 def render_zoom(net: SCSNet, options: Options) -> list[Image.Image]:
-    """Return frames of a growing magnification of the middle: one encoding, a window of another output grid each."""
+    """Return the frames of figure 9: the middle of the photo at growing magnification, from one encoding."""
     references = [read_square(options.reference, 256)] if options.reference else []
     features = encode_picture(net, read_square(options.photo, options.input), references)
     frames = []
@@ -92,20 +86,20 @@ def render_zoom(net: SCSNet, options: Options) -> list[Image.Image]:
         side = max(options.size, round(options.size * grown))
         start = (side - options.size) // 2
         window = (start, start, options.size, options.size)
-        frames.append(to_image(render(net, features, (side, side), window)))
+        frames.append(Image.fromarray(to_uint8(render(net, features, (side, side), window))))
     return frames
 
 
 def draw_copies(options: Options) -> Image.Image:
-    """Return the photo and elastic copies of it, side by side."""
+    """Return the sheet of figure 12: the photo and elastic copies of it, side by side."""
     photo = read_square(options.photo, options.input)
     generator = torch.Generator().manual_seed(options.seed)
     copies = distort_elastically(photo.expand(options.copies, -1, -1, -1), generator)
-    return to_image(torch.cat([photo, *copies.clamp(0, 1).split(1)], dim=3))
+    return Image.fromarray(to_uint8(torch.cat([photo, *copies.split(1)], dim=3)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw a figure."""
+    """Parse the arguments and draw a figure."""
     parser = Parser(prog="figures.py", description=__doc__)
     with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)

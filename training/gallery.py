@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -22,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from scsnet import SCSNet, checkpoint, pipeline
+from scsnet import SCSNet, checkpoint, encode_picture, render
 from scsnet.color import rgb_to_gray
 from training.config.cli import Parser, parse_options
 from training.config.stage import check_at_least
@@ -32,85 +31,71 @@ from training.evaluation.protocol import BICUBIC, make_reference, picture_name, 
 from training.evaluation.report import render_figure, render_page
 from training.paths import save_text
 
-DETAIL = 32  # pixels of the input whose enlargements are shown
-
-
-Precision = Literal["float32", "bfloat16", "float16"]
+DETAIL = 32  # side of the detail, in pixels of the input
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is shown."""
+    """Options of the gallery."""
 
     weights: str = "bundled"
     """A file, "bundled", or "hf:owner/repo"."""
-    precision: Precision = "float32"
-    """Precision of the weights and features, as users choose it."""
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     output: str = ""
     """Folder for index.html and pictures."""
     limit: int = 0
-    """Use so many of the photos, evenly spread. 0: all."""
+    """Number of photos that are used, spread evenly over all. 0: all."""
     input: int = 128
     """Side of the gray input, from the centre square of a photo."""
     size: int = 512
     """Side of the results."""
     magnifications: tuple[float, ...] = (1.5, 2.3, 3.7, 6.0, 8.0)
-    """Of the detail in the middle."""
+    """Magnifications of the detail in the middle."""
     marked: int = 10
-    """How many of the best and of the worst are marked."""
-    working_size: int | None = None
-    """Of the colour branch; None: what the weights were trained at."""
+    """Number of the best and of the worst photos that are marked."""
     seed: int = 1
     """Seed of the distortions and of the choice of other photos."""
 
     def __post_init__(self) -> None:
-        for name in ("input", "size"):
-            check_at_least(self, name, DETAIL)
+        for name, low in (("input", DETAIL), ("size", DETAIL), ("limit", 0), ("marked", 0)):
+            check_at_least(self, name, low)
         if bad := [m for m in self.magnifications if not 0.1 <= m <= 64]:
             raise ValueError(f"magnifications must be in 0.1..64, got {bad[0]:g}")
-        for name in ("limit", "marked"):
-            check_at_least(self, name, 0)
 
 
 @dataclass
 class Photo:
-    """One photo's results."""
+    """Results of one photo."""
 
     name: str
     psnr: float
-    """Of the automatic result, dB."""
+    """PSNR of the automatic result, in dB."""
     pictures: dict[str, np.ndarray]
-    """What it shows -> uint8 (H, W, 3)."""
+    """Label -> uint8 (H, W, 3)."""
     details: dict[str, np.ndarray]
-    """The same for the enlargements of the detail."""
+    """Label -> enlargement of the detail, uint8 (h, w, 3)."""
 
 
 @torch.inference_mode()
 def show(
     net: SCSNet, name: str, square: Image.Image, others: Sequence[Tensor], options: Options
 ) -> Photo:
-    """Compute all results of one photo; `others` are references (1, 3, h, w)."""
-    truth = square.resize((options.size, options.size), BICUBIC)
-    low = to_tensor(truth.resize((options.input, options.input), BICUBIC))
-    own = make_reference(low, options.seed)
-    gray = rgb_to_gray(low)
+    """Compute all results of one photo; `others` are references (1, 3, h, w), sRGB in 0..1."""
     size = (options.size, options.size)
-    cases: dict[str, Sequence[Tensor]] = {
-        "automatic": (),
+    truth = square.resize(size, BICUBIC)
+    low = to_tensor(truth.resize((options.input, options.input), BICUBIC))
+    gray, own = rgb_to_gray(low), make_reference(low, options.seed)
+    features = encode_picture(net, gray)
+    pictures = {"input": to_uint8(gray), "automatic": to_uint8(render(net, features, size))}
+    references: dict[str, Sequence[Tensor]] = {
         "an elastic copy": (own,),
         "another photo": others[:1],
         f"{len(others)} other photos": others,
         f"its own copy and {len(others)} other photos": (*others, own),
     }
-    features = {
-        label: pipeline.encode_picture(net, gray, references, working_size=options.working_size)
-        for label, references in cases.items()
-    }
-    pictures: dict[str, np.ndarray] = {"input": to_uint8(gray)}
-    for label, encoded in features.items():
-        pictures[label] = to_uint8(pipeline.render(net, encoded, size))
+    for label, given in references.items():
+        pictures[label] = to_uint8(render(net, encode_picture(net, gray, given), size))
     if others:
         pictures["the first other photo"] = to_uint8(others[0])
     pictures["truth"] = np.asarray(truth)
@@ -120,7 +105,7 @@ def show(
         whole = round(options.input * magnification)
         corner, width = round(start * whole), round(side * whole)
         window = (corner, corner, width, width)
-        result = pipeline.render(net, features["automatic"], (whole, whole), window)
+        result = render(net, features, (whole, whole), window)
         details[f"x{magnification:g}"] = to_uint8(result)
         enlarged = Image.fromarray(pictures["input"]).resize((whole, whole), BICUBIC)
         box = (corner, corner, corner + width, corner + width)
@@ -128,28 +113,29 @@ def show(
     return Photo(name, psnr(pictures["automatic"], pictures["truth"]), pictures, details)
 
 
-def _figures(photo: Photo, place: int, folder: Path) -> str:
-    """Write the pictures; their part of the page."""
+def render_section(photo: Photo, place: int, mark: str, folder: Path) -> str:
+    """Write the pictures of a photo into a folder; return its section of the page."""
     rows = []
     for kind, pictures in (("whole", photo.pictures), ("detail", photo.details)):
-        cells = []
-        for n, (label, picture) in enumerate(pictures.items()):
-            path = folder / f"{place:03}_{picture_name(photo.name)}_{kind}{n}.jpg"
-            cells.append(render_figure(path, label, picture))
+        stem = f"{place:03}_{picture_name(photo.name)}_{kind}"
+        cells = (
+            render_figure(folder / f"{stem}{n}.jpg", label, picture)
+            for n, (label, picture) in enumerate(pictures.items())
+        )
         rows.append(f"<div>{''.join(cells)}</div>")
-    return "".join(rows)
+    title = f"{mark}{html.escape(Path(photo.name).name)}, automatic {photo.psnr:.2f} dB"
+    return f"<section><h2>{title}</h2>{''.join(rows)}</section>"
 
 
 def gallery(net: SCSNet, options: Options) -> list[Photo]:
-    """Write the page; the photos, best first. Errors: ValueError where no photo can be read."""
+    """Write the page; return the photos, the best first. Raises ValueError if no photo can be read."""
     skipped: list[str] = []
     entries = select_evenly(find_photos(options.data), options.limit)
     found = [(entry.name, square) for entry, square in read_squares(entries, options.size, skipped)]
     if not found:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
-    lows = [
-        to_tensor(square.resize((options.input, options.input), BICUBIC)) for _, square in found
-    ]
+    low = (options.input, options.input)
+    lows = [to_tensor(square.resize(low, BICUBIC)) for _, square in found]
     rng = np.random.default_rng(options.seed)
     photos = []
     for index, (name, square) in enumerate(tqdm(found, unit="photo", disable=None)):
@@ -160,27 +146,22 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
     folder.mkdir(parents=True, exist_ok=True)
     sections = []
     for place, photo in enumerate(photos):
-        mark = ""
-        if place < options.marked:
-            mark = f"best {place + 1}: "
-        elif place >= len(photos) - options.marked:
-            mark = f"worst {len(photos) - place}: "
-        title = f"{mark}{html.escape(Path(photo.name).name)}, automatic {photo.psnr:.2f} dB"
-        sections.append(f"<section><h2>{title}</h2>{_figures(photo, place, folder)}</section>")
+        best, worst = place < options.marked, place >= len(photos) - options.marked
+        mark = f"best {place + 1}: " if best else f"worst {len(photos) - place}: " if worst else ""
+        sections.append(render_section(photo, place, mark, folder))
     text = f"{len(photos)} photos, {options.input} -> {options.size} px, weights: {options.weights}"
     save_text(Path(options.output, "index.html"), render_page("SCSNet: gallery", text, sections))
     return photos
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Options -> page."""
+    """Parse the arguments and write the page."""
     parser = Parser(prog="gallery.py", description=__doc__)
     with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
         if not options.data or not options.output:
             parser.error("--data and --output are needed: the photos, and where the page goes")
-        net = checkpoint.load(options.weights, dtype=getattr(torch, options.precision)).eval()
-        gallery(net, options)
+        gallery(checkpoint.load(options.weights, dtype=torch.float32).eval(), options)
         print(f"page: {Path(options.output, 'index.html')}")
 
 

@@ -39,32 +39,33 @@ from training.data.photos import (
     read_bytes,
 )
 from training.data.shards import read_copies, write_copies, write_shards
+from training.markdown import format_table
 from training.paths import save_text
 
-THUMBNAIL = 64  # pixels that colours are measured on
+THUMBNAIL = 64  # side in pixels; colour variation is measured on thumbnails
 COLUMNS = 16  # of the contact sheet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Criteria of the selection and what to do with the selected photos."""
+    """Options: criteria of the selection, and the copies of the selected photos."""
 
     data: tuple[str, ...] = ()
     """Photos: folders, lists (.txt), shards (.tar)."""
     output: str = ""
     """Folder for the report, copies and shards."""
     kilobytes: float = 80.0
-    """Smaller files are rejected."""
+    """Smallest file size that is kept."""
     variation: float = 8.0
-    """Photos of less colour variation are rejected: standard deviation of a and b over the photo, in CIE units."""
+    """Smallest colour variation that is kept: standard deviation of a and b over the photo, in CIE units."""
     side: int = 128
-    """Photos whose short side has fewer pixels are rejected."""
+    """Smallest short side that is kept, in pixels."""
     resize: int = 0
-    """Write JPEG copies whose short side is reduced to this. 0: no copies, and unchanged files in shards."""
+    """Short side of JPEG copies. 0: no copies, and unchanged files in shards."""
     quality: int = 92
     """JPEG quality of the copies."""
     shards: int = 0
-    """Write shards (.tar, WebDataset's layout) of this many photos. 0: no shards."""
+    """Number of photos in a shard (.tar, WebDataset's layout). 0: no shards."""
     workers: int = 2
     """Processes that read photos."""
 
@@ -77,18 +78,19 @@ class Rule:
 
 
 class Verdict(NamedTuple):
-    """Result for one photo: why it is rejected ("": it is kept), measurements, thumbnail, SHA-256 of the file."""
+    """Result for one photo."""
 
     reason: str
-    detail: str
-    kilobytes: float
-    variation: float
-    thumbnail: np.ndarray | None
-    digest: str
+    """Why it is rejected; empty: it is kept."""
+    detail: str = ""
+    thumbnail: np.ndarray | None = None
+    """uint8 (64, 64, 3); None: the photo cannot be read."""
+    digest: str = ""
+    """SHA-256 of the file."""
 
 
 def measure_variation(rgb: np.ndarray) -> float:
-    """Standard deviation of a and b over sRGB uint8 (H, W, 3), in CIE units: 0 for gray and for a single tint."""
+    """Compute the standard deviation of a and b over sRGB uint8 (H, W, 3), in CIE units: 0 for gray and for a single tint."""
     lab = rgb_to_lab(torch.from_numpy(rgb.copy()).permute(2, 0, 1).float() / 255)
     return float(lab[1:].var(dim=(1, 2)).sum().sqrt())
 
@@ -99,11 +101,10 @@ def judge(entry: Entry, rule: Rule) -> Verdict:
         content = read_bytes(entry)
         photo = decode_photo(entry.name, content)
     except BadPhotoError as error:
-        return Verdict("unreadable", str(error), 0, 0, None, "")
-    thumbnail = np.asarray(
-        Image.fromarray(photo).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    )
-    kilobytes, colours = len(content) / 1024, measure_variation(thumbnail)
+        return Verdict("unreadable", str(error))
+    small = Image.fromarray(photo).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    thumbnail = np.asarray(small)
+    kilobytes, variation = len(content) / 1024, measure_variation(thumbnail)
     reason, detail = "", ""
     if "\n" in entry.path:  # kept.txt has a line for each
         reason = "line break in its name"
@@ -111,30 +112,27 @@ def judge(entry: Entry, rule: Rule) -> Verdict:
         reason, detail = "small file", f"{kilobytes:.0f} KB"
     elif min(photo.shape[:2]) < rule.side:
         reason, detail = "few pixels", f"{photo.shape[1]} x {photo.shape[0]}"
-    elif colours < rule.variation:
-        reason, detail = "low colour variation", f"{colours:.1f}"
-    return Verdict(
-        reason, detail, kilobytes, colours, thumbnail, hashlib.sha256(content).hexdigest()
-    )
+    elif variation < rule.variation:
+        reason, detail = "low colour variation", f"{variation:.1f}"
+    return Verdict(reason, detail, thumbnail, hashlib.sha256(content).hexdigest())
 
 
 def judge_all(entries: Sequence[Entry], rule: Rule) -> Iterator[Verdict]:
-    """Yield the verdicts in order; copies of an earlier file are rejected."""
+    """Yield the verdicts in order; a file that equals an earlier one is rejected."""
     seen: dict[str, str] = {}
     with ProcessPoolExecutor(rule.workers) as pool:
         verdicts = pool.map(partial(judge, rule=rule), entries, chunksize=16)
         for entry, verdict in zip(entries, verdicts, strict=True):
             if not verdict.reason and verdict.digest in seen:
-                verdict = verdict._replace(
-                    reason="the same file", detail=f"as {seen[verdict.digest]}"
-                )
+                detail = f"as {seen[verdict.digest]}"
+                verdict = verdict._replace(reason="the same file", detail=detail)
             elif verdict.digest:
                 seen.setdefault(verdict.digest, entry.name)
             yield verdict
 
 
 def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
-    """Write a PNG with a title and a row of thumbnails for each reason."""
+    """Write a PNG with a title and thumbnails, uint8 (64, 64, 3), in each row."""
     label = 14
     sheet = Image.new("RGB", (COLUMNS * THUMBNAIL, len(rows) * (THUMBNAIL + label)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -148,7 +146,7 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
 
 
 def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
-    """Raise ValueError if the output would overwrite a photo or mix with the output of an earlier call."""
+    """Raise ValueError if the output could overwrite a photo or mix with the output of an earlier call."""
     folder = os.path.realpath(output) + os.sep
     lists = [source for source in rule.data if Path(source).expanduser().is_file()]
     for path in dict.fromkeys([*lists, *(entry.path for entry in entries)]):
@@ -164,7 +162,7 @@ def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
 
 
 def prepare(rule: Rule) -> Counter[str]:
-    """Select, report and copy photos; return the number per reason ("": kept). Raises ValueError and OSError."""
+    """Select, report and copy photos; return the number of photos by reason ("": kept). Raises ValueError and OSError."""
     entries = find_photos(rule.data)
     output = Path(rule.output).expanduser()
     check_output(output, entries, rule)
@@ -174,35 +172,23 @@ def prepare(rule: Rule) -> Counter[str]:
     rejected: list[dict[str, str]] = []
     thumbnails: dict[str, list[np.ndarray]] = {}  # by reason
     verdicts = tqdm(judge_all(entries, rule), total=len(entries), unit="photo", disable=None)
-    for entry, verdict in zip(entries, verdicts, strict=True):
-        counts[verdict.reason] += 1
-        if verdict.reason:
-            rejected.append(
-                {"photo": entry.name, "reason": verdict.reason, "detail": verdict.detail}
-            )
+    for entry, (reason, detail, thumbnail, _) in zip(entries, verdicts, strict=True):
+        counts[reason] += 1
+        if reason:
+            rejected.append({"photo": entry.name, "reason": reason, "detail": detail})
         else:
             kept.append(entry)
-        row = thumbnails.setdefault(verdict.reason, [])
-        if verdict.thumbnail is not None and len(row) < COLUMNS:
-            row.append(verdict.thumbnail)
-    rows = [
-        (f"{reason or 'kept'}: {counts[reason]}", row) for reason, row in sorted(thumbnails.items())
-    ]
+        row = thumbnails.setdefault(reason, [])
+        if thumbnail is not None and len(row) < COLUMNS:
+            row.append(thumbnail)
+    rows = [(f"{key or 'kept'}: {counts[key]}", row) for key, row in sorted(thumbnails.items())]
     write_contact_sheet(output / CONTACT_SHEET, rows)
-    summary = {
-        "photos": len(entries),
-        "kept": len(kept),
-        "gone": dict(counts - Counter({"": len(kept)})),
-    }
-    save_text(output / "report.json", json.dumps(summary | {"list": rejected}, indent=2) + "\n")
-    lines = [
-        f"# {len(kept)} of {len(entries)} photos kept",
-        "",
-        "| left out for | photos |",
-        "|---|---|",
-    ]
-    lines += [f"| {reason} | {count} |" for reason, count in sorted(counts.items()) if reason]
-    lines += ["", *(f"- {row['photo']}: {row['reason']} {row['detail']}" for row in rejected)]
+    gone = {reason: count for reason, count in sorted(counts.items()) if reason}
+    report = {"photos": len(entries), "kept": len(kept), "gone": gone, "list": rejected}
+    save_text(output / "report.json", json.dumps(report, indent=2) + "\n")
+    lines = [f"# {len(kept)} of {len(entries)} photos kept", ""]
+    lines += [*format_table(["left out for", "photos"], gone.items()), ""]
+    lines += [f"- {row['photo']}: {row['reason']} {row['detail']}" for row in rejected]
     save_text(output / "report.md", "\n".join(lines) + "\n")
     listing = output / "kept.txt"
     if all(entry.size < 0 for entry in kept):
@@ -220,7 +206,7 @@ def prepare(rule: Rule) -> Counter[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the options and select photos."""
+    """Parse the arguments and select photos."""
     parser = Parser(prog="prepare.py", description=__doc__)
     with parser.exit_on_errors():
         rule = parse_options(parser, Rule, arguments)

@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from scsnet import checkpoint
 from scsnet.checkpoint.hub import find_http_error
@@ -26,7 +25,7 @@ FILES = (WEIGHTS, CARD, PICTURE)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of publish.py."""
+    """What is uploaded, and where."""
 
     run: str = ""
     """Folder of a finished run."""
@@ -41,36 +40,31 @@ class Options:
 
 
 def find_files(run: Path) -> list[Path]:
-    """Return the files to upload. Raises FileNotFoundError, and ValueError for weights that cannot be loaded."""
-    weights = run / FILES[0]
+    """List the files to upload. Raises FileNotFoundError without weights, ValueError for weights that cannot be loaded."""
+    weights = run / WEIGHTS
     if not weights.is_file():
-        raise FileNotFoundError(
-            f"{weights} does not exist: let the run end, or make it with export.py"
-        )
+        raise FileNotFoundError(f"{weights} does not exist: let the run end, or use export.py")
     checkpoint.load(weights)
     return [run / name for name in FILES if (run / name).is_file()]
 
 
-def publish(options: Options) -> str:
-    """Create the repository if needed and push one commit; return its address. Raises the client's errors."""
+def publish(options: Options, files: Sequence[Path]) -> str:
+    """Create the repository if needed and push one commit; return its address. Raises the errors of the Hub's client."""
     api = HfApi()
     repo = api.create_repo(options.repo, private=options.private, exist_ok=True)
-    operations = [
-        CommitOperationAdd(path.name, str(path)) for path in find_files(Path(options.run))
-    ]
-    return str(
-        api.create_commit(repo.repo_id, operations, commit_message=options.message).commit_url
-    )
+    operations = [CommitOperationAdd(path.name, str(path)) for path in files]
+    commit = api.create_commit(repo.repo_id, operations, commit_message=options.message)
+    return str(commit.commit_url)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the options and publish."""
+    """Parse the arguments and publish."""
     parser = Parser(prog="publish.py", description=__doc__)
     options = parse_options(parser, Options, arguments)
     if not options.run or not options.repo:
         parser.error("--run and --repo are needed")
     try:
-        hf_hub_url(options.repo, FILES[0])  # checks the name, without a call
+        hf_hub_url(options.repo, WEIGHTS)  # checks the name, without a call
         if "/" not in options.repo:
             raise ValueError(f"expected --repo owner/name, got {options.repo!r}")
         files = find_files(Path(options.run))
@@ -80,13 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"  {path.name} {path.stat().st_size / 1e6:.2f} MB")
         for name in set(FILES) - {path.name for path in files}:
             print(f"  without {name}, which {options.run} does not have")
-        print("dry run: nothing was sent" if options.dry_run else publish(options))
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError) as error:
+        print("dry run: nothing was sent" if options.dry_run else publish(options, files))
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: an upload that failed
         parser.error(str(error).strip())
     except find_http_error() as error:
         parser.error(f"the connection to {HfApi().endpoint} failed: {error}")
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: an upload that failed
-        parser.error(f"{error}: {error.__cause__}" if error.__cause__ else str(error))
 
 
 if __name__ == "__main__":

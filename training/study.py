@@ -26,24 +26,25 @@ from training.config.cli import Parser, add_fields, given
 from training.config.stage import check_at_least
 from training.data.photos import Entry, find_photos
 from training.evaluation.protocol import picture_name
+from training.markdown import format_table
 from training.paths import save_text
 
 PAGE = Path(__file__).parent / "evaluation" / "study.html"
-PAIRS = "pairs.json"  # which picture is whose; not to be looked at before the study
+PAIRS = "pairs.json"  # which system made which picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How systems are compared."""
+    """Options of the command line that have names."""
 
     output: str = ""
     """Folder of the study: index.html, pictures, pairs.json."""
     summary: tuple[str, ...] = ()
-    """Answers that people have saved: print the table of the study in --output."""
+    """Files of answers that people have saved: print the table of the study in --output."""
     pairs: int = 0
     """Pairs with each other system, evenly spread. 0: all."""
     seconds: float = 1.0
-    """How long a pair is shown."""
+    """Seconds for which a pair is shown."""
 
     def __post_init__(self) -> None:
         check_at_least(self, "pairs", 0)
@@ -55,10 +56,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Settings):
-    """What is compared, and how."""
+    """All options of the command line."""
 
     results: tuple[str, ...] = ()
-    """Each NAME=FOLDER, or a folder by whose name it goes; the first is compared with all others."""
+    """Systems, each NAME=FOLDER, or FOLDER if it has the name of the system; the first is compared with all others."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +68,10 @@ class Options(Settings):
 
 
 def find_results(results: Sequence[str]) -> dict[str, dict[str, Entry]]:
-    """Return system -> name of a picture -> the picture. Raises ValueError and FileNotFoundError."""
+    """Find the pictures of each system: name of the system -> name of the picture -> picture.
+
+    Raises ValueError for two systems of one name, and the errors of `find_photos`.
+    """
     systems: dict[str, dict[str, Entry]] = {}
     for result in results:
         name, _, folder = result.rpartition("=")
@@ -79,9 +83,9 @@ def find_results(results: Sequence[str]) -> dict[str, dict[str, Entry]]:
 
 
 def make_study(options: Options) -> int:
-    """Write the page, the pictures and who made which; return the number of pairs.
+    """Write the page, the pictures and a list of which system made which; return the number of pairs.
 
-    Raises ValueError where two systems have no picture of the same name.
+    Raises ValueError if two systems have no picture of the same name.
     """
     systems = find_results(options.results)
     ours, *others = systems
@@ -99,7 +103,7 @@ def make_study(options: Options) -> int:
     folder = Path(options.output)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     shown = []
-    # Names of files say nothing: sides are drawn in the browser, numbers here.
+    # Names of files must not reveal the system: numbers are drawn here, sides in the browser.
     numbers = np.random.default_rng(int(identity, 16)).permutation(2 * len(pairs))
     for index, pair in enumerate(pairs):
         files = []
@@ -117,7 +121,7 @@ def make_study(options: Options) -> int:
 
 
 def compute_wilson_interval(wins: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927), in 0..1."""
+    """Return the 95 % confidence interval of the share `wins` / `count`, in 0..1 (Wilson 1927)."""
     share, spread = wins / count, z * z / count
     centre = share + spread / 2
     half = z * sqrt(share * (1 - share) / count + spread / (4 * count))
@@ -125,7 +129,10 @@ def compute_wilson_interval(wins: int, count: int, z: float = 1.96) -> tuple[flo
 
 
 def read_answers(files: Sequence[str], study: Mapping[str, Any]) -> dict[str, dict[int, int]]:
-    """Return person -> pair -> chosen system of the pair, 0 or 1. Raises ValueError for files of another kind or study."""
+    """Read the answers of people: person -> number of the pair -> chosen system of the pair, 0 or 1.
+
+    Raises ValueError for files of another kind or study.
+    """
     people: dict[str, dict[int, int]] = {}
     for file in files:
         try:
@@ -136,10 +143,7 @@ def read_answers(files: Sequence[str], study: Mapping[str, Any]) -> dict[str, di
             raise ValueError(f"{file} holds no answers of a study: {error}") from error
         if identity != study["id"]:
             raise ValueError(f"{file} belongs to study {identity}, expected {study['id']}")
-        if not all(0 <= pair < len(study["pairs"]) for pair in chosen) or set(chosen.values()) - {
-            0,
-            1,
-        }:
+        if set(chosen) - set(range(len(study["pairs"]))) or set(chosen.values()) - {0, 1}:
             raise ValueError(f"{file} has answers to pairs that do not exist")
         people.setdefault(person, {}).update(chosen)
     return people
@@ -147,39 +151,38 @@ def read_answers(files: Sequence[str], study: Mapping[str, Any]) -> dict[str, di
 
 def format_summary(people: Mapping[str, Mapping[int, int]], pairs: Sequence[Any]) -> str:
     """Format Table 3 as Markdown: preferences with intervals, and how often two people agree on a pair."""
-    lines = [
-        f"{len(people)} people, {sum(map(len, people.values()))} answers.",
-        "",
-        "| | preferred, % | 95 % interval of the first | answers | two people agree, % |",
-        "|---|---|---|---|---|",
-    ]
-    opponents = list(dict.fromkeys(tuple(pair["systems"]) for pair in pairs))
-    for ours, other in opponents:
+    rows = []
+    for ours, other in dict.fromkeys(tuple(pair["systems"]) for pair in pairs):
         numbers = [n for n, pair in enumerate(pairs) if tuple(pair["systems"]) == (ours, other)]
         votes = {n: [answers[n] for answers in people.values() if n in answers] for n in numbers}
         count = sum(map(len, votes.values()))
         if not count:
-            lines.append(f"| {ours} v.s. {other} | n/a | n/a | 0 | n/a |")
+            rows.append([f"{ours} v.s. {other}", "n/a", "n/a", 0, "n/a"])
             continue
         wins = sum(chosen.count(0) for chosen in votes.values())
-        low, high = compute_wilson_interval(wins, count)
+        share, (low, high) = 100 * wins / count, compute_wilson_interval(wins, count)
         same = [a == b for chosen in votes.values() for a, b in combinations(chosen, 2)]
-        agreement = f"{100 * np.mean(same):.1f}" if same else "n/a"
-        share = 100 * wins / count
-        lines.append(
-            f"| {ours} v.s. {other} | {share:.1f} v.s. {100 - share:.1f} | {100 * low:.1f} to {100 * high:.1f} "
-            f"| {count} | {agreement} |"
+        rows.append(
+            [
+                f"{ours} v.s. {other}",
+                f"{share:.1f} v.s. {100 - share:.1f}",
+                f"{100 * low:.1f} to {100 * high:.1f}",
+                count,
+                f"{100 * np.mean(same):.1f}" if same else "n/a",
+            ]
         )
-    return "\n".join(lines)
+    header = ["", "preferred, %", "95 % interval of the first", "answers", "two people agree, %"]
+    first = f"{len(people)} people, {sum(map(len, people.values()))} answers.\n"
+    return "\n".join([first, *format_table(header, rows)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make a study, or print its table."""
+    """Parse the arguments; make a study, or print its table."""
     parser = Parser(prog="study.py", description=__doc__)
     parser.add_argument(
         "results", nargs="*", metavar="NAME=FOLDER", help="pictures of a system, matched by name"
     )
-    add_fields(parser, parser.add_argument_group("options"), Settings)
+    add_fields(parser.add_argument_group("options"), Settings)
     with parser.exit_on_errors():
         options = Options(**given(vars(parser.parse(arguments)), Options))
         if options.summary:

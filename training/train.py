@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone that is not installed
@@ -25,38 +26,31 @@ from training.config.overrides import (
 from training.config.presets import PRESETS
 
 
+def describe_presets() -> str:
+    """Return the presets, each with the first line of its docstring."""
+    first_lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in PRESETS.items()}
+    return "\n".join(["presets:", *(f"  {name:10}{line}" for name, line in first_lines.items())])
+
+
 def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bool]:
-    """Parse the options; return config, --resume and --dry-run. Exits with a message for invalid ones."""
-    words = [Parser.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    """Parse the arguments; return the config, --resume and --dry-run. Exits with a message for invalid ones."""
+    words = Parser.tidy(arguments)
     parser = Parser(prog="train.py", description=__doc__, epilog=describe_presets())
-    parser.option(
-        parser, "--preset", default="laptop", choices=tuple(PRESETS), help="config to start from"
-    )
-    parser.option(
-        parser, "--config", default="", help="config.json to start from, instead of a preset"
-    )
-    parser.option(parser, "--resume", action="store_true", help="continue the run in --output")
-    parser.option(
-        parser,
-        "--dry-run",
-        action="store_true",
-        help="check the data, estimate time and memory, stop",
-    )
-    parser.option(
-        parser,
-        "--options-table",
-        action="store_true",
-        help="print all options as Markdown and stop",
-    )
-    # The number of stages decides which options there are, so these are parsed first.
-    first = Parser(add_help=False)
-    for name in ("--preset", "--config", "--output"):
-        first.option(first, name, default="", type=os.path.expanduser)
-    known, _ = first.parse_known_args(words)
-    resume = "--resume" in words
+    add = parser.add_argument
+    add("--preset", choices=tuple(PRESETS), help="config to start from (default: laptop)")
+    add("--config", default="", help="config.json to start from, instead of a preset")
+    add("--resume", action="store_true", help="continue the run in --output")
+    add("--dry-run", action="store_true", help="check the data, estimate time and memory, stop")
+    add("--options-table", action="store_true", help="print all options as Markdown and stop")
     if "--options-table" in words:
         print(format_options())
         sys.exit()
+    # The number of stages decides which options there are, so these are parsed first.
+    first = Parser(add_help=False)
+    for name in ("--preset", "--config", "--output"):
+        first.add_argument(name, default="", type=os.path.expanduser)
+    known, _ = first.parse_known_args(words)
+    resume = "--resume" in words
     if resume and (known.preset or known.config):
         parser.error("--resume uses the config of the run: leave out --preset and --config")
     if resume and not known.output:
@@ -80,19 +74,10 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
     return config, options.resume, options.dry_run
 
 
-def describe_presets() -> str:
-    """Return the presets, each with its first sentence."""
-    lines = [
-        f"  {name:10}{(function.__doc__ or '').splitlines()[0]}"
-        for name, function in PRESETS.items()
-    ]
-    return "\n".join(["presets:", *lines])
-
-
 def run(config: TrainConfig, resume: bool, dry_run: bool) -> None:
     """Print the config, then train, or with `dry_run` estimate what training needs."""
     from training.engine.distributed import is_main_process
-    from training.engine.dry_run import describe_data, disable_output, measure
+    from training.engine.dry_run import describe_data, measure
     from training.engine.loop import train
     from training.engine.malloc import keep_freed_memory
 
@@ -100,9 +85,7 @@ def run(config: TrainConfig, resume: bool, dry_run: bool) -> None:
         print("\n".join(describe_config(config)))
     keep_freed_memory()
     if dry_run:
-        for line in describe_data(config):
-            print(line)
-        for line in measure(disable_output(config)):
+        for line in chain(describe_data(config), measure(config)):
             print(line, flush=True)
         return
     weights = train(config, resume=resume)
@@ -111,7 +94,7 @@ def run(config: TrainConfig, resume: bool, dry_run: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the options and run."""
+    """Parse the arguments and run."""
     config, resume, dry_run = read_options(arguments)
     with Parser(prog="train.py").exit_on_errors():
         from training.engine.checkpoints import RunError

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import socket
 from dataclasses import replace
 
 import pytest
@@ -196,22 +195,14 @@ def test_two_runs_never_share_a_folder(photos, tmp_path):
 
     def start_another(step):
         before = sorted(folder.rglob("*"))
-        with pytest.raises(RunError, match="in use by process"):
+        with pytest.raises(RunError, match="in use by another process"):
             train(config, resume=True)
         assert sorted(folder.rglob("*")) == before
         raise StopError
 
     interrupt(config, start_another)
-    lock, host = folder / "run.lock", socket.gethostname()
-    assert not lock.exists()
-    # locks of a process that has ended, of one with our number before us, and half of one
-    for left in (f"{host} {2**22 + 1} 1.0", f"{host} {os.getpid()} 1.0", ""):
-        lock.write_text(left)
-        train(config, resume=True)
-        assert not lock.exists()
-    lock.write_text("another-host 1 1.0")
-    with pytest.raises(RunError, match="in use by process 1 on another-host"):
-        train(config, resume=True)
+    assert (folder / "run.lock").exists()  # without its holder
+    train(config, resume=True)
 
 
 def test_weights_that_differ_by_one_bit_have_another_checksum(photos, tmp_path):

@@ -16,8 +16,10 @@ from scsnet.color import rgb_to_lab
 from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
 from training.data.degradations import add_margins
+from training.data.prior_photos import convert_to_gray
+from training.models.color_bins import compute_targets
 from training.models.efficientnet import load_efficientnet
-from training.train_prior import compute_explained, compute_targets
+from training.train_prior import compute_explained
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)
 
@@ -87,7 +89,7 @@ def test_it_learns_what_goes_with_what(run, photos, tmp_path):
     net = SemanticPrior(TINY).eval()
     net.load_state_dict(weights)
     for color, sign in ((GREEN, -1), (RED, 1)):
-        gray = train_prior.convert_to_gray(np.full((64, 64, 3), color, np.uint8))
+        gray = convert_to_gray(np.full((64, 64, 3), color, np.uint8))
         logits, _ = net(torch.from_numpy(gray).view(1, 1, 64, 64) / 255)
         assert sign * net.compute_mean_color(logits)[:, 0].mean() > 10
     rows = [json.loads(row) for row in (tmp_path / "prior.log.jsonl").read_text().splitlines()]
@@ -172,7 +174,7 @@ def test_margins_leave_the_photo_inside_as_it_is():
 def test_gray_has_the_lightness_of_the_photo():
     rgb = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     planes = torch.from_numpy(rgb).permute(2, 0, 1) / 255
-    gray = torch.from_numpy(train_prior.convert_to_gray(rgb)).expand(3, -1, -1) / 255
+    gray = torch.from_numpy(convert_to_gray(rgb)).expand(3, -1, -1) / 255
     assert torch.allclose(rgb_to_lab(gray)[0], rgb_to_lab(planes)[0], atol=0.3)
 
 

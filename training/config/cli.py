@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from types import UnionType
@@ -25,15 +25,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
         )
-        self.names: set[str] = {"--help"}
-
-    def option(self, group: argparse._ActionsContainer, *names: str, **kwargs: Any) -> None:
-        """Add an argument and remember its names."""
-        self.names.update(names)
-        if kwargs.get("action") is argparse.BooleanOptionalAction:
-            head, _, tail = names[0][2:].rpartition(".")
-            self.names.add(f"--no-{head}.{tail}" if head else f"--no-{tail}")
-        group.add_argument(*names, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message, without the usage."""
@@ -41,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     @contextmanager
     def exit_on_errors(self, *others: type[Exception]) -> Iterator[None]:
-        """Exit with one line for an interruption, a missing package, ValueError, OSError and the other errors."""
+        """Exit with one line for an interruption, a missing package, ValueError, OSError and `others`."""
         expected: tuple[type[Exception], ...] = (OSError, ValueError, *others)
         try:
             yield
@@ -54,23 +45,23 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse the arguments; exit for unknown options, naming the nearest one."""
-        words = [self.tidy(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-        for word in words:
-            name = word.partition("=")[0]
-            if name.startswith("--") and name not in self.names:
-                near = difflib.get_close_matches(name, sorted(self.names), n=1, cutoff=0.6)
-                self.error(
-                    f"unknown option {name}" + (f", did you mean {near[0]}?" if near else "")
-                )
+        words = self.tidy(arguments)
+        names = self._option_string_actions
+        for name in (word.partition("=")[0] for word in words):
+            if name.startswith("--") and name not in names:
+                near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
+                self.error(f"unknown option {name}" + f", did you mean {near[0]}?" * bool(near))
         return self.parse_args(words)
 
     @staticmethod
-    def tidy(word: str) -> str:
-        """Replace underscores in the name of an option by dashes."""
-        if not word.startswith("--"):
-            return word
-        name, equals, value = word.partition("=")
-        return name.replace("_", "-") + equals + value
+    def tidy(arguments: Sequence[str] | None) -> list[str]:
+        """Return the arguments, by default those of the process, with dashes for underscores in names of options."""
+        tidied = []
+        for word in sys.argv[1:] if arguments is None else arguments:
+            name, equals, value = word.partition("=")
+            named = name.startswith("--")
+            tidied.append((name.replace("_", "-") if named else name) + equals + value)
+        return tidied
 
 
 def documentation(cls: type) -> dict[str, str]:
@@ -88,26 +79,6 @@ def documentation(cls: type) -> dict[str, str]:
     return docs
 
 
-def _values(kind: Any) -> dict[str, Any]:
-    """Return the arguments of `add_argument` for values of a type."""
-    if kind is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if get_origin(kind) is UnionType:  # int | None
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Literal:
-        return {"choices": get_args(kind)}
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        many = inner[-1] is Ellipsis
-        return {"type": _reader(inner[0]), "nargs": "*" if many else len(inner)}
-    return {"type": _reader(kind)}
-
-
-def _reader(kind: type) -> Callable[[str], Any]:
-    """Return the function that parses a word; text may be a path with ~, as in --output=~/runs."""
-    return os.path.expanduser if kind is str else kind
-
-
 def format_value(value: Any) -> str:
     """Format a default as it would be typed."""
     if isinstance(value, tuple):
@@ -115,38 +86,51 @@ def format_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _describe_type(kind: Any, metavar: str) -> dict[str, Any]:
+    """Return the arguments of `add_argument` for a field of a type. Text may be a path with ~, as in --output=~/runs."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(kind) is UnionType:  # int | None
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    values: dict[str, Any] = {"metavar": metavar}
+    if get_origin(kind) is tuple:
+        kind, *others = get_args(kind)
+        values["nargs"] = "*" if others[-1] is Ellipsis else 1 + len(others)
+    return values | {"type": os.path.expanduser if kind is str else kind}
+
+
 def add_fields(
-    parser: Parser,
-    group: argparse._ActionsContainer,
-    cls: type,
-    prefix: str = "",
-    hide: bool = False,
+    group: argparse._ActionsContainer, cls: type, prefix: str = "", hide: bool = False
 ) -> None:
-    """Add an option for every field of a dataclass, except for fields that are dataclasses themselves."""
+    """Add an option for every field of a dataclass, except for fields that are dataclasses themselves.
+
+    Options that are not given are None. `hide` leaves them out of the help.
+    """
     docs, kinds = documentation(cls), get_type_hints(cls)
     for field in fields(cls):
         kind = kinds[field.name]
         if is_dataclass(kind) or field.name == "stages":
             continue
-        text = argparse.SUPPRESS
-        if not hide:
-            default = field.default_factory() if callable(field.default_factory) else field.default
-            text = f"{docs.get(field.name, '')} (default: {format_value(default) or 'none'})"
-            text = text.replace("%", "%%")
-        values = _values(kind)
-        if "type" in values:
-            values["metavar"] = field.name.upper()
-        name = f"--{prefix}{field.name.replace('_', '-')}"
-        parser.option(group, name, dest=f"{prefix}{field.name}", default=None, help=text, **values)
-
-
-def parse_options(parser: Parser, cls: type[Config], arguments: Sequence[str] | None) -> Config:
-    """Return the dataclass with the options given. Exits for unknown options; raises the class's ValueError."""
-    add_fields(parser, parser.add_argument_group("options"), cls)
-    return cls(**given(vars(parser.parse(arguments)), cls))
+        default = format_value(field.default) or "none"
+        text = f"{docs.get(field.name, '')} (default: {default})".replace("%", "%%")
+        group.add_argument(
+            f"--{prefix}{field.name.replace('_', '-')}",
+            dest=f"{prefix}{field.name}",
+            default=None,
+            help=argparse.SUPPRESS if hide else text,
+            **_describe_type(kind, field.name.upper()),
+        )
 
 
 def given(values: dict[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
     """Return the options that were given for a dataclass, by field name."""
     found = {f.name: values.get(prefix + f.name) for f in fields(cls)}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if v is not None}
+
+
+def parse_options(parser: Parser, cls: type[Config], arguments: Sequence[str] | None) -> Config:
+    """Return the dataclass with the options given. Exits for unknown options; raises the class's ValueError."""
+    add_fields(parser.add_argument_group("options"), cls)
+    return cls(**given(vars(parser.parse(arguments)), cls))

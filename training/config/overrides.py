@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,19 @@ from training.config.stage import Stage
 from training.config.train_config import TrainConfig
 
 CONFIG = "config.json"  # in the folder of a run
-_ONE_STAGE = re.compile(r"--stage(\d+)\.([a-z-]+)$")
+_ONE_STAGE = re.compile(r"--stage(\d+)\.")
 
 
-def config_parser(parser: Parser, arguments: Sequence[str], stages: int) -> None:
-    """Add an option for every field of a config with this number of stages."""
-    add_fields(parser, parser.add_argument_group("the run"), TrainConfig)
+def config_parser(parser: Parser, words: Sequence[str], stages: int) -> None:
+    """Add an option for every field of a config with this number of stages; `words` are tidy arguments (`Parser.tidy`)."""
+    add_fields(parser.add_argument_group("the run"), TrainConfig)
     text = "for all stages; for one of them as --stage2.batch; defaults differ by preset"
-    add_fields(parser, parser.add_argument_group("stages", text), Stage)
-    add_fields(parser, parser.add_argument_group("network"), SCSNetConfig, "network.")
-    numbers = {
-        int(m[1]) for w in arguments if (m := _ONE_STAGE.match(Parser.tidy(w).partition("=")[0]))
-    }
-    if beyond := sorted(number for number in numbers if not 1 <= number <= stages):
-        parser.error(f"expected a stage from 1 to {stages}, got {beyond[0]}")
-    for number in sorted(numbers):
-        add_fields(parser, parser.add_argument_group(), Stage, f"stage{number}.", hide=True)
+    add_fields(parser.add_argument_group("stages", text), Stage)
+    add_fields(parser.add_argument_group("network"), SCSNetConfig, "network.")
+    for number in sorted({int(m[1]) for word in words if (m := _ONE_STAGE.match(word))}):
+        if not 1 <= number <= stages:
+            parser.error(f"expected a stage from 1 to {stages}, got {number}")
+        add_fields(parser.add_argument_group(), Stage, f"stage{number}.", hide=True)
 
 
 def apply_overrides(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
@@ -57,7 +54,7 @@ def apply_overrides(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
 
 
 def describe_config(config: TrainConfig) -> Iterator[str]:
-    """Yield the config as lines; of stages and network only what differs from the defaults."""
+    """Yield the config as lines of text; of stages and network only what differs from the defaults."""
     for field in fields(config):
         if field.name not in ("stages", "network"):
             yield f"  {field.name:22} {getattr(config, field.name)}"
@@ -73,13 +70,25 @@ def describe_config(config: TrainConfig) -> Iterator[str]:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a config.json. Raises ValueError."""
+    """Read a config.json. Raises ValueError if it is missing or holds something else."""
     try:
         return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ValueError(f"Config not found: {path}") from error
     except (ValueError, TypeError, AttributeError, OSError) as error:  # any JSON may be in it
         raise ValueError(f"{path} is not a usable config: {error}") from error
+
+
+def check_same_options(row: str, folder: Path, options: Mapping[str, Any]) -> None:
+    """Raise ValueError if the row of a table that was trained in a folder had other options."""
+    path = folder / CONFIG
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(options))  # tuples become lists
+        if changed := [name for name, value in now.items() if before.get(name) != value]:
+            raise ValueError(
+                f"row {row!r} in {folder} was trained with another {changed[0]}: use another --output"
+            )
 
 
 def format_options() -> str:

@@ -21,10 +21,10 @@ _ORDER, _STEP, _PHOTO = range(3)  # streams of random numbers
 
 
 class Mode(NamedTuple):
-    """Parts of the network that a step uses."""
+    """Parts of the network that a step evaluates, and its references."""
 
     automatic: bool
-    """Without references."""
+    """The step has no references."""
     texture: bool
     """psi_E is evaluated; otherwise F_tex = F_init."""
     supervised: bool
@@ -85,7 +85,7 @@ class StepInfo:
 
 
 class Schedule:
-    """All steps of a configuration on a number of photos."""
+    """Schedule of all steps of a configuration on a number of photos. Raises ValueError without photos."""
 
     def __init__(self, config: TrainConfig, photos: int) -> None:
         if photos < 1:
@@ -102,7 +102,7 @@ class Schedule:
         return sum(self.steps)
 
     def at(self, step: int) -> StepInfo:
-        """Return the position of step 0 .. total - 1."""
+        """Return the position of a step in 0..total - 1."""
         photos, remaining = 0, step
         trained = bool(self.config.init)
         for number, (stage, steps) in enumerate(
@@ -117,16 +117,16 @@ class Schedule:
         raise ValueError(f"expected a step below {self.total}, got {step}")
 
     def photo(self, number: int) -> int:
-        """Return the index of the photo used as number-th of the run: each once per epoch, in random order."""
+        """Return the index of the number-th photo that the run uses: each once per epoch, in random order."""
         epoch, position = divmod(number, self.photos)
-        return int(_permute(self.config.seed, epoch, self.photos)[position])
+        return int(permute_photos(self.config.seed, epoch, self.photos)[position])
 
     def step_rng(self, step: int) -> np.random.Generator:
-        """Generator for what the photos of a step share."""
+        """Return the generator for what the photos of a step share."""
         return np.random.default_rng([self.config.seed, _STEP, step])
 
     def photo_rng(self, number: int) -> tuple[np.random.Generator, torch.Generator]:
-        """Generators for what is particular to the number-th photo of the run."""
+        """Return the generators of NumPy and PyTorch for what is particular to the number-th photo of the run."""
         sequence = np.random.SeedSequence([self.config.seed, _PHOTO, number])
         generator = torch.Generator().manual_seed(
             int(sequence.generate_state(1, np.uint64)[0] >> 1)
@@ -135,5 +135,6 @@ class Schedule:
 
 
 @lru_cache(maxsize=2)
-def _permute(seed: int, epoch: int, photos: int) -> np.ndarray:
+def permute_photos(seed: int, epoch: int, photos: int) -> np.ndarray:
+    """Return the order of the photos in an epoch, int64 (photos,)."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(photos)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scsnet import SCSNetConfig
 from training.config.stage import Stage, check_at_least
@@ -19,7 +19,7 @@ VGG16 = "hf:timm/vgg16.tv_in1k/model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Options of a run."""
+    """Options of a training run."""
 
     data: tuple[str, ...] = ()
     """Photos: folders (searched recursively), lists (.txt, a path per line), shards (.tar)."""
@@ -32,8 +32,8 @@ class TrainConfig:
     network: SCSNetConfig = field(default_factory=SCSNetConfig)
     """Architecture; not used with init, whose file contains it."""
     prior: str = ""
-    """Semantic prior from train_prior.py: a file or "hf:owner/repo/file"; it stays as it is. Empty: none, or the one in
-    the initial weights."""
+    """Semantic prior from train_prior.py, which is not trained: a file or "hf:owner/repo/file". Empty: none, or the one
+    in the initial weights."""
     augment: bool = True
     """Random square crops of 60 to 100 % of the short side, mirrored half the time. Otherwise the centre square."""
     stages: tuple[Stage, ...] = (Stage(),)
@@ -43,11 +43,11 @@ class TrainConfig:
     precision: Precision = "bf16"
     """Precision of the forward pass; losses and weights are always float32."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Betas of Adam, for both networks."""
+    """Betas of Adam, for the network and the discriminator."""
     weight_decay: float = 0.0
-    """Weight decay of Adam, for both networks."""
+    """Weight decay of Adam, for the network and the discriminator."""
     clip: float = 200.0
-    """Gradients are clipped to this norm. 0: no clipping."""
+    """Norm to which the gradients are clipped. 0: no clipping."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, which is validated and exported. 0: no average."""
     adversarial_form: Adversarial = "ralsgan"
@@ -55,7 +55,7 @@ class TrainConfig:
     discriminator_width: int = 64
     """Channels of the first layer of the 70x70 PatchGAN."""
     perceptual_weights: str = VGG16
-    """VGG features: .safetensors (torchvision names) or .npz (blockB_convI), a path or on the Hub."""
+    """VGG of the perceptual loss: .safetensors with torchvision's names or .npz with blockB_convI, a path or "hf:owner/repo/file"."""
     seed: int = 0
     """Seed of all random numbers; equal seeds and options give equal runs."""
     workers: int = 0
@@ -89,15 +89,11 @@ class TrainConfig:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers, at least 0 and below 1, got {self.betas}")
-        for name, choices in (
-            ("precision", ("bf16", "float32")),
-            ("adversarial_form", ("ralsgan", "paper")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        if self.network.head == "pixel_shuffle" and any(
-            s.magnification != (4, 4) for s in self.stages
-        ):
+        for name, kind in (("precision", Precision), ("adversarial_form", Adversarial)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
+        magnifications = {stage.magnification for stage in self.stages}
+        if self.network.head == "pixel_shuffle" and magnifications != {(4, 4)}:
             raise ValueError('head="pixel_shuffle" magnifies by 4 only: magnification must be 4 4')
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,9 +102,9 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Build the config from `to_dict`'s values, also after JSON. Missing fields take their defaults.
+        """Build the config from the values of `to_dict`, also after JSON. Missing fields take their defaults.
 
-        Raises ValueError for unknown fields and values out of range; that of a stage names the stage.
+        Raises ValueError for unknown fields and values out of range; the message names the stage.
         """
         stages = []
         for number, stage in enumerate(values.get("stages", ()), 1):
@@ -121,6 +117,7 @@ class TrainConfig:
 
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:
+    """Return an instance of a dataclass. Raises ValueError for unknown fields."""
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(values) - known):
         raise ValueError(

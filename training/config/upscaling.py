@@ -10,18 +10,18 @@ from training.config.train_config import Precision
 
 
 class Sizes(NamedTuple):
-    """Sizes of the network."""
+    """Sizes of RDN and its heads, with the letters of the RDN paper."""
 
     channels: int
-    """G0, features that the heads see."""
+    """G0: channels of the features, which are the input of the heads."""
     blocks: int
-    """D, residual dense blocks."""
+    """D: residual dense blocks."""
     layers: int
-    """C, layers of a block."""
+    """C: layers of a block."""
     growth: int
-    """G, features that each layer adds."""
+    """G: channels that each layer adds."""
     hidden: int
-    """Hidden features of CPM, Meta-SR and LIIF."""
+    """Hidden channels of CPM, Meta-SR and LIIF."""
 
 
 SIZES = {"small": Sizes(32, 4, 3, 32, 64), "paper": Sizes(64, 16, 8, 64, 256)}
@@ -29,11 +29,11 @@ SIZES = {"small": Sizes(32, 4, 3, 32, 64), "paper": Sizes(64, 16, 8, 64, 256)}
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalingConfig:
-    """Options of all rows: they train on the same photos, for the same steps, from the same seed."""
+    """Options of Tables 6 and 7. All rows are trained on the same photos, for the same steps, from the same seed."""
 
     data: tuple[str, ...] = ()
     """Photos: folders (searched recursively), lists (.txt, a path per line), shards (.tar). Those smaller than the largest
-    target are left out."""
+    target are not used."""
     validation: tuple[str, ...] = ()
     """Sets of photos to evaluate on, such as Set14 B100 DIV2K; each has its own columns."""
     output: str = ""
@@ -50,15 +50,15 @@ class UpscalingConfig:
     patch: int = 32
     """Side of the input patches."""
     magnification: tuple[float, float] = (1.0, 4.0)
-    """Range of the continuous heads, from which one is drawn for each step, uniformly."""
+    """Range from which the magnification of a step is drawn, uniformly, for the continuous heads."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam; cosine decay."""
     precision: Precision = "float32"
-    """Of the training and of Table 7; the evaluation is in float32."""
+    """Precision of the training and of Table 7; the evaluation is in float32."""
     seed: int = 0
     """Seed of the initial weights and of the patches."""
     save_every: int = 250
-    """Steps between checkpoints, from which an interrupted row goes on."""
+    """Steps between checkpoints, from which an interrupted row continues."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "save_every"):

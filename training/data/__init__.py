@@ -1,1 +1,1 @@
-"""Photos and what is made of them: inputs, targets, references, degradations."""
+"""Training data: photos, and the inputs, targets and references that are made of them."""

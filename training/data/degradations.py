@@ -1,7 +1,7 @@
-"""What time and scanners do to a photo, so that weights meet it in training and not first in use.
+"""Degrade photos like scans of old prints: fading, blur, grain, noise, toning, JPEG, margins.
 
-Degradations are applied to the low-resolution input only: the truth stays clean, so the network learns to undo them.
-Margins belong to the truth too, in gray.
+Degradations are applied to the low-resolution input only: the target stays clean, so the network learns to undo them.
+Margins are part of the target too, in gray. Ranges are chosen by eye, for inputs of about 128 pixels.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ Array = np.ndarray  # float32 (H, W), 0..1
 
 
 def film(rgb: Array, rng: np.random.Generator) -> Array:
-    """RGB (H, W, 3) -> gray as a film saw it: old plates hardly see red."""
+    """Convert RGB (H, W, 3) to gray with random weights, as films and plates differ in their sensitivity to colours."""
     weights = rng.dirichlet((3.0, 4.0, 2.0)).astype(np.float32)
     return rgb @ weights
 
 
 def fade(gray: Array, rng: np.random.Generator) -> Array:
-    """Blacks turn gray, whites turn dull, the middle shifts."""
+    """Fade a print: raise the black level, lower the white level and change the gamma."""
     black, white = rng.uniform(0, 0.18), rng.uniform(0.8, 1.0)
     return black + (white - black) * gray ** rng.uniform(0.75, 1.35)
 
 
 def gaussian(gray: Array, sigma: float) -> Array:
-    """Blur of a small sigma, at most 1.5 pixels; the border repeats."""
+    """Blur with a Gaussian of `sigma` pixels, at most 1.5, cut off at 4 pixels; the border is replicated."""
     taps = np.exp(-0.5 * (np.arange(-4, 5, dtype=np.float32) / np.float32(sigma)) ** 2)
     for axis in (0, 1):
         width = [(4, 4) if axis == a else (0, 0) for a in (0, 1)]
@@ -40,37 +40,37 @@ def gaussian(gray: Array, sigma: float) -> Array:
 
 
 def blur(gray: Array, rng: np.random.Generator) -> Array:
-    """Out of focus, in pixels of the input."""
+    """Blur like a lens out of focus, with a Gaussian of 0.3 to 1 pixel."""
     return gaussian(gray, rng.uniform(0.3, 1.0))
 
 
 def grain(gray: Array, rng: np.random.Generator) -> Array:
-    """Film or paper grain: clumps, strongest in the middle tones."""
+    """Add film grain: noise with a correlation of 0.6 pixels, strongest in the middle tones."""
     clumps = gaussian(rng.standard_normal(gray.shape).astype(np.float32), 0.6)
     return gray + rng.uniform(0.02, 0.08) * clumps * 4 * gray * (1 - gray)
 
 
 def noise(gray: Array, rng: np.random.Generator) -> Array:
-    """Of the scanner: every pixel for itself."""
+    """Add white noise, as of a scanner, with a deviation of 0.005 to 0.03."""
     return gray + rng.uniform(0.005, 0.03) * rng.standard_normal(gray.shape).astype(np.float32)
 
 
 def tone(gray: Array, rng: np.random.Generator) -> np.ndarray:
-    """Gray -> sepia or another toning (H, W, 3); its L* is no longer that of the gray."""
+    """Tone gray like sepia, to RGB (H, W, 3); L* changes with it."""
     strength = rng.uniform(0.2, 1.0)
     sepia = np.stack([gray**0.8, gray**1.0, gray**1.35], axis=-1)
     return gray[..., None] * (1 - strength) + sepia * strength
 
 
 def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (H, W, 3) through JPEG of quality 30 to 90."""
+    """Compress uint8 (H, W, 3) by JPEG of quality 30 to 90."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=int(rng.integers(30, 91)))
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
 def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (H, W, 3) -> a scan of an old print of it, the same shape. A random choice of effects."""
+    """Degrade a photo, uint8 (H, W, 3), by a random choice of effects, like a scan of an old print of it."""
     gray = film(rgb.astype(np.float32) / 255, rng)
     for effect, share in ((blur, 0.4), (fade, 0.7), (grain, 0.5), (noise, 0.5)):
         if rng.random() < share:
@@ -81,7 +81,7 @@ def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_margin_level(rng: np.random.Generator) -> float:
-    """White, black, gray or as dark as paper, in 0..255."""
+    """Draw the gray level of a margin in 0..255: near white, near black, gray, or as of paper."""
     low, high = ((235, 255), (0, 25), (40, 220), (180, 240))[
         rng.choice(4, p=(0.35, 0.25, 0.15, 0.25))
     ]
@@ -91,9 +91,9 @@ def _draw_margin_level(rng: np.random.Generator) -> float:
 def add_margins(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Paint gray margins of 1 pixel to 15 % over one to four sides of a picture, as prints and slides have them.
 
-    uint8 (H, W, 3) -> the same shape, and a mask (H, W) that is true where the photo is left. Straight, slightly turned or
-    deckled edges; white, black, gray or as dark as paper, at times with grain. One picture in twelve becomes a blank
-    sheet of any gray.
+    Returns the picture, uint8 (H, W, 3), and a mask (H, W) that is true where the photo is left. Edges are straight,
+    slightly rotated or deckled, margins white, black, gray or as dark as paper, half of them with noise. One picture in
+    twelve becomes a blank sheet of any gray.
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)

@@ -19,26 +19,19 @@ from training.paths import ERRORS, printable
 
 SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 UNSUPPORTED = {".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"}
-"""Pictures that people have in their folders and that are left out with a warning."""
+"""Types of pictures that are left out with a warning."""
 BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 """Exceptions that Pillow raises for damaged files and metadata."""
 CONTACT_SHEET = "contact_sheet.png"
-"""Overview that prepare.py writes; in a folder of photos it is not one of them."""
+"""Overview that prepare.py writes, which is never used as a photo."""
 SMALLEST = 16  # pixels on the short side; smaller photos are not used
 
 
 class Entry(NamedTuple):
-    """A photo: a file, or a part of a shard."""
+    """Location of a photo: a file, or a part of a shard."""
 
     name: str
     """Name for messages."""
@@ -49,11 +42,11 @@ class Entry(NamedTuple):
 
 
 class BadPhotoError(ValueError):
-    """A photo that cannot be read or used. The message names it and the reason."""
+    """Raised for a photo that cannot be read or used. The message names it and the reason."""
 
 
 def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
-    """Return the photos of folders, lists (.txt), shards (.tar) and single files, in a fixed order.
+    """List the photos of folders, lists (.txt), shards (.tar) and single files, in a fixed order.
 
     Folders are searched recursively, for shards too. Raises FileNotFoundError for a missing source and ValueError for one
     of another kind or without photos.
@@ -80,6 +73,7 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
 
 
 def _folder(path: Path) -> list[Entry]:
+    """List the photos of a folder and of the shards in it, recursively."""
     entries = []
     for file in sorted(path.rglob("*")):
         if file.name == CONTACT_SHEET:
@@ -100,10 +94,11 @@ def _report_unsupported(source: Path, files: Iterable[Path]) -> None:
 
 
 def _list(path: Path) -> list[Entry]:
+    """List the photos that a text file names, one per line, relative to its folder."""
     text = path.read_text("utf-8-sig", ERRORS)
     if "\0" in text:
         raise ValueError(f"{path} is no list of photos in UTF-8")
-    # Not splitlines: that cuts names at rare characters which they may hold.
+    # Not splitlines, which also splits at rare characters that names may contain.
     lines = [line.strip() for line in text.split("\n")]
     return [
         Entry(printable(line), str(path.parent / line))
@@ -113,7 +108,7 @@ def _list(path: Path) -> list[Entry]:
 
 
 def _shard(path: Path) -> list[Entry]:
-    """Return the photos of an uncompressed tar in the layout of WebDataset, by their offsets.
+    """List the photos of an uncompressed tar in the layout of WebDataset, by their offsets.
 
     Photos can then be read in any order, which makes resumed runs exact.
     """
@@ -131,7 +126,7 @@ def _shard(path: Path) -> list[Entry]:
 
 
 def read_bytes(entry: Entry) -> bytes:
-    """Read the encoded file. Raises BadPhotoError."""
+    """Read the encoded photo. Raises BadPhotoError."""
     try:
         with Path(entry.path).open("rb") as file:
             file.seek(entry.offset)
@@ -141,7 +136,7 @@ def read_bytes(entry: Entry) -> bytes:
 
 
 def decode_photo(name: str, content: bytes) -> np.ndarray:
-    """Decode a photo to sRGB uint8 (H, W, 3), upright, its embedded colour profile applied. Raises BadPhotoError."""
+    """Decode a photo to sRGB uint8 (H, W, 3), applying its EXIF orientation and colour profile. Raises BadPhotoError."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode == "RGB" and not image.info.get("icc_profile"):
@@ -160,7 +155,7 @@ def decode_photo(name: str, content: bytes) -> np.ndarray:
 
 
 def _convert_to_srgb(image: Image.Image) -> np.ndarray:
-    """Decode any mode and profile as the command line does, to uint8 (H, W, 3)."""
+    """Decode a photo of any mode and profile, as the command line does, to upright sRGB uint8 (H, W, 3)."""
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     planes, _ = decode_planes(image, [])
     if planes.dtype != np.uint8:  # deep gray, 0..1
@@ -171,12 +166,12 @@ def _convert_to_srgb(image: Image.Image) -> np.ndarray:
 
 
 def read_photo(entry: Entry) -> np.ndarray:
-    """Read a photo as sRGB uint8 (H, W, 3), upright. Raises BadPhotoError."""
+    """Read and decode a photo to sRGB uint8 (H, W, 3), upright. Raises BadPhotoError."""
     return decode_photo(entry.name, read_bytes(entry))
 
 
 def select_evenly(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """Select `count` photos, evenly spread over all; 0 selects all."""
+    """Select `count` photos, spread evenly over all; 0 selects all."""
     if count <= 0 or count >= len(entries):
         return list(entries)
     return [entries[i * len(entries) // count] for i in range(count)]
@@ -194,7 +189,7 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
 def read_squares(
     entries: Sequence[Entry], size: int, skipped: list[str]
 ) -> Iterator[tuple[Entry, Image.Image]]:
-    """Yield photos as central squares; unreadable ones are added to `skipped` instead."""
+    """Yield the central squares of photos, size x size; the reasons of unreadable ones are added to `skipped`."""
     for entry in entries:
         try:
             photo = read_photo(entry)

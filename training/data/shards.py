@@ -1,4 +1,4 @@
-"""Copy photos into a folder or pack them into shards, resized if wanted."""
+"""Copy photos into a folder or pack them into shards, resized or unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shrink_to_jpeg(content: bytes, name: str, side: int, quality: int) -> bytes:
 
 
 def read_copies(photos: Sequence[Entry], side: int, quality: int) -> Iterator[File]:
-    """Yield the photos as numbered files, unchanged or, with `side` > 0, reduced. Raises BadPhotoError."""
+    """Yield the photos as numbered files: unchanged, or with `side` > 0 as reduced JPEGs. Raises BadPhotoError."""
     for number, entry in enumerate(photos):
         content, suffix = read_bytes(entry), Path(entry.name).suffix.lower()
         if side:
@@ -39,7 +39,7 @@ def read_copies(photos: Sequence[Entry], side: int, quality: int) -> Iterator[Fi
 
 
 def write_copies(folder: Path, contents: Iterable[File]) -> None:
-    """Write every file, whole or not at all."""
+    """Write files into a folder, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents:
         with open_atomic(folder / name) as file:
@@ -47,7 +47,7 @@ def write_copies(folder: Path, contents: Iterable[File]) -> None:
 
 
 def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
-    """Write numbered tars in WebDataset's layout, each whole or not at all; return their number."""
+    """Write numbered tars in the layout of WebDataset, each whole or not at all; return their number."""
     folder.mkdir(parents=True, exist_ok=True)
     rest = iter(contents)
     for count in itertools.count():

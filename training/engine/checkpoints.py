@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, the last few kept, read with care."""
+"""Checkpoints: written whole or not at all, the newest few kept, checked when read."""
 
 from __future__ import annotations
 
@@ -15,72 +15,62 @@ import torch
 
 from scsnet.atomic_write import open_atomic
 
+CHECKPOINTS = "checkpoints"  # in the folder of a run
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error),
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-"""What comes of a file in which any bit may have changed."""
-_NAME = re.compile(r"step-(\d{8})\.pt$")
+"""Exceptions that reading a damaged file raises."""
+_NAME = re.compile(r"step-\d{8}\.pt$")
 
 
 class RunError(RuntimeError):
-    """A run cannot go on; the message says why, and what is left. For people, without a traceback."""
+    """A run that cannot continue. The message, shown without a traceback, says why and which checkpoint is left."""
 
 
 def listed(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first."""
+    """Return the checkpoints of a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.search(path.name))
 
 
 def last(folder: Path) -> Path | None:
-    """The newest checkpoint, or None."""
-    return next(iter(reversed(listed(folder))), None)
+    """Return the newest checkpoint of a folder, or None."""
+    return max(listed(folder), default=None)
 
 
 def describe_last(folder: Path) -> str:
-    """A sentence about what is there, for the end of a message."""
+    """Return a clause that names the newest checkpoint, for the end of an error message."""
     path = last(folder)
     return f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
-
-
-def _reason(error: BaseException) -> str:
-    """The disk's own words where torch hides them behind its own."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return str(cause or error)
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write the checkpoint of a step, then remove all but the `keep` newest.
 
-    Errors: RunError where it cannot be written; the older checkpoints stay.
+    Raises RunError if it cannot be written; the older checkpoints are kept.
     """
     path = folder / f"step-{step:08}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open_atomic(path) as file:
             torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise RunError(
-            f"{path} cannot be written: {_reason(error)}; {describe_last(folder)}"
-        ) from error
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch raises RuntimeError in place of the disk's OSError
+        cause = error.__cause__ or error.__context__ or error
+        raise RunError(f"{path} cannot be written: {cause}; {describe_last(folder)}") from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
 
 
-def _check(path: Path) -> None:
-    """Compare the checksums in the file, which torch writes but does not read."""
-    with zipfile.ZipFile(path) as archive:
-        if bad := archive.testzip():
-            raise zipfile.BadZipFile(f"{bad} in it is damaged")
-
-
 def load(path: Path, kind: str = "scsnet-training-2") -> dict[str, Any]:
-    """The state in a checkpoint of a kind, on the CPU. Errors: RunError for a file that is not one, or damaged."""
+    """Load the state in a checkpoint to the CPU. Raises RunError for a damaged file, or one of another format than `kind`."""
     try:
-        _check(path)
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums, but does not compare them
+            if bad := archive.testzip():
+                raise zipfile.BadZipFile(f"{bad} in it is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Collectives over the processes of a run; each is the identity in a run of one process."""
+"""Collectives over the processes of a run. In a run of one process each returns its argument."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_main_process() -> bool:
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over processes, whose gradient is the sum of the gradients."""
+    """Sum over processes. Its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 def global_mean(values: Tensor) -> Tensor:
-    """Mean over all processes, each with equally many values; differentiable.
+    """Return the mean over all processes, a scalar; differentiable. Every process must have equally many values.
 
     The gradient counts the use of the mean by every process, so that averaging gradients over processes, as
     DistributedDataParallel does, gives the gradient of one process with all photos.
@@ -50,7 +50,7 @@ def global_mean(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_over_processes(values: Tensor) -> Tensor:
-    """Mean of a tensor over all processes, without gradients."""
+    """Return the elementwise mean of a tensor over all processes, without gradients."""
     if world_size() > 1:
         values = values.clone()
         dist.all_reduce(values)

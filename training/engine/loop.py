@@ -1,22 +1,20 @@
-"""Training: `train(config)` reads the photos, runs the steps, validates, and writes checkpoints and weights."""
+"""The training loop: `train(config)` runs the steps, validates, and writes checkpoints and weights."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-import psutil
 import torch
 from accelerate.accelerator import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils.dataclasses import DistributedDataParallelKwargs, LoggerType
+from accelerate.utils.dataclasses import DistributedDataParallelKwargs
+from filelock import FileLock, Timeout
 
 from scsnet import SCSNet, checkpoint
 from scsnet.atomic_write import LEFTOVERS, open_atomic
@@ -27,44 +25,35 @@ from training.config.schedule import Schedule, StepInfo
 from training.data.dataset import TrainingPairs, make_loader
 from training.data.photos import Entry, find_photos
 from training.engine import checkpoints
-from training.engine.checkpoints import RunError
+from training.engine.checkpoints import CHECKPOINTS, RunError
 from training.engine.distributed import any_process, is_equal_everywhere
 from training.engine.logging import LOG, Monitor, read_last_figures, truncate_log
 from training.engine.model_card import CARD, PICTURE, WEIGHTS, export
-from training.engine.signals import StopRequest
+from training.engine.signals import catch_stop_signals
 from training.engine.step import Trainer
 from training.evaluation.validation import Validation
 from training.paths import save_text
 
-CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 LOCK = "run.lock"
 
 
-def check_trackers(config: TrainConfig) -> None:
-    """Raise ValueError for trackers that accelerate does not know or that are not installed."""
-    known = {str(member) for member in LoggerType if str(member) != "all"}
-    installed = {str(name) for name in get_available_trackers()}
-    for name in config.trackers:
-        if name not in known:
-            raise ValueError(f"expected a tracker of {', '.join(sorted(known))}, got {name!r}")
-        if name not in installed:
-            raise ValueError(
-                f"the tracker {name!r} is not installed: pip install {name}, or --trackers without it"
-            )
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """Return the Accelerator of this process, as `accelerate launch` or torchrun set it up.
 
-
-def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
-    """Return the Accelerator of this process, as `accelerate launch` or torchrun set it up."""
-    check_trackers(config)
+    Raises ValueError for trackers that are unknown or not installed, and for batches that the processes cannot share.
+    """
     on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision="no",  # autocast is applied in TrainingModel: losses stay float32
-        log_with=list(config.trackers) if trackers and config.trackers else None,
+        log_with=list(config.trackers) or None,
         project_dir=config.output or None,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if missing := set(config.trackers) - {str(name) for name in get_available_trackers()}:
+        name = min(missing)
+        raise ValueError(f"the tracker {name!r} is not installed: pip install {name}")
     for number, stage in enumerate(config.stages, 1):
         if stage.batch % (stage.accumulate * accelerator.num_processes):
             raise ValueError(
@@ -78,7 +67,7 @@ def make_accelerator(config: TrainConfig, trackers: bool = True) -> Accelerator:
 
 
 def check_folder(output: Path) -> None:
-    """Raise RunError for a path that is not a folder or that belongs to something else than a run."""
+    """Raise RunError for a path that is a file, or a folder whose README.md does not belong to a run."""
     if output.exists() and not output.is_dir():
         raise RunError(f"{output} is a file: a run needs a folder")
     if (output / CARD).exists() and not (output / CONFIG).exists():
@@ -86,7 +75,7 @@ def check_folder(output: Path) -> None:
 
 
 def load_latest(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
-    """Return the state of the run's newest checkpoint, or None. Raises RunError."""
+    """Load the state in the newest checkpoint of a run; None if there is none. Raises RunError if `resume` is missing."""
     output = Path(config.output)
     newest = checkpoints.last(output / CHECKPOINTS)
     if newest is None:
@@ -99,7 +88,7 @@ def load_latest(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
 
 
 def check_changes(config: TrainConfig, state: dict[str, Any], verbose: bool) -> None:
-    """Compare the config with the checkpoint's; raise RunError for changes that a run cannot take."""
+    """Raise RunError if the seed or the network differs from the checkpoint's; if `verbose`, print the other changes."""
     before = TrainConfig.from_dict(state["config"])
     for field in fields(config):
         old, new = getattr(before, field.name), getattr(config, field.name)
@@ -110,42 +99,22 @@ def check_changes(config: TrainConfig, state: dict[str, Any], verbose: bool) -> 
                 print(f"changed since the checkpoint: {field.name}")
 
 
-def process_start(pid: str) -> str | None:
-    """Return when a process of this machine was started, or None if there is none of this number.
-
-    A restarted container gives its processes the same numbers again: the time tells them apart.
-    """
-    try:
-        return str(psutil.Process(int(pid)).create_time())
-    except (ValueError, psutil.NoSuchProcess):
-        return None
-
-
 @contextmanager
 def lock_folder(output: Path) -> Iterator[None]:
-    """Hold the run's lock file, so that two runs never write into one folder. Raises RunError.
+    """Create a folder and hold its lock file. Raises RunError if another process holds it.
 
-    The lock of a process that has ended, on this machine, is taken over.
+    The system releases the lock of a process that has ended.
     """
     output.mkdir(parents=True, exist_ok=True)
-    path, pid = output / LOCK, str(os.getpid())
-    owner = f"{socket.gethostname()} {pid} {process_start(pid)}"
-    for _ in range(2):
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(owner)
-            break
-        except FileExistsError:
-            host, pid, started = [*path.read_text(encoding="utf-8").split(), "", "", ""][:3]
-            if host not in ("", socket.gethostname()) or started == process_start(pid):
-                raise RunError(
-                    f"{output} is in use by process {pid} on {host}; if that process has ended, remove {path}"
-                ) from None
-            path.unlink(missing_ok=True)
+    lock = FileLock(output / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(f"{output} is in use by another process, which holds {LOCK}") from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def train(
@@ -153,39 +122,28 @@ def train(
 ) -> Path:
     """Run all steps and return the path of the weights. `on_step` is called with the number of steps done.
 
-    Raises RunError, in which case the last good checkpoint is kept; ValueError and OSError before the first step.
+    Raises RunError if the run cannot continue; its checkpoints are kept. Raises ValueError and OSError for a configuration,
+    photos or weights that cannot be used, before the first step.
     """
-    try:
-        accelerator = make_accelerator(config)
-        if not accelerator.is_main_process:
-            return _train(config, accelerator, resume, on_step)
-        check_folder(Path(config.output))
-        with lock_folder(Path(config.output)):
-            return _train(config, accelerator, resume, on_step)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        folder = Path(config.output, CHECKPOINTS)
-        raise RunError(f"the disk is full: {error}; {checkpoints.describe_last(folder)}") from error
+    accelerator = make_accelerator(config)
+    if not accelerator.is_main_process:
+        return _train(config, accelerator, resume, on_step)
+    check_folder(Path(config.output))
+    with lock_folder(Path(config.output)):
+        return _train(config, accelerator, resume, on_step)
 
 
 def find_training_photos(
     config: TrainConfig, validation: Sequence[Entry], verbose: bool
 ) -> list[Entry]:
-    """Return the training photos, without the pictures that the run itself has written.
+    """Return the training photos without the pictures that the run writes into its folder.
 
-    With `verbose`, say what is left out and how many of the validation photos are training photos too.
+    If `verbose`, print how many these are, and how many of the validation photos are training photos too.
     """
     output = Path(config.output).resolve()
+    own = (output, output / "pictures")
     entries = find_photos(config.data)
-    sources = [Path(source).expanduser().resolve() for source in config.data]
-    given = [source for source in sources if output in source.parents]  # chosen by the user
-    kept = [
-        entry
-        for entry in entries
-        if not (path := Path(entry.path).resolve()).is_relative_to(output)
-        or any(path.is_relative_to(source) for source in given)
-    ]
+    kept = [entry for entry in entries if Path(entry.path).parent.resolve() not in own]
     if verbose and len(kept) < len(entries):
         print(f"left out {len(entries) - len(kept)} pictures of the run itself, in {output}")
     if verbose and (shared := set(kept) & set(validation)):
@@ -199,6 +157,7 @@ def _train(
     resume: bool,
     on_step: Callable[[int], Any] | None,
 ) -> Path:
+    """Run `train` in one of the processes; the main one holds the lock of the folder."""
     main = accelerator.is_main_process
     output = Path(config.output)
     held_out = find_photos(config.validation) if main else []
@@ -245,8 +204,8 @@ def _train(
     pairs = TrainingPairs(entries, schedule, accelerator.process_index, accelerator.num_processes)
     monitor = Monitor(output, accelerator, schedule.total, trainer.step)
     try:
-        with StopRequest() as stop:
-            _run_steps(config, trainer, pairs, monitor, validation, stop, on_step)
+        with catch_stop_signals() as stop:
+            _run_steps(trainer, pairs, monitor, validation, stop, on_step)
         accelerator.wait_for_everyone()  # gloo aborts ranks that still communicate when one exits
     finally:
         monitor.close()
@@ -260,7 +219,7 @@ def _train(
 
 
 def choose_result(trainer: Trainer, output: Path) -> tuple[SCSNet, int]:
-    """Return the network to export and its step: the best of the last stage's validations, or the last one."""
+    """Return the network to export and its step: the best of the last stage's validations, or the last one without any."""
     path = output / BEST
     if not path.exists():
         return trainer.result, trainer.step
@@ -273,14 +232,12 @@ def choose_result(trainer: Trainer, output: Path) -> tuple[SCSNet, int]:
     return checkpoint.load(path, dtype=torch.float32), step
 
 
-def validate(
-    trainer: Trainer, validation: Validation, info: StepInfo, monitor: Monitor, output: Path
-) -> None:
-    """Record the metrics of the current weights, and keep the weights if they are the stage's best.
+def validate(trainer: Trainer, validation: Validation, info: StepInfo, monitor: Monitor) -> None:
+    """Record the metrics of the current weights, and save the weights if they are the best of their stage.
 
-    Compared is the mean of the PSNR of automatic colours and of those of a photo's own reference.
+    The score is the mean of two PSNRs, of automatic results and of results with a photo's own reference.
     """
-    step = trainer.step
+    step, output = trainer.step, monitor.output
     picture = output / "pictures" / f"step-{step:08}.png"
     figures = validation.compute(trainer.result, info.stage, picture)
     with open_atomic(output / PICTURE) as file:
@@ -296,20 +253,18 @@ def validate(
 
 
 def _run_steps(
-    config: TrainConfig,
     trainer: Trainer,
     pairs: TrainingPairs,
     monitor: Monitor,
     validation: Validation | None,
-    stop: StopRequest,
+    stop: Event,
     on_step: Callable[[int], Any] | None,
 ) -> None:
-    """Run from the trainer's step to the last one."""
-    schedule, output = trainer.schedule, Path(config.output)
-    main = trainer.accelerator.is_main_process
+    """Run the steps from the trainer's to the last one. Raises RunError when `stop` is set or the run cannot continue."""
+    config, schedule = trainer.config, trainer.schedule
     parts = make_loader(pairs, trainer.step)
     if validation is not None and not trainer.step:
-        validate(trainer, validation, schedule.at(0), monitor, output)
+        validate(trainer, validation, schedule.at(0), monitor)
     while trainer.step < schedule.total:
         info = schedule.at(trainer.step)
         facts = {"stage": info.number, "learning_rate": info.learning_rate}
@@ -322,26 +277,26 @@ def _run_steps(
         if saves or validates or step % config.log_every == 0:
             monitor.flush(facts)
         if validates and validation is not None:
-            validate(trainer, validation, info, monitor, output)
+            validate(trainer, validation, info, monitor)
         if saves:
-            _save(trainer, output, config.keep, main)
+            _save(trainer)
         if on_step is not None:
             on_step(step)
-        if any_process(stop.requested, trainer.device) and step < schedule.total:
+        if any_process(stop.is_set(), trainer.device) and step < schedule.total:
             monitor.flush(facts)
             if not saves:
-                _save(trainer, output, config.keep, main)
+                _save(trainer)
             # torchrun terminates the others when one process ends: not before the checkpoint is written
             trainer.accelerator.wait_for_everyone()
             raise RunError(f"stopped at step {step}; continue with --resume")
 
 
-def _save(trainer: Trainer, output: Path, keep: int, main: bool) -> None:
-    """Write a checkpoint. Raises RunError if the processes' weights differ."""
+def _save(trainer: Trainer) -> None:
+    """Write a checkpoint. Raises RunError if the processes' weights differ, or if it cannot be written."""
+    folder = Path(trainer.config.output, CHECKPOINTS)
     if not is_equal_everywhere(trainer.checksum()):
-        folder = output / CHECKPOINTS
         raise RunError(
             f"the weights of the processes differ at step {trainer.step}; {checkpoints.describe_last(folder)}"
         )
-    if main:
-        checkpoints.save(output / CHECKPOINTS, trainer.step, trainer.state(), keep)
+    if trainer.accelerator.is_main_process:
+        checkpoints.save(folder, trainer.step, trainer.state(), trainer.config.keep)

@@ -1,4 +1,4 @@
-"""Train the rows of Table 6: RDN with one head each, on the same patches, for the same steps, from the same seed."""
+"""Train the rows of Table 6: RDN with one head each, from the same seed, on the same patches, for the same steps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scsnet.atomic_write import open_atomic
-from training.config.overrides import CONFIG
+from scsnet.device import choose_device
+from training.config.overrides import CONFIG, check_same_options
 from training.config.upscaling import SIZES, UpscalingConfig
 from training.data.dataset import TRIES, stack_photos
 from training.data.photos import BadPhotoError, Cache, find_photos
 from training.engine import checkpoints
-from training.engine.checkpoints import RunError
-from training.engine.loop import CHECKPOINTS, lock_folder
+from training.engine.checkpoints import CHECKPOINTS, RunError
+from training.engine.loop import lock_folder
 from training.engine.model_card import WEIGHTS
 from training.models.backbones import load_tensors
 from training.models.rdn import Upscaler
@@ -36,13 +37,8 @@ EVALUATION_ONLY = ("validation", "photos", "output", "save_every")
 CACHE = 2e9  # bytes of decoded photos
 
 
-def choose_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 class Patches:
-    """Pairs of patches, determined by the seed and the step; rows differ in the size of the target alone."""
+    """Pairs of patches by step, determined by the seed. Rows of other magnifications see the same photos."""
 
     def __init__(self, config: UpscalingConfig) -> None:
         self.config = config
@@ -52,9 +48,10 @@ class Patches:
         self.least = round(config.patch * largest)
 
     def draw(self, step: int, factor: int | None) -> tuple[Tensor, Tensor]:
-        """Return input (B, 3, p, p) and target (B, 3, n, n), sRGB 0..1, magnified by `factor` or a random number.
+        """Return inputs (B, 3, p, p) and targets (B, 3, n, n) of a step, sRGB in 0..1.
 
-        The target is a patch of the photo itself, turned and mirrored; the input is the target brought down, bicubic.
+        n / p is `factor`, or a random magnification if that is None. A target is a random patch of a photo, rotated by a
+        multiple of 90 degrees and mirrored half the time; its input is the target resized, bicubic.
         """
         config = self.config
         rng = np.random.default_rng([config.seed, step])
@@ -72,7 +69,7 @@ class Patches:
         return stack_photos(inputs), stack_photos(targets)
 
     def _read(self, rng: np.random.Generator) -> np.ndarray:
-        """Read a random photo that is large enough."""
+        """Read a random photo that is large enough for all rows. Raises ValueError if `TRIES` in a row are not."""
         for _ in range(TRIES):
             try:
                 photo = self.photos[int(rng.integers(len(self.photos.entries)))]
@@ -88,31 +85,17 @@ class Patches:
         )
 
 
-def _check_row(row: str, folder: Path, config: UpscalingConfig) -> None:
-    """Write the options of a row, or raise ValueError if it has been trained with others."""
-    options = {k: v for k, v in asdict(config).items() if k not in EVALUATION_ONLY}
-    options = json.loads(json.dumps(options))  # tuples become lists
-    path = folder / CONFIG
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [k for k, v in options.items() if before.get(k) != v]
-        if changed:
-            raise ValueError(
-                f"row {row!r} in {folder} was trained with another {changed[0]}: use another --output"
-            )
-    else:
-        save_text(path, json.dumps(options, indent=2) + "\n")
-
-
 def train_row(row: str, config: UpscalingConfig) -> Upscaler:
-    """Return the network of a row, in eval mode, after training it if that has not been done.
+    """Return the network of a row in eval mode, trained first if that has not been done.
 
-    L1 loss, Adam. An interrupted row goes on from its last checkpoint. Raises ValueError if it was trained with other
+    L1 loss, Adam. An interrupted row continues from its last checkpoint. Raises ValueError if it was trained with other
     options, RunError if another process is training it.
     """
     folder = Path(config.output, re.sub(r"\W+", "_", row))
     folder.mkdir(parents=True, exist_ok=True)
-    _check_row(row, folder, config)
+    options = {k: v for k, v in asdict(config).items() if k not in EVALUATION_ONLY}
+    check_same_options(row, folder, options)
+    save_text(folder / CONFIG, json.dumps(options, indent=2) + "\n")
     net = Upscaler(row, SIZES[config.rdn], config.seed).to(choose_device())
     weights = folder / WEIGHTS
     if weights.exists():
@@ -126,8 +109,8 @@ def train_row(row: str, config: UpscalingConfig) -> Upscaler:
 
 
 def _train(row: str, net: Upscaler, config: UpscalingConfig, folder: Path) -> None:
-    """Run the steps that are left."""
-    device = choose_device()
+    """Run the remaining steps of a row."""
+    device = next(net.parameters()).device
     optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
     patches, start = Patches(config), 0
     if path := checkpoints.last(folder):
@@ -150,10 +133,6 @@ def _train(row: str, net: Upscaler, config: UpscalingConfig, folder: Path) -> No
         optimizer.step()
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         if (step + 1) % config.save_every == 0:
-            state = {
-                "format": FORMAT,
-                "step": step + 1,
-                "model": net.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
+            state = {"model": net.state_dict(), "optimizer": optimizer.state_dict()}
+            state |= {"format": FORMAT, "step": step + 1}
             checkpoints.save(folder, step + 1, state, keep=1)

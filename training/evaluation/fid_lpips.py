@@ -1,8 +1,7 @@
-"""FID, KID and LPIPS: metrics that need other networks. Without them or their libraries a metric is n/a, with the reason."""
+"""FID, KID and LPIPS: metrics that need other networks, and libraries of the extra `metrics`."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -10,29 +9,21 @@ import numpy as np
 import torch
 
 from training.evaluation.image_metrics import frechet_distance, kernel_distance
+from training.evaluation.protocol import to_tensor
+from training.models.backbones import load_pickle
 
 Picture = np.ndarray  # uint8 (H, W, 3)
-BROKEN = (
-    *(RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
-    pickle.UnpicklingError,
-)
-"""Exceptions that `torch.load` raises for a file that holds something else."""
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
 
 def check_inception(weights: str) -> None:
     """Raise FileNotFoundError for a missing file, ValueError for one that does not hold Inception's weights."""
-    reason: object = "it has other tensors"
-    try:
-        if "Conv2d_1a_3x3.conv.weight" in torch.load(weights, "cpu", weights_only=True):
-            return
-    except BROKEN as error:
-        reason = str(error).partition("\n")[0]
-    raise ValueError(f"inception: expected {INCEPTION} of torch-fidelity, got {weights}: {reason}")
+    if "Conv2d_1a_3x3.conv.weight" not in load_pickle(weights):
+        raise ValueError(f"inception: expected {INCEPTION} of torch-fidelity, got {weights}")
 
 
 def load_inception(weights: str) -> Callable[[Picture], np.ndarray]:
-    """Load Inception v3 of the original FID (torch-fidelity's port from TensorFlow): picture -> 2,048 features.
+    """Load Inception v3 of the original FID, torch-fidelity's port from TensorFlow: picture -> 2,048 features.
 
     It resizes to 299 x 299 itself, bilinear without antialias, as the original does. Raises ImportError without
     torch-fidelity.
@@ -43,10 +34,9 @@ def load_inception(weights: str) -> Callable[[Picture], np.ndarray]:
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights
     )
 
+    @torch.inference_mode()
     def features(picture: Picture) -> np.ndarray:
-        planes = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
-        with torch.inference_mode():
-            return np.asarray(net(planes)[0][0].cpu())
+        return np.asarray(net(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None])[0][0].cpu())
 
     return features
 
@@ -57,10 +47,9 @@ def load_lpips() -> Callable[[Picture, Picture], float]:
 
     net = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
 
+    @torch.inference_mode()
     def distance(a: Picture, b: Picture) -> float:
-        planes = [torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in (a, b)]
-        with torch.inference_mode():
-            return float(net(*planes))
+        return float(net(to_tensor(a), to_tensor(b)))
 
     return distance
 
@@ -68,23 +57,20 @@ def load_lpips() -> Callable[[Picture, Picture], float]:
 class Extras:
     """Computes FID, KID and LPIPS of every row of the table from the pictures added to it.
 
-    inception_weights: path, empty for none. Raises ValueError and FileNotFoundError for a file of something else.
+    `inception_weights`: a path; empty: no FID and KID. A metric whose library or download is missing is left out, and
+    `missing` has the reason. Raises ValueError and FileNotFoundError for a file that does not hold Inception's weights.
     """
 
     def __init__(self, inception_weights: str, with_lpips: bool) -> None:
-        self.missing: dict[str, str] = {}
+        no_inception = f"no --inception, the {INCEPTION} of torch-fidelity"
+        self.missing: dict[str, str] = {"fid": no_inception, "kid": no_inception}
+        self.missing["lpips"] = "not asked for (--lpips fetches AlexNet through torchvision)"
         self.features: Callable[[Picture], np.ndarray] | None = None
         self.distance: Callable[[Picture, Picture], float] | None = None
-        if not inception_weights:
-            self.missing["fid"] = self.missing["kid"] = (
-                f"no --inception, the {INCEPTION} of torch-fidelity"
-            )
-        else:
+        if inception_weights:
             check_inception(inception_weights)
             self.features = self._load(lambda: load_inception(inception_weights), "fid", "kid")
-        if not with_lpips:
-            self.missing["lpips"] = "not asked for (--lpips fetches AlexNet through torchvision)"
-        else:
+        if with_lpips:
             self.distance = self._load(load_lpips, "lpips")
         self.collected: dict[str, list[np.ndarray]] = {}
         self.distances: dict[str, list[float]] = {}
@@ -92,23 +78,25 @@ class Extras:
     def _load(self, load: Callable[[], Any], *names: str) -> Any:
         """Return the loaded network, or None and note why these metrics are missing."""
         try:
-            return load()
+            network = load()
         except (ImportError, OSError, RuntimeError) as error:  # no library, no download
             reason = str(error).partition("\n")[0] or type(error).__name__
             self.missing |= dict.fromkeys(names, reason)
             return None
+        for name in names:
+            del self.missing[name]
+        return network
 
     def add(self, pictures: dict[str, Picture]) -> None:
-        """Add the pictures of one photo by row; "truth" is the original."""
+        """Add the pictures of one photo by row; "truth" is the original, "reference" is not a row."""
         for name, picture in pictures.items():
             if name == "reference":
                 continue
             if self.features is not None:
                 self.collected.setdefault(name, []).append(self.features(picture))
             if self.distance is not None:
-                self.distances.setdefault(name, []).append(
-                    self.distance(picture, pictures["truth"])
-                )
+                distance = self.distance(picture, pictures["truth"])
+                self.distances.setdefault(name, []).append(distance)
 
     def rows(self) -> dict[str, dict[str, float]]:
         """Return the metrics of each row; FID and KID need at least two pictures."""

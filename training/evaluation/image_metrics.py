@@ -18,7 +18,7 @@ MIN_CHROMA = 10.0  # CIE units; cells of less chroma have no reliable hue
 
 
 def compute_psnr(mean_square: float, peak: float) -> float:
-    """PSNR in dB from a mean squared error; infinite for an error of 0."""
+    """Compute the PSNR in dB from a mean squared error; infinite for an error of 0."""
     return math.inf if mean_square == 0 else 10 * math.log10(peak**2 / mean_square)
 
 
@@ -30,12 +30,11 @@ def convert_to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
-    """PSNR in dB over all three sRGB planes, peak 255."""
+    """Compute the PSNR in dB over all three sRGB planes, peak 255."""
     return compute_psnr(float(np.mean((prediction.astype(np.float64) - target) ** 2)), 255)
 
 
-def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
-    """SSIM with a Gaussian window of 11 taps, sigma 1.5, population covariance; mean over the sRGB planes."""
+def _compute_ssim(target: np.ndarray, prediction: np.ndarray, channel_axis: int | None) -> float:
     from skimage.metrics import structural_similarity  # --help works without the extra
 
     return float(
@@ -43,7 +42,7 @@ def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
             target,
             prediction,
             data_range=255,
-            channel_axis=2,
+            channel_axis=channel_axis,
             gaussian_weights=True,
             sigma=1.5,
             use_sample_covariance=False,
@@ -51,8 +50,13 @@ def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
     )
 
 
+def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
+    """Compute SSIM, mean over the sRGB planes: Gaussian window of 11 taps, sigma 1.5, population covariance."""
+    return _compute_ssim(target, prediction, channel_axis=2)
+
+
 def colorfulness(rgb: np.ndarray, absolute: bool = False) -> float:
-    """Colourfulness M3 of Hasler and Suesstrunk (2003).
+    """Compute the colourfulness M3 of Hasler and Suesstrunk (2003).
 
     `absolute`: the variant of CT2 and DDColor, which takes |R - G| and |(R + G)/2 - B| before means and deviations.
     """
@@ -64,7 +68,7 @@ def colorfulness(rgb: np.ndarray, absolute: bool = False) -> float:
 
 
 def average_cells(lab: np.ndarray) -> np.ndarray:
-    """Mean ab (16, 16, 2) of the cells of LAB (H, W, 3), at least 16 x 16 pixels."""
+    """Average ab over 16 x 16 cells of LAB (H, W, 3), which has at least 16 x 16 pixels; returns (16, 16, 2)."""
     rows, columns = (np.arange(CELLS) * n // CELLS for n in lab.shape[:2])
     ab = np.add.reduceat(np.add.reduceat(lab[..., 1:], rows, 0), columns, 1)
     heights, widths = (
@@ -74,7 +78,7 @@ def average_cells(lab: np.ndarray) -> np.ndarray:
 
 
 class Target:
-    """A target picture, with what every comparison needs."""
+    """A target picture, with what every comparison with it needs."""
 
     def __init__(self, picture: np.ndarray) -> None:
         self.picture = picture
@@ -84,32 +88,26 @@ class Target:
 
 
 def compute_luma(picture: np.ndarray) -> np.ndarray:
-    """Luma Y of BT.601, 16..235, not rounded, (H, W)."""
+    """Compute the luma Y of BT.601, (H, W), 16..235, not rounded."""
     return 16 + picture.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255)
 
 
 def psnr_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
-    """PSNR in dB of luma without `border` pixels on each side, as super-resolution papers report it."""
+    """Compute the PSNR of luma in dB without `border` pixels on each side, as super-resolution papers report it."""
     inner = slice(border, -border or None)
     error = (compute_luma(prediction) - compute_luma(target))[inner, inner]
     return compute_psnr(float(np.mean(error**2)), 255)
 
 
 def ssim_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
-    """SSIM of luma without `border` pixels on each side; window as in `ssim`."""
+    """Compute SSIM of luma without `border` pixels on each side; window as in `ssim`."""
     inner = slice(border, -border or None)
-    from skimage.metrics import structural_similarity
-
-    planes = (compute_luma(picture)[inner, inner] for picture in (target, prediction))
-    return float(
-        structural_similarity(
-            *planes, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
-    )
+    first, second = (compute_luma(picture)[inner, inner] for picture in (target, prediction))
+    return _compute_ssim(first, second, channel_axis=None)
 
 
 def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str, float]:
-    """Return the metrics of a picture against the target of the same size; `border` is that of `psnr_y`."""
+    """Compute the metrics of a picture against a target; `border` is that of `psnr_y`. Raises ValueError if sizes differ."""
     if prediction.shape != target.picture.shape:
         raise ValueError(
             f"expected pictures of one size, got {prediction.shape} and {target.picture.shape}"
@@ -191,7 +189,7 @@ def measure_color_shift(before: np.ndarray, after: np.ndarray) -> tuple[float, f
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Frechet distance (FID) between features (N, D) and (M, D); biased upwards unless N is far above D."""
+    """Compute the Frechet distance (FID) between features (N, D) and (M, D); biased upwards unless N is far above D."""
     mean = first.mean(0) - second.mean(0)
     a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     eigenvalues = np.linalg.eigvals(a @ b)
@@ -200,7 +198,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Kernel distance (KID): unbiased squared MMD with kernel (x.y / D + 1)^3 between features (N, D) and (M, D)."""
+    """Compute the kernel distance (KID) between features (N, D) and (M, D): unbiased squared MMD, kernel (x.y / D + 1)^3."""
     n, m, d = len(first), len(second), first.shape[1]
     within = [((x @ x.T / d + 1) ** 3, len(x)) for x in (first, second)]
     same = sum((k.sum() - np.trace(k)) / (count * (count - 1)) for k, count in within)

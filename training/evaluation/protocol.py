@@ -1,13 +1,13 @@
-"""The protocol of the tables: photos through the network as users run it, and metrics of every result."""
+"""The protocol of the tables: colorize photos as users do, and compute the metrics of every result."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from training.data.references import distort_elastically
 from training.evaluation import image_metrics
 
 MODES = ("auto", "self", "random", "dots", "margins")
-DOT = 3  # pixels of the input: side of a dot of colour
+DOT = 3  # side of a dot of colour, in pixels of the input
 MARGINS = {"white": 255, "black": 0, "gray": 128, "paper": 225}  # sRGB
 MARGIN_FRACTIONS = (0.02, 0.05)  # of a side
 BICUBIC = Image.Resampling.BICUBIC
@@ -34,24 +34,24 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How inputs and references are made, and which modes are measured."""
+    """Options of the protocol: inputs, references and modes."""
 
     size: int = 512
-    """Side of the truth: the centre square of a photo, bicubic where it is not of this size."""
+    """Side of the truth, which is the centre square of a photo, resized bicubic."""
     magnification: float = 4.0
-    """The input is the truth brought down by this factor, bicubic."""
+    """Factor by which the truth is reduced to the input, bicubic."""
     modes: tuple[str, ...] = MODES
-    """Which of auto, self (reference: an elastic copy of the truth), random (of another photo), dots (the truth, masked but
-    for dots of 3 pixels of the input) and margins (how much margins move the automatic colours inside). auto is always
-    measured, unless there are none."""
+    """References that are measured: auto (none), self (an elastic copy of the truth), random (of another photo), dots (the
+    truth in 3 x 3 pixels each), and margins (how much a margin changes the automatic colours inside). auto is always
+    measured, unless no mode is given."""
     dots: int = 20
     """Number of dots."""
     working_size: int | None = None
-    """Of the colour branch; None: what the weights were trained at."""
+    """Working size of the colour branch. None: that of the weights."""
     degraded: bool = False
-    """Inputs look like scans of old prints (training.data.degradations); the truth stays what it is."""
+    """Degrade the inputs like scans of old prints (training.data.degradations)."""
     seed: int = 1
-    """Of distortions and of which photo is whose random reference."""
+    """Seed of the distortions, the dots and the choice of random references."""
 
     def __post_init__(self) -> None:
         if self.size < 16 or not 0.1 <= self.magnification <= 64:
@@ -70,29 +70,30 @@ class Protocol:
 
 @dataclass
 class Score:
-    """Metrics over a set of photos."""
+    """Metrics of all results over a set of photos."""
 
     rows: dict[str, Figures]
     """Name of the row -> means over the photos."""
     photo_rows: dict[str, dict[str, Figures]]
     """Name of the row -> name of the photo -> its metrics."""
     moved: float | None
-    """Share of random references that drew the picture's mean ab towards their own."""
+    """Share of the random references that move the mean ab of the result towards their own."""
     margin_shift: float | None
     """Mean distance in ab inside a margin between results with and without it, relative to the mean chroma without."""
     seconds: dict[str, float]
-    """Mode -> median time per picture, from gray input to result."""
+    """Mode -> median seconds per picture, from gray input to result."""
     photos: int
+    """Number of photos."""
     skipped: list[str] = field(default_factory=list)
 
 
 def to_tensor(picture: Image.Image | np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> (1, 3, H, W) in 0..1."""
+    """Convert uint8 (H, W, 3) to float32 (1, 3, H, W) in 0..1."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
 def to_uint8(rgb: Tensor) -> np.ndarray:
-    """(1, 3, H, W) in 0..1 -> uint8 (H, W, 3)."""
+    """Convert (1, 3, H, W) in 0..1 to uint8 (H, W, 3), clamped and rounded."""
     return (rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
@@ -116,7 +117,7 @@ def colorize_photos(
 
 
 class Colorizer:
-    """`colorize_photos` under a protocol; keeps the times."""
+    """Colorizes single photos under a protocol, and keeps the seconds of each by mode."""
 
     def __init__(self, net: SCSNet, protocol: Protocol) -> None:
         self.net, self.protocol = net.eval(), protocol
@@ -125,7 +126,7 @@ class Colorizer:
     def __call__(
         self, low: Tensor, reference: Tensor | None, mode: str, mask: Tensor | None = None
     ) -> np.ndarray:
-        """Gray input (1, 1 or 3, h, w), reference, sRGB in 0..1, and its mask -> uint8 (H, W, 3)."""
+        """Colorize an input (1, 1 or 3, h, w), sRGB in 0..1, with a reference and its mask; returns uint8 (H, W, 3)."""
         protocol = self.protocol
         began = time.perf_counter()
         references = [] if reference is None else [reference]
@@ -138,17 +139,17 @@ class Colorizer:
 
 
 def make_reference(rgb: Tensor, seed: int) -> Tensor:
-    """An elastic copy (1, 3, h, w), the same for the same seed."""
+    """Return an elastic copy of a photo (1, 3, h, w) in 0..1, determined by the seed."""
     return distort_elastically(rgb, torch.Generator().manual_seed(seed)).clamp(0, 1)
 
 
 def scan(rgb: Tensor, seed: int) -> Tensor:
-    """(1, 3, h, w) as a scan of an old print of it."""
+    """Degrade a photo (1, 3, h, w) in 0..1 like a scan of an old print of it."""
     return to_tensor(degrade(to_uint8(rgb), np.random.default_rng(seed)))
 
 
 def draw_dots(size: tuple[int, int], count: int, rng: np.random.Generator) -> Tensor:
-    """Draw a mask (1, 1, H, W) of square dots of `DOT` pixels at random places."""
+    """Return a mask (1, 1, H, W) that is 1 in square dots of `DOT` pixels at random places."""
     mask = torch.zeros(1, 1, *size)
     for _ in range(count):
         top, left = (int(rng.integers(0, max(1, n - DOT + 1))) for n in size)
@@ -157,7 +158,7 @@ def draw_dots(size: tuple[int, int], count: int, rng: np.random.Generator) -> Te
 
 
 def add_margin(rgb: Tensor, number: int) -> tuple[Tensor, int]:
-    """Put an even margin around (1, 3, h, w), another one for each number; return its width in pixels too."""
+    """Pad a photo (1, 3, h, w) by an even margin, whose colour and width depend on the number; return its width too."""
     level = list(MARGINS.values())[number % len(MARGINS)] / 255
     fraction = MARGIN_FRACTIONS[number // len(MARGINS) % len(MARGIN_FRACTIONS)]
     width = max(1, round(fraction * min(rgb.shape[2:])))
@@ -165,7 +166,10 @@ def add_margin(rgb: Tensor, number: int) -> tuple[Tensor, int]:
 
 
 def crop_margin(picture: np.ndarray, width: int, size: int) -> np.ndarray:
-    """Cut a margin of `width` input pixels from the result of an input of `size` x `size` -> uint8, of the result's size."""
+    """Crop the margin from a result and resize what is left to the result's size.
+
+    picture: uint8 (H, W, 3), from an input of `size` x `size` pixels with a margin of `width` pixels.
+    """
     image = Image.fromarray(picture)
     start, stop = width / size * image.width, (size - width) / size * image.width
     return np.asarray(image.resize(image.size, BICUBIC, (start, start, stop, stop)))
@@ -176,13 +180,13 @@ def score(
     entries: Sequence[Entry],
     protocol: Protocol,
     keep: Callable[[str, dict[str, np.ndarray]], Any] | None = None,
-    progress: Callable[[], Any] | None = None,
     results: Mapping[str, Callable[[str, int], np.ndarray | None]] | None = None,
 ) -> Score:
-    """Compute the metrics of all modes over all photos. `keep` is called with the name of a photo and its pictures.
+    """Compute the metrics of all modes over all photos. Raises ValueError if none can be read.
 
-    `colorize` takes input, reference, mode and mask as `Colorizer` does. `results` are other systems: name and side of a
-    photo -> their picture of it, uint8 (side, side, 3), or None.
+    `colorize` takes input, reference, mode and mask, as `Colorizer`. `keep` is called with the name of each photo and its
+    pictures. `results` has other systems: functions from the name and side of a photo to their picture of it, uint8 (side,
+    side, 3), or None.
     """
     figures: dict[str, dict[str, Figures]] = {}
     moved: list[bool] = []
@@ -197,14 +201,13 @@ def score(
         input_rgb = scan(low, protocol.seed + index) if protocol.degraded else low
         black_and_white = Image.fromarray(to_uint8(rgb_to_gray(input_rgb)))
         pictures["gray + bicubic"] = np.asarray(black_and_white.resize(square.size, BICUBIC))
-        enlarged = Image.fromarray(to_uint8(low)).resize(square.size, BICUBIC)
-        pictures["true colour + bicubic"] = np.asarray(enlarged)
+        in_color = Image.fromarray(to_uint8(low))
+        pictures["true colour + bicubic"] = np.asarray(in_color.resize(square.size, BICUBIC))
         if protocol.modes:
             pictures["auto"] = colorize(input_rgb, None, "auto")
         if "self" in protocol.modes:
-            pictures["self"] = colorize(
-                input_rgb, make_reference(low, protocol.seed + index), "self"
-            )
+            own = make_reference(low, protocol.seed + index)
+            pictures["self"] = colorize(input_rgb, own, "self")
         if "random" in protocol.modes:
             candidates = [entries[i] for i in np.roll(partners, -index)]
             others = read_squares([p for p in candidates if p is not entry], protocol.low, [])
@@ -212,11 +215,8 @@ def score(
                 reference = make_reference(to_tensor(other[1]), protocol.seed + index)
                 pictures["random"] = colorize(input_rgb, reference, "random")
                 pictures["reference"] = to_uint8(reference)
-                moved.append(
-                    image_metrics.moves_towards(
-                        pictures["auto"], pictures["random"], pictures["reference"]
-                    )
-                )
+                three = (pictures[name] for name in ("auto", "random", "reference"))
+                moved.append(image_metrics.moves_towards(*three))
         if "dots" in protocol.modes:
             dots_rng = np.random.default_rng((protocol.seed, index))
             mask = draw_dots((protocol.low, protocol.low), protocol.dots, dots_rng)
@@ -230,18 +230,14 @@ def score(
                 pictures[name] = picture
         compared = {name: picture for name, picture in pictures.items() if name != "reference"}
         with ThreadPoolExecutor() as pool:
+            target, border = image_metrics.Target(pictures["truth"]), ceil(protocol.magnification)
             metrics = pool.map(
-                image_metrics.compare,
-                compared.values(),
-                repeat(image_metrics.Target(pictures["truth"])),
-                repeat(math.ceil(protocol.magnification)),
+                image_metrics.compare, compared.values(), repeat(target), repeat(border)
             )
             for name, row in zip(compared, metrics, strict=True):
                 figures.setdefault(name, {})[entry.name] = row
         if keep is not None:
             keep(entry.name, pictures)
-        if progress is not None:
-            progress()
         count += 1
     if not count:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
@@ -257,7 +253,7 @@ def score(
 
 
 def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
-    """A random partner for each of `count`, nobody its own (but where there is only one)."""
+    """Return a random partner for each of `count` photos, never itself unless there is only one."""
     order = rng.permutation(count)
     partner = np.empty(count, dtype=int)
     partner[order] = np.roll(order, 1)
@@ -265,7 +261,7 @@ def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def count_parameters(net: SCSNet) -> dict[str, int]:
-    """Mode -> numbers that it uses; the automatic mode has no reference encoder and no cross attention."""
+    """Count the parameters that each mode uses; without a reference its encoder and the cross attention are not used."""
     total = sum(p.numel() for p in net.parameters())
     unused = sum(
         p.numel() for module in net.color_branch.only_reference for p in module.parameters()
@@ -275,5 +271,5 @@ def count_parameters(net: SCSNet) -> dict[str, int]:
 
 
 def picture_name(name: str) -> str:
-    """The end of a photo's name, fit for a file."""
+    """Return the stem of a photo's name, with underscores for characters that a file name may not have."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(name.split(":")[-1]).stem)

@@ -15,6 +15,7 @@ from PIL import Image
 from scsnet.atomic_write import open_atomic
 from training.evaluation.image_metrics import HUES, aggregate
 from training.evaluation.protocol import Protocol, Score, picture_name
+from training.markdown import format_table
 from training.paths import save_text
 
 COLUMNS = {
@@ -46,7 +47,7 @@ NAMES = {
     "dots": "SCSNet, dots of true colour",
 }
 PLAIN = ("truth", "gray + bicubic", "true colour + bicubic")
-"""Rows that no system made."""
+"""Rows that are not the result of a system."""
 PAPER = """\
 | paper (ImageNet-C, 16,216 photos, 128 -> 512) | PSNR | SSIM | FID | CN | parameters | V100 |
 |---|---|---|---|---|---|---|
@@ -58,50 +59,47 @@ SSIM is not the standard one (27.7 dB would be about 0.74), so its two columns c
 """
 
 
+def _format_figure(value: float | None, digits: int) -> str:
+    if value is None:
+        return "n/a"
+    return "∞" if value == float("inf") else f"{value:.{digits}f}"
+
+
 def table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -> str:
-    """Format all metrics as a Markdown table; a missing one is `n/a`."""
-    header = [title for title, _ in COLUMNS.values()]
-    lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
-    for name, row in rows.items():
-        cells = []
-        for key, (_, digits) in COLUMNS.items():
-            value = row.get(key)
-            shown = (
-                "n/a"
-                if value is None
-                else ("∞" if value == float("inf") else f"{value:.{digits}f}")
-            )
-            cells.append(shown)
-        lines.append(f"| {NAMES.get(name, name)} | " + " | ".join(cells) + " |")
-    notes = [f"- {COLUMNS[key][0]} n/a: {reason}" for key, reason in missing.items()]
-    return "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"
+    """Format all metrics as a Markdown table; missing ones are `n/a`, with the reasons below."""
+    cells = [
+        [NAMES.get(name, name), *(_format_figure(row.get(k), d) for k, (_, d) in COLUMNS.items())]
+        for name, row in rows.items()
+    ]
+    lines = format_table(["", *(title for title, _ in COLUMNS.values())], cells)
+    if missing:
+        lines += ["", *(f"- {COLUMNS[key][0]} n/a: {reason}" for key, reason in missing.items())]
+    return "\n".join(lines) + "\n"
 
 
 def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Format the coarse colours of the network's rows as Markdown, and their differences from gray + bicubic."""
-    gray = rows["gray + bicubic"]
-    target = rows["truth"]["chroma"]
-    header = ["PSNR - gray's", "CIEDE2000 - gray's", "ab error / gray's", "chroma / truth's"]
-    header += COLOR_COLUMNS.values()
-    lines = ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
-    for name, row in rows.items():
-        if name in PLAIN:
-            continue
-        cells = [
+    """Format the coarse colours of all systems as Markdown, and their differences from gray + bicubic."""
+    gray, target = rows["gray + bicubic"], rows["truth"]["chroma"]
+    header = ["", "PSNR - gray's", "CIEDE2000 - gray's", "ab error / gray's", "chroma / truth's"]
+    cells = [
+        [
+            NAMES.get(name, name),
             f"{row['psnr'] - gray['psnr']:+.2f}",
             f"{row['delta_e'] - gray['delta_e']:+.2f}",
             f"{row['ab_error'] / gray['ab_error']:.0%}" if target else "n/a",
             f"{row['chroma'] / target:.0%}" if target else "n/a",
+            *(f"{row[key]:.0%}" if key in row else "n/a" for key in COLOR_COLUMNS),
         ]
-        cells += [f"{row[key]:.0%}" if key in row else "n/a" for key in COLOR_COLUMNS]
-        lines.append(f"| {NAMES.get(name, name)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        for name, row in rows.items()
+        if name not in PLAIN
+    ]
+    return "\n".join(format_table([*header, *COLOR_COLUMNS.values()], cells)) + "\n"
 
 
 def format_markdown(
     score: Score, protocol: Protocol, facts: Mapping[str, Any], missing: Mapping[str, str]
 ) -> str:
-    """Format the whole report as Markdown."""
+    """Format the whole report as Markdown; `facts`: names of weights and device, parameters by mode."""
     low, size = protocol.low, protocol.size
     lines = [
         f"# {facts['weights']}",
@@ -126,23 +124,24 @@ def format_markdown(
             f"{score.margin_shift:.2f} of their chroma.",
             "",
         ]
-    lines += ["| mode | parameters | median seconds per picture | FPS |", "|---|---|---|---|"]
-    for mode, seconds in score.seconds.items():
-        count = facts["parameters"][mode] / 1e6
-        lines.append(
-            f"| {NAMES.get(mode, mode)} | {count:.3f} M | {seconds:.3f} | {1 / seconds:.2f} |"
-        )
+    speeds = [
+        [
+            NAMES.get(mode, mode),
+            f"{facts['parameters'][mode] / 1e6:.3f} M",
+            f"{seconds:.3f}",
+            f"{1 / seconds:.2f}",
+        ]
+        for mode, seconds in score.seconds.items()
+    ]
+    lines += format_table(["mode", "parameters", "median seconds per picture", "FPS"], speeds)
     lines += [f"\nOn {facts['device']}, one picture at a time.", "", PAPER]
     if score.skipped:
-        lines += [
-            "Left out:",
-            *(f"- {name}" for name in score.skipped),
-        ]
+        lines += ["Left out:", *(f"- {name}" for name in score.skipped)]
     return "\n".join(lines) + "\n"
 
 
 def render_page(title: str, body: str, sections: Sequence[str]) -> str:
-    """Return an HTML page: preformatted text, then sections of pictures."""
+    """Return an HTML page of preformatted text and sections of pictures."""
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;background:#fff;color:#222}"
         "div{display:flex;gap:.5rem;flex-wrap:wrap}figure{margin:0}img{width:256px;height:256px;object-fit:contain;"
@@ -156,7 +155,7 @@ def render_page(title: str, body: str, sections: Sequence[str]) -> str:
 
 
 def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
-    """Write a picture (H, W, 3) uint8 as JPEG; return its element for a page beside the folder of the picture."""
+    """Write a picture, uint8 (H, W, 3), as JPEG; return its HTML for a page in the parent of its folder."""
     with open_atomic(path) as file:
         Image.fromarray(picture).save(file, "JPEG", quality=92, subsampling=0)
     source, name = html.escape(f"{path.parent.name}/{path.name}"), html.escape(label)
@@ -164,7 +163,7 @@ def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
 
 
 class Page:
-    """Page of pictures side by side; the pictures are written as they come, the page by `close`."""
+    """HTML page of pictures side by side. Calls write pictures, `close` writes the page."""
 
     ORDER = ("gray + bicubic", "auto", "reference", "random", "self", "dots")
 
@@ -180,10 +179,9 @@ class Page:
         cells = []
         others = [kind for kind in pictures if kind not in (*self.ORDER, *PLAIN)]
         for kind in (*self.ORDER, *others, "truth"):
-            if kind not in pictures:
-                continue
-            file = self.folder / f"{len(self.rows):03}_{picture_name(name)}_{kind.split()[0]}.jpg"
-            cells.append(render_figure(file, kind, pictures[kind]))
+            if kind in pictures:
+                file = f"{len(self.rows):03}_{picture_name(name)}_{kind.split()[0]}.jpg"
+                cells.append(render_figure(self.folder / file, kind, pictures[kind]))
         self.rows.append(
             f"<section><h2>{html.escape(Path(name).name)}</h2><div>{''.join(cells)}</div></section>"
         )
@@ -196,7 +194,7 @@ class Page:
 def format_json(
     score: Score, protocol: Protocol, facts: Mapping[str, Any], missing: Mapping[str, str]
 ) -> str:
-    """Format all metrics, of every photo too, as JSON; infinite ones are null."""
+    """Format all metrics as JSON, also of every photo, and their deviations; infinite ones are null."""
 
     def finite(rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
         return {

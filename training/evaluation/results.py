@@ -12,10 +12,12 @@ from training.evaluation.protocol import picture_name
 
 
 class ResultFolder:
-    """The pictures that a system made of photos, each named like its photo, with any ending."""
+    """Pictures that another system made of photos, each named like its photo, with any suffix.
+
+    Raises ValueError if none of the pictures has the name of a photo.
+    """
 
     def __init__(self, folder: str, entries: Sequence[Entry]) -> None:
-        """Raises ValueError where none of the pictures has the name of a photo."""
         self.folder = folder
         found = {picture_name(entry.name): entry for entry in find_photos([folder])}
         names = {picture_name(entry.name) for entry in entries}
@@ -28,18 +30,16 @@ class ResultFolder:
         self.problems += [f"missing: {name}" for name in names - set(found)]
 
     def read(self, name: str, side: int) -> np.ndarray | None:
-        """Return the picture of a photo, uint8 (side, side, 3); None, with a problem noted, where there is none to use."""
+        """Return the picture of a photo, uint8 (side, side, 3), or None and note the problem in `problems`."""
         if (entry := self.pictures.get(picture_name(name))) is None:
             return None
         try:
             picture = read_photo(entry)
-        except BadPhotoError as error:
-            self.problems.append(str(error))
-            return None
-        if picture.shape[:2] != (side, side):
+            if picture.shape[:2] == (side, side):
+                return picture
             got = f"{picture.shape[1]} x {picture.shape[0]}"
-            self.problems.append(
-                f"{Path(entry.name).name}: expected {side} x {side} pixels, got {got}"
-            )
-            return None
-        return picture
+            problem = f"{Path(entry.name).name}: expected {side} x {side} pixels, got {got}"
+        except BadPhotoError as error:
+            problem = str(error)
+        self.problems.append(problem)
+        return None

@@ -1,4 +1,4 @@
-"""Tables 6 and 7: PSNR and SSIM of luma over magnifications, a plot of them, parameters and speed of the heads."""
+"""Evaluate and plot Table 6, PSNR and SSIM of luma over magnifications; measure Table 7, size and speed of the heads."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from training.config.upscaling import SIZES
 from training.data.photos import BadPhotoError, Entry, read_photo
 from training.evaluation.image_metrics import psnr_y, ssim_y
 from training.evaluation.protocol import to_tensor, to_uint8
+from training.markdown import format_table
 from training.models.rdn import Upscaler
 from training.models.upscaling_heads import CONTINUOUS, FACTORS, build_head
 
@@ -65,9 +66,9 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def make_pair(photo: np.ndarray, magnification: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return input and truth of a photo (H, W, 3), of which less than an input pixel is cropped, bottom and right.
+    """Return input and truth of a photo (H, W, 3), cropped at the bottom and right by less than a pixel of the input.
 
-    The input is the truth brought down by Pillow's antialiased bicubic, the kernel of MATLAB's imresize.
+    The input is the truth resized by Pillow's antialiased bicubic, which has the kernel of MATLAB's imresize.
     """
     height, width = (max(1, int(n / magnification)) for n in photo.shape[:2])
     truth = photo[: round(height * magnification), : round(width * magnification)]
@@ -82,7 +83,7 @@ def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @torch.inference_mode()
 def enlarge(net: Upscaler, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Enlarge uint8 (h, w, 3) to (H, W, 3) by a network."""
+    """Enlarge uint8 (h, w, 3) to (H, W, 3) with a network."""
     return to_uint8(net(to_tensor(low).to(next(net.parameters()).device), size))
 
 
@@ -93,10 +94,10 @@ def upscale(
     size: tuple[int, int],
     magnification: float,
 ) -> np.ndarray:
-    """Enlarge uint8 (h, w, 3) to (H, W, 3) by a method.
+    """Enlarge uint8 (h, w, 3) to (H, W, 3) with a method.
 
-    "sub-pixel" is the network of the nearest magnification, of two equally near ones the larger; where it is another
-    one, its result is resized, bicubic.
+    "sub-pixel" is the network of the nearest magnification, or of the larger one of two; its result is resized, bicubic,
+    if it has another size.
     """
     if method == "bicubic":
         return resize(low, size)
@@ -113,9 +114,9 @@ def score_photos(
     entries: Sequence[Entry],
     magnifications: Sequence[float],
 ) -> Scores:
-    """Return mean PSNR and SSIM of luma, without a border as wide as the magnification.
+    """Compute the mean PSNR and SSIM of luma, without a border as wide as the magnification, of all methods.
 
-    Unreadable photos are named and left out; raises ValueError if all are.
+    Unreadable photos are printed and left out. Raises ValueError if none can be read.
     """
     sums: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for entry in tqdm(entries, "evaluation", disable=None):
@@ -142,35 +143,34 @@ def score_photos(
 
 
 def format_quality(sets: Mapping[str, Scores], networks: Mapping[str, Upscaler]) -> list[str]:
-    """Return Table 6 and PSNR over all magnifications as lines of Markdown; the paper's rows for sets of its names."""
-    columns = " | ".join(f"{name} x{m:g}" for name in sets for m in PRINTED)
-    lines = [f"| | parameters of the head | {columns} |", "|---" * (2 + 3 * len(sets)) + "|"]
+    """Return Table 6 and the PSNR over all magnifications as lines of Markdown, with the paper's rows for its sets."""
+    columns = [f"{name} x{m:g}" for name in sets for m in PRINTED]
+    rows: list[list[object]] = []
     for method in METHODS:
-        rows = [row for row in networks if row.startswith(method)]
-        count = sum(count_parameters(networks[row].head) for row in rows)
+        count = sum(
+            count_parameters(n.head) for row, n in networks.items() if row.startswith(method)
+        )
         pairs = [scores[method][m] for scores in sets.values() for m in PRINTED]
-        cells = " | ".join(f"{psnr:.3f} / {ssim:.4f}" for psnr, ssim in pairs)
-        lines.append(f"| {method} | {f'{count:,}' if rows else ''} | {cells} |")
+        cells = [f"{psnr:.3f} / {ssim:.4f}" for psnr, ssim in pairs]
+        rows.append([method, f"{count:,}" if count else "", *cells])
     if any(name.lower() in PAPER_QUALITY["CPM"] for name in sets):
         for method, printed in PAPER_QUALITY.items():
-            figures = [printed.get(name.lower(), ("", "", "")) for name in sets]
-            lines.append(
-                f"| paper: {method} | | {' | '.join(cell for three in figures for cell in three)} |"
-            )
+            cells = [cell for name in sets for cell in printed.get(name.lower(), ("", "", ""))]
+            rows.append([f"paper: {method}", "", *cells])
+    lines = format_table(["", "parameters of the head", *columns], rows)
     for name, scores in sets.items():
-        tried = list(scores["bicubic"])
         lines += ["", f"PSNR on {name} over the magnification:", ""]
-        lines.append(f"| | {' | '.join(f'x{m:g}' for m in tried)} |")
-        lines.append("|---" * (1 + len(tried)) + "|")
-        for method in METHODS:
-            cells = " | ".join(f"{scores[method][m][0]:.2f}" for m in tried)
-            lines.append(f"| {method} | {cells} |")
+        header = ["", *(f"x{m:g}" for m in scores["bicubic"])]
+        figures = [[m, *(f"{psnr:.2f}" for psnr, _ in scores[m].values())] for m in METHODS]
+        lines += format_table(header, figures)
     return lines
 
 
 def plot_quality(sets: Mapping[str, Scores], trained: tuple[float, float], path: Path) -> None:
-    """Write a PNG: PSNR over the magnification, one panel for each set; `trained` is shaded, dots are own magnifications."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Plot the PSNR over the magnification to a PNG, a panel for each set.
+
+    `trained`, the range of the continuous heads, is shaded; dots are the magnifications of the sub-pixel heads.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5 * len(sets), 4), layout="constrained")
@@ -189,12 +189,12 @@ def plot_quality(sets: Mapping[str, Scores], trained: tuple[float, float], path:
         axes.grid(color="0.85", linewidth=0.5)
         axes.legend(fontsize=8)
     with open_atomic(path) as file:
-        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+        figure.savefig(file, format="png")
 
 
 @torch.inference_mode()
 def time_heads(device: torch.device, precision: Precision) -> dict[str, tuple[int, float]]:
-    """Return parameters and median seconds per frame of each head at the paper's size, batch 1, untrained, in turns."""
+    """Measure parameters and median seconds per frame of each head: paper's size, batch 1, untrained, in alternation."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     sizes = SIZES["paper"]
     nearest = next(row for row, factor in FACTORS.items() if factor * FEATURES == FRAME)
@@ -208,7 +208,7 @@ def time_heads(device: torch.device, precision: Precision) -> dict[str, tuple[in
 
 
 def _time(head: nn.Module, planes: Tensor, size: tuple[int, int]) -> float:
-    """Return the seconds of one decode."""
+    """Run a head once and return the seconds."""
     began = time.perf_counter()
     head(planes, size)
     if planes.is_cuda:
@@ -218,11 +218,8 @@ def _time(head: nn.Module, planes: Tensor, size: tuple[int, int]) -> float:
 
 def format_speed(heads: Mapping[str, tuple[int, float]]) -> list[str]:
     """Return Table 7 as lines of Markdown."""
-    lines = [
-        "| head | parameters | FPS | paper: parameters (M) | paper: FPS |",
-        "|---|---|---|---|---|",
+    rows = [
+        [row, f"{count:,}", f"{1 / seconds:.3g}", *PAPER_SPEED.get(row, ("", ""))]
+        for row, (count, seconds) in heads.items()
     ]
-    for row, (count, seconds) in heads.items():
-        cells = " | ".join(PAPER_SPEED.get(row, ("", "")))
-        lines.append(f"| {row} | {count:,} | {1 / seconds:.3g} | {cells} |")
-    return lines
+    return format_table(["head", "parameters", "FPS", "paper: parameters (M)", "paper: FPS"], rows)

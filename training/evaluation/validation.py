@@ -1,4 +1,4 @@
-"""Metrics and a contact sheet of the validation photos during a run; `training/evaluate.py` has the full protocol."""
+"""Metrics and a contact sheet of the validation photos during a run. The full protocol is that of `training/evaluate.py`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 8  # photos colorized at a time
 
 
 class Validation:
-    """A fixed set of photos, read once."""
+    """A set of validation photos, read once. Raises ValueError if none can be read."""
 
     def __init__(self, entries: Sequence[Entry], count: int) -> None:
         self.skipped: list[str] = []
@@ -35,11 +35,11 @@ class Validation:
             raise ValueError(f"none of the validation photos can be read: {self.skipped[0]}")
 
     def compute(self, net: SCSNet, stage: Stage, picture: Path) -> dict[str, float]:
-        """Return metrics at the input size and the largest magnification of a stage, and write the contact sheet.
+        """Compute metrics at the input size and the largest magnification of a stage, and write the contact sheet.
 
-        For no reference ("auto"), an elastically distorted copy ("own") and another photo ("swap"), and for the gray
-        photo: PSNR of sRGB in dB, mean |ab| error in CIE units, mean chroma relative to the target's. "swap_moves" is
-        the fraction of photos whose mean ab moves towards that of the other photo.
+        For results without a reference ("auto"), with an elastically distorted copy ("own") and with another photo
+        ("swap"), and for the gray photo: PSNR of sRGB in dB, mean |ab| error in CIE units, mean chroma relative to the
+        target's. "swap_moves" is the fraction of photos whose mean ab moves towards that of the other photo.
         """
         was_training = net.training
         net.eval()
@@ -77,7 +77,7 @@ class Validation:
 
     @staticmethod
     def _colorize(net: SCSNet, low: Tensor, references: Tensor | None, output: int) -> Tensor:
-        """Photos (N, 3, h, w) and their references -> 8-bit sRGB (N, 3, output, output) in 0..1 on the CPU."""
+        """Colorize photos (N, 3, h, w) with a reference each; returns 8-bit sRGB (N, 3, output, output) in 0..1 on the CPU."""
         parts = []
         for start in range(0, len(low), CHUNK):
             chunk = slice(start, start + CHUNK)

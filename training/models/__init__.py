@@ -1,1 +1,1 @@
-"""The networks that are trained, and those that only judge."""
+"""Networks that are used in training only."""

@@ -1,4 +1,4 @@
-"""Heads for the deep supervision of the colour branch, and its siamese initialisation. Both serve training only."""
+"""Deep supervision and siamese initialisation of the colour branch, which are used in training only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scsnet.attention import VCAttn
 
 
 def initialize_siamese(net: SCSNet) -> None:
-    """Copy phi_E^s to phi_E^r, and queries and source pre-convolutions of all attention to keys and reference ones.
+    """Initialise phi_E^r by phi_E^s, and in all attention the keys by the queries and the reference's convolution by the source's.
 
     Similar content then has similar queries and keys from the first step. No weights are shared.
     """
@@ -36,6 +36,9 @@ class SupervisionHeads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Conv2d(channels, 2, 1) for name in self.POINTS})
 
     def loss(self, name: str, features: Tensor, ab: Tensor) -> Tensor:
-        """L1 between the prediction from `features` (B, C, h, w) and normalised `ab` (B, 2, H, W), average-pooled."""
+        """Compute the L1 loss between the head's prediction and average-pooled ab.
+
+        features: (B, C, h, w); ab: normalised, (B, 2, H, W).
+        """
         target = F.adaptive_avg_pool2d(ab, (features.shape[2], features.shape[3]))
         return F.l1_loss(self.heads[name](features).float(), target)

@@ -1,7 +1,8 @@
-"""VGG features for the perceptual loss (Eq. 6), from plain tensors in a .safetensors or .npz file."""
+"""Published weights of other networks, and VGG features for the perceptual loss (Eq. 6)."""
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 
@@ -17,11 +18,17 @@ from scsnet import checkpoint
 _CAFFE = re.compile(r"block(\d)_conv(\d)\.weight$")  # RGB 0..255 minus a mean, as VGG was trained
 _TORCH = re.compile(r"features\.(\d+)\.weight$")  # RGB 0..1, ImageNet mean and deviation
 
+BROKEN = (
+    *(RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
+    pickle.UnpicklingError,
+)
+"""Exceptions that `torch.load` raises for a file of another kind."""
+
 
 def load_tensors(source: str) -> dict[str, Tensor]:
     """Load every tensor of a .npz or .safetensors file, a path or "hf:owner/repo/file".
 
-    Errors: those of `scsnet.checkpoint.resolve`; ValueError for a file of another kind or a broken one.
+    Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a broken file or one of another kind.
     """
     path = checkpoint.resolve(source)
     try:
@@ -33,7 +40,23 @@ def load_tensors(source: str) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a readable .npz or .safetensors file: {error}") from error
 
 
-def _convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
+def load_pickle(source: str) -> dict[str, Tensor]:
+    """Load the tensors of a .pth file, without running code in it.
+
+    Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
+    """
+    path = checkpoint.resolve(source)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except BROKEN as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is not a readable .pth file: {reason}") from error
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path} holds no weights but a {type(weights).__name__}")
+    return weights
+
+
+def _make_convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
     weight = weights[f"{name}.weight"]
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     conv.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
@@ -41,7 +64,7 @@ def _convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
 
 
 def _blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
-    """Names of the convolutions, block by block, and whether they are in the caffe convention."""
+    """Return the names of the convolutions, block by block, and whether they are in the caffe convention."""
     caffe = sorted((int(m[1]), int(m[2]), key) for key in weights if (m := _CAFFE.search(key)))
     if caffe:
         count = max(block for block, _, _ in caffe)
@@ -63,7 +86,7 @@ def _blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
 
 
 class VGG(nn.Module):
-    """relu{1..5}_1 of VGG16 or VGG19, or of as many blocks as the file has (Eq. 6)."""
+    """Features relu1_1, relu2_1, ... of VGG16 or VGG19 (Eq. 6), frozen; of as many of the five blocks as the file has."""
 
     mean: Tensor
     deviation: Tensor
@@ -84,7 +107,7 @@ class VGG(nn.Module):
         last = len(blocks) - 1
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                _convolution(weights, name) for name in (names[:1] if n == last else names)
+                _make_convolution(weights, name) for name in (names[:1] if n == last else names)
             )
             for n, names in enumerate(blocks)
         )
@@ -95,11 +118,11 @@ class VGG(nn.Module):
         self.requires_grad_(False).eval()
 
     def normalize(self, rgb: Tensor) -> Tensor:
-        """sRGB (B, 3, H, W), about 0..1 -> input of the first convolution."""
+        """Convert sRGB (B, 3, H, W), about 0..1, to the input of the first convolution."""
         return ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        """sRGB (B, 3, H, W), about 0..1 -> relu{l}_1, l = 1.., each (B, C, H / 2^(l-1), W / 2^(l-1)).
+        """Map sRGB (B, 3, H, W), about 0..1, to relu{l}_1, l = 1.., each (B, C, H / 2^(l-1), W / 2^(l-1)).
 
         Features of the caffe convention are divided by 57.6, the deviation of its inputs, so that both
         conventions give a loss of about the same size.

@@ -1,4 +1,4 @@
-"""The discriminator: 70x70 PatchGAN of pix2pix with spectral norm. The paper does not give its own."""
+"""Discriminator of the adversarial loss: 70x70 PatchGAN of pix2pix with spectral norm. The paper does not give its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-SMALLEST = 32  # pixels: below that nothing is left after three strides and two more convolutions
+SMALLEST = (
+    32  # pixels: smaller pictures have no output after three strides and two more convolutions
+)
 
 
 class Discriminator(nn.Module):
-    """Normalised LAB -> one number per patch of 70 x 70 pixels. LeakyReLU 0.2."""
+    """Scores patches of 70 x 70 pixels of normalised LAB. `width`: channels of the first layer; LeakyReLU 0.2."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -22,7 +24,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, lab: Tensor) -> Tensor:
-        """(B, 3, H, W), at least 32 x 32 -> (B, 1, about H/8, about W/8), float32."""
+        """Map (B, 3, H, W) to scores (B, 1, about H/8, about W/8), float32. Raises ValueError below 32 x 32 pixels."""
         if min(lab.shape[2:]) < SMALLEST:
             raise ValueError(
                 f"expected at least {SMALLEST} x {SMALLEST} pixels, got {tuple(lab.shape[2:])}"

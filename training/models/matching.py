@@ -1,4 +1,4 @@
-"""Colours of a reference at the places of a photo that show the same kind of thing: targets for references of other scenes."""
+"""Match the colours of a reference of another scene to a photo, by semantic similarity: targets for such references."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHARPNESS = 4.0  # factor on the standardised similarities before the softmax
 def match_colors(
     guidance: SemanticGuidance, luminance: Tensor, reference: Tensor, ab: Tensor
 ) -> Tensor:
-    """Return ab (B, 2, h, w) of each cell of a photo, from the cells of its reference that the prior finds similar.
+    """Return the mean ab (B, 2, h, w) of the cells of a reference that are similar to each cell of a photo.
 
-    luminance, reference: normalised L (B, 1, H, W). ab: the reference's (B, 2, H, W). Similarity is the cosine of the
-    prior's hidden features, standardised over all pairs of cells of the two photos.
+    luminance, reference: normalised L (B, 1, H, W); ab: the reference's, (B, 2, H, W). Weights are the softmax of the
+    similarity: the cosine between the prior's hidden features, standardised over all pairs of cells of the two photos.
     """
     source, other = (guidance.describe(planes)[:, :HIDDEN] for planes in (luminance, reference))
     with torch.autocast(luminance.device.type, enabled=False):

@@ -1,7 +1,7 @@
-"""RDN, the residual dense network: features for super-resolution.
+"""RDN, the residual dense network for super-resolution (Table 6).
 
-Zhang et al., "Residual Dense Network for Image Super-Resolution", CVPR 2018; D blocks of C layers that add G channels
-each to G0 channels. Without its upsampler, which is `upscaling_heads.SubPixel`.
+Zhang et al., "Residual Dense Network for Image Super-Resolution", CVPR 2018: D blocks of C layers, each of which adds G
+channels to G0 channels. Its upsampler is `upscaling_heads.SubPixel`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from training.models.upscaling_heads import build_head
 
 
 class ResidualDenseBlock(nn.Module):
-    """Layers that see the outputs of all layers before them, a 1x1 convolution over all of them, and a skip."""
+    """Densely connected 3x3 convolutions, a 1x1 convolution over the outputs of all of them, and a skip connection."""
 
     def __init__(self, channels: int, layers: int, growth: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class ResidualDenseBlock(nn.Module):
         self.fuse = nn.Conv2d(total, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the block to (B, G0, H, W); the shape stays."""
+        """Map (B, G0, H, W) to the same shape."""
         features = x
         for layer in self.layers:
             features = torch.cat([features, F.relu(layer(features))], dim=1)
@@ -34,7 +34,7 @@ class ResidualDenseBlock(nn.Module):
 
 
 class RDN(nn.Module):
-    """Two convolutions, D residual dense blocks, fusion of all of them, and a skip from the first convolution."""
+    """RDN without an upsampler: two convolutions, D residual dense blocks, their fusion, and a global skip connection."""
 
     def __init__(self, channels: int, blocks: int, layers: int, growth: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class RDN(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """RDN and the head of a row. The same seed gives RDN the same initial weights in every row."""
+    """RDN with the head of a row. Equal seeds give RDN equal initial weights in all rows."""
 
     def __init__(self, row: str, sizes: Sizes, seed: int = 0) -> None:
         super().__init__()

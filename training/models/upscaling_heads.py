@@ -1,10 +1,10 @@
-"""Heads that turn the same features into a larger picture: CPM's, and those of other papers, written from these.
+"""Heads for super-resolution that map the same features to a larger picture: CPM, and heads written after other papers.
 
     Meta-SR:   Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019
     LIIF:      Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function",
                CVPR 2021
     sub-pixel: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
-               Convolutional Neural Network", CVPR 2016, as RDN has it
+               Convolutional Neural Network", CVPR 2016, as in RDN
 
 B pictures of C channels, H x W pixels, output n x m. The papers have C = 64.
 """
@@ -25,10 +25,9 @@ CHANNELS = 64
 
 
 class MetaSR(nn.Module):
-    """Meta-Upscale: a network predicts k x k x C x 3 weights for every output pixel.
+    """Meta-Upscale: a network predicts k x k x C x 3 weights of a convolution for every output pixel.
 
-    Its authors predict them for the whole picture at once; `pixels` bounds how many output pixels are computed at a
-    time.
+    The authors predict them for the whole picture at once; `pixels` limits how many output pixels are computed at a time.
     """
 
     def __init__(self, channels: int = CHANNELS, kernel: int = 3, hidden: int = 256) -> None:
@@ -39,7 +38,7 @@ class MetaSR(nn.Module):
         )
 
     def offsets(self, n_in: int, n_out: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the source pixel floor(i / r) of each output pixel along an axis, and i / r - floor(i / r)."""
+        """Return the input pixel floor(i / r) of each output pixel i along an axis, and i / r - floor(i / r)."""
         i = torch.arange(n_out, device=device)
         return (i * n_in).div(n_out, rounding_mode="floor"), ((i * n_in) % n_out) / n_out
 
@@ -100,7 +99,7 @@ class LIIF(nn.Module):
     def _band(
         self, unfolded: Tensor, shape: torch.Size, size: tuple[int, int], top: int, bottom: int
     ) -> Tensor:
-        """Return output rows top..bottom, (P, 3): four predictions, each weighted by the opposite area."""
+        """Compute output rows top..bottom, (P, 3): the mean of four predictions, weighted by the opposite areas."""
         neighbours = list(_neighbours(shape, size, top, bottom, unfolded.device))
         cell = unfolded.new_tensor([2 * shape[0] / size[0], 2 * shape[1] / size[1]])
         areas = [(offset[:, :1] * offset[:, 1:]).abs() + 1e-9 for _, offset in neighbours]
@@ -116,7 +115,7 @@ class LIIF(nn.Module):
 def _neighbours(
     shape: torch.Size, size: tuple[int, int], top: int, bottom: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the four source pixels around each output pixel: index (P,), and offset in source pixels (P, 2)."""
+    """Yield the four input pixels around each output pixel: index (P,), and offset in input pixels (P, 2)."""
     ranges = (range(top, bottom), range(size[1]))
     positions = [
         (torch.arange(r.start, r.stop, device=device) + 0.5) * (shape[d] / size[d]) - 0.5
