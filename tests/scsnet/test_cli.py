@@ -1,6 +1,6 @@
 """The command line on real files."""
 
-import argparse
+import hashlib
 import json
 import os
 import signal
@@ -16,9 +16,8 @@ from captions import CAPTIONS, read_deep
 from PIL import ExifTags, Image
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint, pipeline
-from scsnet.cli.colorize import geometry
 from scsnet.cli.paths import result_name
-from scsnet.pictures import Picture, read_picture, write_picture
+from scsnet.pictures import read_picture, write_picture
 
 BASE = ExifTags.Base
 
@@ -106,21 +105,8 @@ def test_zoom_shows_a_part_of_the_whole(work, colorize):
     colorize("a.png -o part.png --scale 3 --zoom 4,6,10,5")
     assert np.abs(pixels("part.png") - pixels("whole.png")[18:33, 12:42]).max() <= 1
     colorize("a.png -o long.png --long-side 64 --zoom 0,0,8,16")
-    assert size("long.png") == (32, 64)
-
-
-def test_zoom_window_lies_inside_the_output():
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        h, w, *asked = (int(n) for n in random.integers(1, [60, 60, 200, 200]))
-        y, x = int(random.integers(h)), int(random.integers(w))
-        zoom = (x, y, int(random.integers(1, w - x + 1)), int(random.integers(1, h - y + 1)))
-        picture = Picture(path=Path("x"), rgb=np.zeros((h, w, 1), np.uint8), tags={})
-        options = argparse.Namespace(zoom=zoom, size=tuple(asked), scale=None, long_side=None)
-        (full_height, full_width), (top, left, height, width), _ = geometry(picture, options)
-        assert [height, width] == asked
-        assert 0 <= top <= full_height - height
-        assert 0 <= left <= full_width - width
+    colorize("a.png -o corner.png --size 101x7 --zoom 23,15,1,1")
+    assert (size("long.png"), size("corner.png")) == ((32, 64), (101, 7))
 
 
 def test_references_masks_and_hints_change_the_colours(work, colorize):
@@ -300,10 +286,8 @@ def test_recursive_run_keeps_the_tree_and_skips_its_own_output(work, colorize):
 
 def test_recursive_run_tells_the_folders_it_skips(work, colorize, monkeypatch):
     """Links, which could be loops, and folders that cannot be read."""
-    for name in ("d/sub", "d/locked"):
-        Path(name).mkdir(parents=True)
-    save_gray("d/sub/a.png")
-    Path("d/loop.png").symlink_to("loop.png")
+    Path("d/locked").mkdir(parents=True)
+    save_gray("d/a.png")
     Path("d/again").symlink_to(".")
     scandir = os.scandir
 
@@ -314,7 +298,7 @@ def test_recursive_run_tells_the_folders_it_skips(work, colorize, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     _, out, err = colorize("d --recursive -o out")
-    assert out == f"{Path('out/sub/a.png')}: 48 x 32\n"
+    assert out == f"{Path('out/a.png')}: 48 x 32\n"
     assert sorted(err.splitlines()) == [
         f"{Path('d/again')}: is left out: a link to a folder",
         f"{Path('d/locked')}: is left out: Permission denied",
@@ -363,11 +347,8 @@ LONG = "x" * 300 + ".png"
         ("colorize empty", "no picture in this folder"),
         ("colorize text.png", "text.png: is not a picture"),
         ("colorize zero.png", "zero.png: the file is empty"),
-        ("colorize cut.png", "cut.png"),
         ("colorize a.png -o b.xyz", "ending"),
-        ("colorize a.png -o b", "ending"),
         ("colorize a.png -o ''", "-o must not be empty"),
-        ("colorize a.png -o text.png/b.png", "text.png is not a folder"),
         ("colorize a.png -o text.png", "exists already; --force"),
         ("colorize a.png -o a.png --force", "would overwrite the input"),
         ("colorize a.png --reference c.png -o c.png --force", "would overwrite the input"),
@@ -375,17 +356,13 @@ LONG = "x" * 300 + ".png"
         ("colorize a.png c.png -o out.png", "need a folder"),
         ("colorize a.png c.png -o text.png", "need a folder"),
         ("colorize a.png a.gif", "both"),
-        ("colorize a.png --reference none.png", "none.png: No such file"),
         ("colorize a.png --reference empty", "empty: is a folder"),
         ("colorize a.png --weights none.safetensors", "none.safetensors"),
-        ("colorize a.png --weights text.png", "text.png"),
-        ("colorize a.png --weights empty", "empty"),
         ("colorize a.png --weights hf:nonsense", "hf:nonsense"),
         ("colorize a.png --scale 0", "above 0"),
         ("colorize a.png --scale nan", "not a number"),
         ("colorize a.png --scale four", "not a number"),
         ("colorize a.png --scale 1e9", "too large"),
-        ("colorize a.png --size 0x10", "1 to 100000"),
         ("colorize a.png --size 10", "1920x1080"),
         ("colorize a.png --long-side 2.5", "whole number"),
         ("colorize a.png --scale 2 --size 10x10", "not allowed with"),
@@ -404,17 +381,14 @@ LONG = "x" * 300 + ".png"
         ("colorize a.png --bits 16 -o b.jpg", "b.jpg: --bits 16 needs PNG or TIFF"),
         ("attention a.png c.png", "--point"),
         ("attention a.png c.png --point 12,3", "outside of the picture of 12 x 8"),
-        ("attention a.png c.png --point 3", "x,y"),
         ("attention a.png c.png --point 3,4 --what valves", "no meaning"),
-        ("attention a.png none.png --point 3,4", "none.png"),
         ("attention a.png c.png --point 3,4 -o c.png --force", "would overwrite"),
         ("attention a.png c.png --point 3,4 -o r.xyz", "ending"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(work, refuse, line, reason):
-    for name in ("a.png", "c.png", "a.gif", "cut.png"):
+    for name in ("a.png", "c.png", "a.gif"):
         save_gray(name)
-    Path("cut.png").write_bytes(Path("cut.png").read_bytes()[:60])
     Path("text.png").write_text("hello")
     Path("zero.png").touch()
     Path("empty").mkdir()
@@ -492,20 +466,6 @@ def test_a_signal_leaves_nothing_behind(work, weights, name):
     assert names() == ["a.png"]
 
 
-def test_ctrl_c_while_importing_is_one_line(work):
-    code = """
-import sys, scsnet.__main__ as program
-class Interrupt:
-    def find_spec(self, name, *rest):
-        if name == "argparse": raise KeyboardInterrupt
-sys.meta_path.insert(0, Interrupt())
-sys.modules.pop("argparse", None)
-sys.exit(program.main(["info"]))
-"""
-    done = finish([sys.executable, "-c", code])
-    assert (done.returncode, done.stderr) == (130, "scsnet: interrupted\n")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a POSIX shell")
 @pytest.mark.parametrize(
     ("line", "code", "reason"),
@@ -576,8 +536,10 @@ def test_info_tells_what_a_weights_file_holds(work, run, weights, tiny_net):
     facts = json.loads(run("info --json", weights).out)
     assert facts["config"] == tiny_net.config.to_dict()
     assert facts["parameters"] == sum(p.numel() for p in tiny_net.parameters())
-    assert facts["card"] == {"steps": 7}
-    assert len(facts["sha256"]) == 64
+    assert facts["tensors"] == len(tiny_net.state_dict())
+    assert (facts["dtype"], facts["card"]) == ("F32", {"steps": 7})
+    assert facts["bytes"] == weights.stat().st_size
+    assert facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def test_help_and_version(work, run):
