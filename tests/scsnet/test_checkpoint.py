@@ -1,6 +1,5 @@
 """Weights files: saving, loading, and refusal of damaged or foreign files."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -82,17 +81,6 @@ def test_files_are_those_of_the_safetensors_package(tmp_path, path, net):
 def test_equal_weights_give_equal_files(tmp_path, path, net):
     checkpoint.save(tmp_path / "again.safetensors", net, card={"steps": 7})
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
-
-
-def test_info_tells_what_a_file_holds(path, net, monkeypatch):
-    monkeypatch.setattr(weights_file, "SCSNet", None)  # no network is built
-    info = checkpoint.read_info(path)
-    assert info.config == net.config
-    assert info.parameters == sum(p.numel() for p in net.parameters())
-    assert info.tensors == len(net.state_dict())
-    assert (info.path, info.dtype, info.card) == (path, "F32", {"steps": 7})
-    assert info.bytes == path.stat().st_size
-    assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_missing_files_are_told(path, tmp_path, monkeypatch):
@@ -215,15 +203,6 @@ def test_finds_every_truncation(path):
             checkpoint.load(path)
     path.write_bytes(data + b"abc")
     with pytest.raises(FormatError, match="not fully covered"):
-        checkpoint.load(path)
-
-
-def test_refuses_a_file_that_shrinks_while_it_is_read(path, monkeypatch):
-    compare = weights_file._compare
-    monkeypatch.setattr(
-        weights_file, "_compare", lambda *a: (compare(*a), os.truncate(path, 10_000))
-    )
-    with pytest.raises(FormatError, match="truncated"):
         checkpoint.load(path)
 
 

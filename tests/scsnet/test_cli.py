@@ -1,6 +1,6 @@
 """The command line on real files."""
 
-import argparse
+import hashlib
 import json
 import os
 import re
@@ -17,9 +17,8 @@ from captions import CAPTIONS, read_deep
 from PIL import ExifTags, Image
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint, pipeline
-from scsnet.cli.colorize import geometry
 from scsnet.cli.paths import result_name
-from scsnet.pictures import Picture, read_picture, write_picture
+from scsnet.pictures import read_picture, write_picture
 
 BASE = ExifTags.Base
 
@@ -107,21 +106,8 @@ def test_zoom_shows_a_part_of_the_whole(work, colorize):
     colorize("a.png -o part.png --scale 3 --zoom 4,6,10,5")
     assert np.abs(pixels("part.png") - pixels("whole.png")[18:33, 12:42]).max() <= 1
     colorize("a.png -o long.png --long-side 64 --zoom 0,0,8,16")
-    assert size("long.png") == (32, 64)
-
-
-def test_zoom_window_lies_inside_the_output():
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        h, w, *asked = (int(n) for n in random.integers(1, [60, 60, 200, 200]))
-        y, x = int(random.integers(h)), int(random.integers(w))
-        zoom = (x, y, int(random.integers(1, w - x + 1)), int(random.integers(1, h - y + 1)))
-        picture = Picture(path=Path("x"), rgb=np.zeros((h, w, 1), np.uint8), tags={})
-        options = argparse.Namespace(zoom=zoom, size=tuple(asked), scale=None, long_side=None)
-        (full_height, full_width), (top, left, height, width), _ = geometry(picture, options)
-        assert [height, width] == asked
-        assert 0 <= top <= full_height - height
-        assert 0 <= left <= full_width - width
+    colorize("a.png -o corner.png --size 101x7 --zoom 23,15,1,1")
+    assert (size("long.png"), size("corner.png")) == ((32, 64), (101, 7))
 
 
 def test_references_masks_and_hints_change_the_colours(work, colorize):
@@ -301,10 +287,8 @@ def test_recursive_run_keeps_the_tree_and_skips_its_own_output(work, colorize):
 
 def test_recursive_run_tells_the_folders_it_skips(work, colorize, monkeypatch):
     """Links, which could be loops, and folders that cannot be read."""
-    for name in ("d/sub", "d/locked"):
-        Path(name).mkdir(parents=True)
-    save_gray("d/sub/a.png")
-    Path("d/loop.png").symlink_to("loop.png")
+    Path("d/locked").mkdir(parents=True)
+    save_gray("d/a.png")
     Path("d/again").symlink_to(".")
     scandir = os.scandir
 
@@ -315,7 +299,7 @@ def test_recursive_run_tells_the_folders_it_skips(work, colorize, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     _, out, err = colorize("d --recursive -o out")
-    assert out == f"{Path('out/sub/a.png')}: 48 x 32\n"
+    assert out == f"{Path('out/a.png')}: 48 x 32\n"
     assert sorted(err.splitlines()) == [
         f"{Path('d/again')}: is left out: a link to a folder",
         f"{Path('d/locked')}: is left out: Permission denied",
@@ -364,9 +348,7 @@ LONG = "x" * 300 + ".png"
         ("colorize empty", "no picture in this folder"),
         ("colorize text.png", "text.png: is not a picture"),
         ("colorize zero.png", "zero.png: the file is empty"),
-        ("colorize cut.png", "cut.png"),
         ("colorize a.png -o b.xyz", "ending"),
-        ("colorize a.png -o b", "ending"),
         ("colorize a.png -o ''", "-o must not be empty"),
         ("colorize a.png -o text.png/b.png", "text.png is not a folder"),
         ("colorize a.png -o text.png", "exists already; --force"),
@@ -376,11 +358,8 @@ LONG = "x" * 300 + ".png"
         ("colorize a.png c.png -o out.png", "need a folder"),
         ("colorize a.png c.png -o text.png", "need a folder"),
         ("colorize a.png a.gif", "both"),
-        ("colorize a.png --reference none.png", "none.png: No such file"),
         ("colorize a.png --reference empty", "empty: is a folder"),
         ("colorize a.png --weights none.safetensors", "none.safetensors"),
-        ("colorize a.png --weights text.png", "text.png"),
-        ("colorize a.png --weights empty", "empty"),
         ("colorize a.png --weights hf:nonsense", "hf:nonsense"),
         ("colorize a.png --scale 0", "above 0"),
         ("colorize a.png --scale nan", "not a number"),
@@ -407,7 +386,6 @@ LONG = "x" * 300 + ".png"
         ("attention a.png c.png --point 12,3", "outside of the picture of 12 x 8"),
         ("attention a.png c.png --point 3", "x,y"),
         ("attention a.png c.png --point 3,4 --what valves", "no meaning"),
-        ("attention a.png none.png --point 3,4", "none.png"),
         ("attention a.png c.png --point 3,4 -o c.png --force", "would overwrite"),
         ("attention a.png c.png --point 3,4 -o r.xyz", "ending"),
         ("attention a.png c.png --point 3,4 --coverage c.png --force", "would overwrite"),
@@ -416,9 +394,8 @@ LONG = "x" * 300 + ".png"
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(work, refuse, line, reason):
-    for name in ("a.png", "c.png", "a.gif", "cut.png"):
+    for name in ("a.png", "c.png", "a.gif"):
         save_gray(name)
-    Path("cut.png").write_bytes(Path("cut.png").read_bytes()[:60])
     Path("text.png").write_text("hello")
     Path("zero.png").touch()
     Path("empty").mkdir()
@@ -494,20 +471,6 @@ def test_a_signal_leaves_nothing_behind(work, weights, name):
     assert process.returncode == 130
     assert err == "scsnet: interrupted\n"
     assert names() == ["a.png"]
-
-
-def test_ctrl_c_while_importing_is_one_line(work):
-    code = """
-import sys, scsnet.__main__ as program
-class Interrupt:
-    def find_spec(self, name, *rest):
-        if name == "argparse": raise KeyboardInterrupt
-sys.meta_path.insert(0, Interrupt())
-sys.modules.pop("argparse", None)
-sys.exit(program.main(["info"]))
-"""
-    done = finish([sys.executable, "-c", code])
-    assert (done.returncode, done.stderr) == (130, "scsnet: interrupted\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a POSIX shell")
@@ -593,8 +556,10 @@ def test_info_tells_what_a_weights_file_holds(work, run, weights, tiny_net):
     facts = json.loads(run("info --json", weights).out)
     assert facts["config"] == tiny_net.config.to_dict()
     assert facts["parameters"] == sum(p.numel() for p in tiny_net.parameters())
-    assert facts["card"] == {"steps": 7}
-    assert len(facts["sha256"]) == 64
+    assert facts["tensors"] == len(tiny_net.state_dict())
+    assert (facts["dtype"], facts["card"]) == ("F32", {"steps": 7})
+    assert facts["bytes"] == weights.stat().st_size
+    assert facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def test_help_and_version(work, run):

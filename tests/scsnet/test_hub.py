@@ -54,17 +54,11 @@ def files(folder):
     ]
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("hf:owner/repo", HubFile("owner/repo", "weights.safetensors", "main")),
-        ("hf:owner/repo@v1.0", HubFile("owner/repo", "weights.safetensors", "v1.0")),
-        ("hf:owner/repo/sub/a.sft@refs/pr/1", HubFile("owner/repo", "sub/a.sft", "refs/pr/1")),
-    ],
-)
-def test_parses_sources(source, expected):
-    assert parse(source) == expected
-    assert parse(str(expected)) == expected
+def test_parses_sources():
+    assert parse("hf:owner/repo") == HubFile("owner/repo", "weights.safetensors", "main")
+    source = "hf:o-w.n/r_e.p/sub/a.sft@refs/pr/1"
+    assert parse(source) == HubFile("o-w.n/r_e.p", "sub/a.sft", "refs/pr/1")
+    assert str(parse(source)) == source
 
 
 @pytest.mark.parametrize(
@@ -89,20 +83,6 @@ def test_downloads_once_into_the_cache_of_the_client(hub, home):
     assert home in path.parents
     assert steps[-1] == (len(DATA), len(DATA))
     assert [r.method for r in hub.requests if r.server == "store"] == ["GET"]
-
-
-def test_downloads_named_files_and_revisions(hub):
-    """A commit needs no request; a branch is looked up each time and downloaded when it has moved."""
-    source = "hf:owner/repo/sub/a.safetensors"
-    first = hub.commit("owner/repo", {"sub/a.safetensors": DATA}, ref="v1")
-    hub.commit("owner/repo", {"sub/a.safetensors": OTHER})
-    assert fetch(f"{source}@v1").read_bytes() == DATA
-    assert fetch(source).read_bytes() == OTHER
-    hub.requests.clear()
-    assert fetch(f"{source}@{first}").read_bytes() == DATA
-    assert not hub.requests
-    hub.commit("owner/repo", {"sub/a.safetensors": DATA})
-    assert fetch(source).read_bytes() == DATA
 
 
 def test_loads_a_network_from_the_hub(hub, tmp_path, tiny_net):
@@ -169,10 +149,9 @@ def test_tells_a_server_out_of_order(hub, home, status):
     assert not files(home)
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_goes_on_with_a_cut_download(hub, ranges):
+def test_goes_on_with_a_cut_download(hub):
     hub.commit("owner/repo", {"weights.safetensors": LONG})
-    hub.cut_at, hub.cuts, hub.no_range = 11_000_000, 1, not ranges
+    hub.cut_at, hub.cuts = 11_000_000, 1
     assert fetch("hf:owner/repo").read_bytes() == LONG
     asked = [request.range for request in hub.requests if request.server == "store"]
     assert asked == [None, "bytes=10485760-"]

@@ -44,6 +44,12 @@ def save(path, array, mode=None, **options):
     return path
 
 
+def orient(orientation):
+    exif = Image.Exif()
+    exif[BASE.Orientation] = orientation
+    return exif
+
+
 def gray_profile(gamma):
     """A gray ICC profile of a plain gamma: a header, a table of two tags, their values."""
     white = struct.pack(">3i", 63190, 65536, 54061)  # D50
@@ -155,15 +161,14 @@ def test_keeps_the_precision_of_deep_gray(tmp_path, values, dtype, photometric, 
     assert bool(picture.notes) == noted
 
 
-# Reading: orientation, profiles, frames
+# Reading: orientation, profiles, losses
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turns_pictures_as_pillow_does(tmp_path, orientation, ending):
-    exif = Image.Exif()
-    exif[BASE.Orientation] = orientation
-    path = save(tmp_path / f"a.{ending}", np.dstack([PHOTO, RAMP]), exif=exif, dpi=(100, 200))
+    array, exif = np.dstack([PHOTO, RAMP]), orient(orientation)
+    path = save(tmp_path / f"a.{ending}", array, exif=exif, dpi=(100, 200))
     with Image.open(path) as again:
         expected = np.asarray(ImageOps.exif_transpose(again))
     picture = read_picture(path)
@@ -209,16 +214,6 @@ def test_tells_profiles_that_cannot_be_used(tmp_path, mode, profile):
     else:
         assert "profile cannot be used" in picture.notes[0]
         assert (picture.rgb == plain.rgb).all()
-
-
-@pytest.mark.parametrize(("ending", "what"), [("webp", "frames"), ("tif", "pages")])
-def test_takes_the_first_of_several_frames(tmp_path, ending, what):
-    path = tmp_path / f"a.{ending}"
-    more = [Image.fromarray(255 - PHOTO)]
-    save(path, PHOTO, save_all=True, append_images=more, lossless=True)
-    picture = read_picture(path)
-    assert picture.notes == (f"has 2 {what}, only the first is used",)
-    assert np.abs(picture.rgb.astype(int) - PHOTO).max() <= 1
 
 
 @pytest.mark.parametrize("white", [255, 1023, 65535])
@@ -457,9 +452,7 @@ def test_broken_exif_is_no_obstacle(tmp_path, exif):
 
 
 def test_ignores_an_orientation_without_meaning(tmp_path):
-    exif = Image.Exif()
-    exif[BASE.Orientation] = 77
-    picture = read_picture(save(tmp_path / "odd.png", PHOTO, exif=exif))
+    picture = read_picture(save(tmp_path / "odd.png", PHOTO, exif=orient(77)))
     assert "orientation 77" in picture.notes[0]
     assert (picture.rgb == PHOTO).all()
 

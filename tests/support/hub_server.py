@@ -58,7 +58,6 @@ class HubServer:
         self.cut_at = None  # answers of the store end after so many bytes ...
         self.cuts = 0  # ... so many times
         self.damage = False  # the store sends bytes other than those it is asked for
-        self.no_range = False  # the store ignores Range
         self._servers = [self._start("hub", _Hub), self._start("store", _Store)]
         self.url, self.store_url = (
             f"http://127.0.0.1:{server.server_port}" for server in self._servers
@@ -152,7 +151,7 @@ class _Store(_Handler):
         if self.hub.damage:
             data = bytes(byte ^ 0x55 for byte in data)
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        first = int(asked[1]) if asked and not self.hub.no_range else 0
+        first = int(asked[1]) if asked else 0
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(len(data) - first))
         if first:

@@ -1,4 +1,4 @@
-"""What a computation does, on any machine: multiplications, operators called, bytes alive at once."""
+"""What a computation does, on any machine: multiplications, bytes alive at once."""
 
 import math
 import weakref
@@ -13,11 +13,10 @@ ATTENTION = ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product
 
 
 class Work(TorchDispatchMode):
-    """Multiplications by convolutions, products of matrices and attention; operators by name."""
+    """Multiplications by convolutions, products of matrices and attention."""
 
     def __init__(self):
         super().__init__()
-        self.called = Counter()
         self.kernels = Counter()  # shapes of the weights of convolutions -> times applied
         self.convolutions = self.products = self.attention = 0
 
@@ -29,7 +28,6 @@ class Work(TorchDispatchMode):
         assert not torch.is_inference_mode_enabled()  # there, operators made of others count as one
         result = func(*args, **(kwargs or {}))
         name = func.__name__.split(".")[0]
-        self.called[name] += 1
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         if name in CONVOLUTIONS:
             weight = next(t for t in reversed(tensors) if t.ndim == 4)  # a bias comes after it
