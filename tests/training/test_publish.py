@@ -147,7 +147,8 @@ def test_vgg16_comes_from_the_hub_once(root, photos, tmp_path):
     owner, repo, file = VGG16.removeprefix("hf:").split("/")
     options = (
         f"--data {photos} --perceptual 5 --trains everything --steps 2 --network.width 8 "
-        "--network.depth 1 --size 16 --batch 2 --magnification 2 2 --window 32 --log-every 1"
+        "--network.depth 1 --size 16 --batch 2 --magnification 2 2 --window 32 --log-every 1 "
+        "--trackers"
     ).split()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {"HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*", "OMP_NUM_THREADS": "1"}

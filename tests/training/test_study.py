@@ -88,9 +88,11 @@ def test_unusable_answers_and_results_are_named(folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             study.read_answers([file], read_pairs(folder))
-    assert "Photos not found: x" in refuse(study.main, f"A=x --output {tmp_path}/new")
-    twice = f"A={folder} A={folder} --output {tmp_path}/new"
-    assert "different names" in refuse(study.main, twice)
+    for results, message in (
+        (f"A={folder}", "at least two folders"),
+        (f"A={folder} A={folder}", "different names"),
+    ):
+        assert message in refuse(study.main, f"{results} --output {tmp_path}/new")
 
 
 @pytest.fixture
