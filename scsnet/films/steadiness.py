@@ -1,9 +1,9 @@
 """Colours that stay: each frame's are averaged with those that the same things had before.
 
 The network sees every frame anew, so that the colours of a panned sky drift. Here the motion of a frame is estimated from
-luminance alone (phase correlation for the whole of it, then Lucas and Kanade 1981 on a pyramid), the colours of the frames
-before are carried along, and where light and dark agree the result is the mean of all that the same place had. A cut,
-found by luminance too, starts anew.
+luminance alone (phase correlation, an affine motion of the camera, then Lucas and Kanade 1981 for what moves by itself), the
+colours of the frames before are carried along, and where light and dark agree the result is the mean of all that the same
+place had. A cut, found by luminance too, starts anew.
 
 LAB planes (B, 3, H, W) in CIE units; B are consecutive frames. Motion (1, 2, h, w) is where a pixel was in the frame before, in
 pixels (x, y) away from where it is.
@@ -11,6 +11,7 @@ pixels (x, y) away from where it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -22,7 +23,12 @@ SIDE = 128  # motion is estimated on a copy of about SIDE² pixels
 MEMORY = 32.0  # frames: the mean does not weigh what it carries more than so many
 FIRST = 3.0  # frames that colours seen once stand for: with 1 the first frames of a shot would move most
 LEVELS = 3  # of the pyramid, halved each time
-STEPS = 2  # of Gauss and Newton at each level
+SHIFTS = 4  # of the camera that are tried
+STEPS = 3  # of Gauss and Newton at each level
+BETTER, LEAST = (
+    0.8,
+    0.5,
+)  # patches that move by themselves differ less: by that factor and so many L*
 PATCH = 7  # side of what moves together, in pixels of the copy
 STIFFNESS = 4.0  # added to the squared gradients of L*: what is even moves with the rest
 FLICKER = 6.0  # L*: largest change of the whole frame that is no change of the scene
@@ -30,7 +36,9 @@ CHANGE = (4.0, 10.0)  # L*: below, it is the same thing; above, another
 BROAD = 2.0  # how much more broad differences count: dissolves are slow
 BINS = 16  # of the histograms of L*
 CUT_HISTOGRAM = 0.35  # share of the pixels that have to change their bin in a cut
-CUT_AGREEMENT = 0.4  # share of a frame below which the rest of it is worth nothing
+CUT_AGREEMENT = (
+    0.4  # share of a frame that stays, below which it is a cut; twice that if the histogram moves
+)
 
 
 def warp(planes: Tensor, motion: Tensor) -> Tensor:
@@ -48,8 +56,11 @@ def _locate(motion: Tensor) -> Tensor:
     return grid + motion.permute(0, 2, 3, 1) * motion.new_tensor([2 / width, 2 / height])
 
 
-def estimate_shift(before: Tensor, now: Tensor) -> tuple[int, int]:
-    """Return the motion (x, y) that all of two planes (1, 1, h, w) share, whole pixels, by phase correlation."""
+def estimate_shifts(before: Tensor, now: Tensor) -> list[tuple[int, int]]:
+    """Return the likeliest motions (x, y) of two planes (1, 1, h, w), whole pixels, by phase correlation.
+
+    The first may be that of something large in the middle, not that of the camera.
+    """
     height, width = now.shape[2:]
     window = (
         torch.hann_window(height, False, device=now.device)[:, None]
@@ -59,40 +70,91 @@ def estimate_shift(before: Tensor, now: Tensor) -> tuple[int, int]:
     product = first * second.conj()
     peaks = torch.fft.irfft2(product / product.abs().clamp_min(1e-6), s=(height, width))
     peaks = F.avg_pool2d(F.pad(peaks, (1, 1, 1, 1), mode="circular"), 3, 1)
-    y, x = divmod(int(peaks.argmax()), width)
-    return (x - width if 2 * x > width else x), (y - height if 2 * y > height else y)
+    highest = F.max_pool2d(peaks, 5, 1, 2)
+    heights = torch.where(peaks == highest, peaks, 0).flatten()
+    shifts = []
+    for place in heights.topk(min(SHIFTS, len(heights))).indices.tolist():
+        y, x = divmod(place, width)
+        shifts.append((x - width if 2 * x > width else x, y - height if 2 * y > height else y))
+    return shifts
 
 
 def estimate_motion(before: Tensor, now: Tensor) -> Tensor:
-    """Return the motion (1, 2, h, w) between two planes of L* (1, 1, h, w)."""
+    """Return the motion (1, 2, h, w) between two planes of L* (1, 1, h, w): the camera's, or what fits much better."""
     height, width = now.shape[2:]
     candidates = []
-    for shift in {(0, 0), estimate_shift(before, now)}:
+    for shift in {(0, 0), *estimate_shifts(before, now)}:
         motion = now.new_tensor(shift).view(1, 2, 1, 1).expand(1, 2, height, width)
         kept = _lies_inside(motion)
-        error = ((warp(before, motion) - now).abs() * kept).sum() / kept.sum().clamp_min(
-            now.numel() / 4
-        )
+        rest = _compute_rest(warp(before, motion), now).abs().clamp_max(CHANGE[1])
+        error = (rest * kept).sum() / kept.sum().clamp_min(now.numel() / 4)
         candidates.append((float(error), shift, motion))
     motion = min(candidates, key=lambda candidate: candidate[:2])[2]
+    camera = _refine(before, now, motion, _step_of_camera)
+    motion = _refine(before, now, camera, _step_of_patches)
+    of_camera, of_patches = (
+        _average(_compute_rest(warp(before, x), now).abs(), PATCH) for x in (camera, motion)
+    )
+    return torch.where(of_patches < BETTER * of_camera - LEAST, motion, camera)
+
+
+def _refine(
+    before: Tensor,
+    now: Tensor,
+    motion: Tensor,
+    step: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+) -> Tensor:
+    """Return the motion after steps of Gauss and Newton on each level of a pyramid, the coarsest first."""
+    height, width = now.shape[2:]
     for level in reversed(range(LEVELS)):
         size = (-(-height // 2**level), -(-width // 2**level))
         first, second = (F.interpolate(x, size, mode="area") for x in (before, now))
         scale = motion.new_tensor([size[1] / width, size[0] / height]).view(1, 2, 1, 1)
         part = F.interpolate(motion, size, mode="bilinear") * scale
         for _ in range(STEPS):
-            part = part + _step(warp(first, part), second)
+            part = part + step(warp(first, part), second, _lies_inside(part), level)
         motion = F.interpolate(part, (height, width), mode="bilinear") / scale
     return motion
 
 
-def _step(moved: Tensor, now: Tensor) -> Tensor:
-    """Return the motion that is left between two planes, at most 1.5 pixels: least squares over each patch."""
-    padded = F.pad(moved, (1, 1, 1, 1), mode="replicate")
-    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
-    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+def _compute_rest(moved: Tensor, now: Tensor) -> Tensor:
+    """Return what differs between two planes, but for a change of the whole: films flicker."""
     rest = now - moved
-    rest = rest - rest.median()  # films flicker
+    return rest - rest.median()
+
+
+def _step_of_camera(moved: Tensor, now: Tensor, inside: Tensor, level: int) -> Tensor:
+    """Return the motion that is left of most of the frame: affine, at the coarsest level a shift; robust least squares."""
+    height, width = now.shape[2:]
+    rows, columns = (torch.linspace(-1, 1, n, device=now.device) for n in (height, width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    basis = torch.stack([torch.ones_like(x), x, y][: 1 if level == LEVELS - 1 else 3])
+    across, down = _differentiate(moved)
+    rest = _compute_rest(moved, now)
+    spread = 1.5 * rest.abs().median() + 0.5
+    weights = inside / (1 + (rest / spread) ** 2) ** 2  # Geman and McClure
+    light = torch.stack([torch.ones_like(x), moved[0, 0] / 100])  # what flicker adds
+    slopes = torch.cat([across[0] * basis, down[0] * basis, light]).flatten(1)
+    weighted = slopes * weights.flatten()
+    normal = weighted @ slopes.T
+    damping = 1e-4 * normal.diagonal().clamp_min(1.0)
+    # Small, and not every device solves equations.
+    equations = ((normal + damping.diag()).cpu(), (weighted @ rest.flatten()).cpu())
+    found = torch.linalg.solve(*equations).to(now.device)
+    return torch.einsum("cn,nhw->chw", found[:-2].view(2, -1), basis)[None]
+
+
+def _differentiate(plane: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slopes (across, down) of a plane."""
+    padded = F.pad(plane, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    return across, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+
+
+def _step_of_patches(moved: Tensor, now: Tensor, inside: Tensor, level: int) -> Tensor:
+    """Return the motion that is left, at most 1.5 pixels: least squares over each patch."""
+    across, down = _differentiate(moved)
+    rest = _compute_rest(moved, now)
     products = [across * across, across * down, down * down, across * rest, down * rest]
     xx, xy, yy, xt, yt = _average(torch.cat(products, dim=1), PATCH).split(1, dim=1)
     xx, yy = xx + STIFFNESS, yy + STIFFNESS
@@ -175,9 +237,10 @@ class SteadyColors:
         last, mean = (
             planes - (planes - small).median().clamp(-FLICKER, FLICKER) for planes in (last, mean)
         )
-        # Of the last frame every detail, of the mean, which dissolves and fades leave behind, the broad light and dark.
+        # Of the last frame details but no grain, of the mean, which dissolves and fades leave behind, the broad light and dark.
         differences = torch.maximum(
-            _average((last - small).abs(), 3), BROAD * _average(mean - small, PATCH).abs()
+            _average(_average(last - small, 3).abs(), 3),
+            BROAD * _average(mean - small, PATCH).abs(),
         )
         low, high = CHANGE
         inside = _lies_inside(motion)
@@ -187,6 +250,8 @@ class SteadyColors:
         flicker = (before.lightness - small).median().clamp(-FLICKER, FLICKER)
         grays = _count_grays(before.lightness - flicker)
         moved = (grays - _count_grays(small)).abs().sum() / 2
-        if moved > CUT_HISTOGRAM or agreement.mean() < CUT_AGREEMENT:
+        # Flicker and grain move pixels to other bins, too, but what is seen stays.
+        other = CUT_AGREEMENT if moved <= CUT_HISTOGRAM else 2 * CUT_AGREEMENT
+        if agreement.mean() < other:
             return None, mean
         return weight * agreement * agreeing, mean

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scsnet.films.steadiness import SteadyColors, estimate_motion, estimate_shift
+from scsnet.films.steadiness import SteadyColors, estimate_motion, estimate_shifts
 
 SIZE = (96, 128)
 
@@ -61,7 +61,7 @@ def change(frames, right, down):
 def test_shift_and_motion_are_those_of_the_camera():
     whole = scene(1)[:, :1]
     before, now = whole[..., 20:116, 30:158], whole[..., 27:123, 41:169]
-    assert estimate_shift(before, now) in [(x, y) for x in (10, 11, 12) for y in (6, 7, 8)]
+    assert estimate_shifts(before, now)[0] in [(x, y) for x in (10, 11, 12) for y in (6, 7, 8)]
     motion = estimate_motion(before, now)
     inner = motion[..., 12:-12, 16:-16]
     assert (inner - torch.tensor([11.0, 7.0]).view(1, 2, 1, 1)).abs().mean() < 0.1
