@@ -20,6 +20,7 @@ Tags = dict[int, Any]
 _BASE = ExifTags.Base
 _EXIF, _GPS, _INTEROP = int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo), int(ExifTags.IFD.Interop)
 _INTEROP_INDEX = 1
+_UNCALIBRATED = 65535  # a ColorSpace that is not sRGB
 _UTF_16 = b"UNICODE\0"  # before a comment in the byte order of its file; we write little-endian
 _GPS_BYTES = (
     0,
@@ -94,9 +95,19 @@ def read_exif(image: Image.Image, notes: list[str]) -> tuple[int, Tags, tuple[fl
         interop = tags[_EXIF].get(_INTEROP)
         if interop and str(interop.get(_INTEROP_INDEX, "")).startswith("R03"):
             interop[_INTEROP_INDEX] = "R98"  # sRGB, as every output
-            if not image.info.get("icc_profile"):
-                notes.append("is in Adobe RGB by its EXIF data, but has no profile: taken as sRGB")
     return int(orientation), tags, dpi
+
+
+def is_adobe_rgb(image: Image.Image) -> bool:
+    """Return whether a picture without a profile is in Adobe RGB by its EXIF data, as cameras say it (DCF 2.0)."""
+    if image.info.get("icc_profile"):
+        return False
+    try:
+        details = image.getexif().get_ifd(_EXIF)
+        index = image.getexif().get_ifd(_INTEROP).get(_INTEROP_INDEX, "")
+    except _TAG_ERRORS:  # which `read_exif` says
+        return False
+    return details.get(_BASE.ColorSpace) == _UNCALIBRATED and str(index).startswith("R03")
 
 
 def _resolution(image: Image.Image, tags: Tags) -> tuple[float, float] | None:

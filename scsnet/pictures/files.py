@@ -21,9 +21,10 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from ..atomic_write import open_atomic
 from .decode import correct_transparency, decode_planes, is_deep_gray, list_losses
-from .exif import Tags, exif_bytes, read_exif, srgb_profile, update_exif
+from .exif import Tags, exif_bytes, is_adobe_rgb, read_exif, srgb_profile, update_exif
 from .formats import DEEP, PictureError, check_output_size, output_format
-from .jpeg import is_damaged, read_unended
+from .icc import adobe_rgb_profile
+from .jpeg import decode_jpeg
 from .metadata import Captions, caption_options, read_captions
 from .png import write_deep_png
 from .stderr import capture_stderr
@@ -104,6 +105,8 @@ def read_picture(path: Path | str) -> Picture:
                 capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([])
             )
             correct_transparency(image)
+            if is_adobe_rgb(image):  # here: a TIFF is closed when it is decoded
+                image.info["icc_profile"] = adobe_rgb_profile()
             with capture as complaints:
                 _load(image, notes)  # Pillow turns a TIFF while it decodes it, and nothing else
             orientation, tags, dpi = read_exif(image, notes)
@@ -184,20 +187,11 @@ def _pillow_limits() -> Iterator[None]:
 
 
 def _load(image: Image.Image, notes: list[str]) -> None:
-    """Decode an opened picture; of a JPEG also say damage, and read it without an end marker where all rows are there."""
-    try:
+    """Decode an opened picture; of a JPEG also say what is damaged or missing."""
+    if image.format != "JPEG":
         image.load()
-    except OSError:
-        whole = read_unended(Path(image.filename)) if image.format == "JPEG" else None  # type: ignore[attr-defined]
-        if whole is None:
-            raise
-        image.im, image.tile = whole.im, []  # type: ignore[attr-defined]
-        notes.append("has no end marker, but all its rows are there")
-        return
-    if image.format == "JPEG" and is_damaged(Path(image.filename), image):  # type: ignore[attr-defined]
-        notes.append(
-            "the file is damaged, parts may be wrong (its scan data does not end with its last row)"
-        )
+    elif note := decode_jpeg(image):
+        notes.append(note)
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import struct
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -18,6 +20,37 @@ def needs_conversion(icc: bytes) -> bool:
     if icc == srgb_profile():
         return False
     return not ImageCms.getProfileDescription(_opened(icc)).startswith("sRGB")
+
+
+@functools.cache
+def adobe_rgb_profile() -> bytes:
+    """Return a profile of Adobe RGB (1998): its primaries, adapted to D50, and its gamma of 563 / 256."""
+    primaries = {
+        b"rXYZ": (0.60974, 0.31111, 0.01947),
+        b"gXYZ": (0.20528, 0.62567, 0.06087),
+        b"bXYZ": (0.14919, 0.06322, 0.74457),
+        b"wtpt": (0.9642, 1.0, 0.8249),
+    }
+    curve = struct.pack(">4s4xIH2x", b"curv", 1, 563)
+    name = b"Adobe RGB (1998)\0"
+    texts = {
+        b"desc": struct.pack(">4s4xI", b"desc", len(name)) + name + bytes(79),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+    }
+    tags = {
+        name: b"XYZ " + bytes(4) + struct.pack(">3i", *(round(v * 65536) for v in xyz))
+        for name, xyz in primaries.items()
+    } | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve) | texts  # fmt: skip
+    table, data = struct.pack(">I", len(tags)), b""
+    for tag, value in tags.items():
+        table += struct.pack(">4s2I", tag, 132 + 12 * len(tags) + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    white = struct.pack(">3i", *(round(v * 65536) for v in primaries[b"wtpt"]))
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s28x12s48x", 132 + 12 * len(tags) + len(data), bytes(4), 0x02200000,
+        b"mntr", b"RGB ", b"XYZ ", bytes(12), b"acsp", white,
+    )  # fmt: skip
+    return header + table + data
 
 
 def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
