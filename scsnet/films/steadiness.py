@@ -1,9 +1,9 @@
 """Colours that stay: each frame's are averaged with those that the same things had before.
 
 The network sees every frame anew, so that the colours of a panned sky drift. Here the motion of a frame is estimated from
-luminance alone (phase correlation, an affine motion of the camera, then Lucas and Kanade 1981 for what moves by itself; both on
-a pyramid), the colours of the frames before are carried along, and where light and dark agree the result is the mean of all that the same place had. A cut,
-found by luminance too, starts anew.
+luminance alone (phase correlation, an affine motion of the camera, then Lucas and Kanade 1981 for what moves by itself), the
+colours of the frames before are carried along, and where light and dark agree the result is the mean of all that the same
+place had. A cut, found by luminance too, starts anew.
 
 LAB planes (B, 3, H, W) in CIE units; B are consecutive frames. Motion (1, 2, h, w) is where a pixel was in the frame before, in
 pixels (x, y) away from where it is.
@@ -28,7 +28,7 @@ STEPS = 3  # of Gauss and Newton at each level
 BETTER, LEAST = (
     0.8,
     0.5,
-)  # a patch moves by itself where less than this share, and as many L* less, differs then
+)  # patches that move by themselves differ less: by that factor and so many L*
 PATCH = 7  # side of what moves together, in pixels of the copy
 STIFFNESS = 4.0  # added to the squared gradients of L*: what is even moves with the rest
 FLICKER = 6.0  # L*: largest change of the whole frame that is no change of the scene
@@ -37,7 +37,7 @@ BROAD = 2.0  # how much more broad differences count: dissolves are slow
 BINS = 16  # of the histograms of L*
 CUT_HISTOGRAM = 0.35  # share of the pixels that have to change their bin in a cut
 CUT_AGREEMENT = (
-    0.4  # share of a frame below which the rest is worth nothing; twice that if the histogram moved
+    0.4  # share of a frame that stays, below which it is a cut; twice that if the histogram moves
 )
 
 
@@ -70,7 +70,7 @@ def estimate_shifts(before: Tensor, now: Tensor) -> list[tuple[int, int]]:
     product = first * second.conj()
     peaks = torch.fft.irfft2(product / product.abs().clamp_min(1e-6), s=(height, width))
     peaks = F.avg_pool2d(F.pad(peaks, (1, 1, 1, 1), mode="circular"), 3, 1)
-    highest = F.max_pool2d(F.pad(peaks, (2, 2, 2, 2), mode="circular"), 5, 1)
+    highest = F.max_pool2d(peaks, 5, 1, 2)
     heights = torch.where(peaks == highest, peaks, 0).flatten()
     shifts = []
     for place in heights.topk(min(SHIFTS, len(heights))).indices.tolist():

@@ -105,14 +105,14 @@ def read_picture(path: Path | str) -> Picture:
                 capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([])
             )
             correct_transparency(image)
+            if is_adobe_rgb(image):  # here: a TIFF is closed when it is decoded
+                image.info["icc_profile"] = adobe_rgb_profile()
             with capture as complaints:
                 _load(image, notes)  # Pillow turns a TIFF while it decodes it, and nothing else
             orientation, tags, dpi = read_exif(image, notes)
             captions = read_captions(image, notes)
             if sideways or orientation != 1:
                 captions = captions.without_places(notes)
-            if is_adobe_rgb(image):
-                image.info["icc_profile"] = adobe_rgb_profile()
             rgb, alpha = decode_planes(image, notes)
             deep = is_deep_gray(image)
     if complaints:

@@ -31,7 +31,9 @@ def photo(tmp_path):
     def build(name, *tags, **options):
         path = tmp_path / name
         colors = COLORS.astype(np.uint8)[None].repeat(16, 0).repeat(16, 1)
-        Image.fromarray(colors).save(path, quality=100, subsampling=0, **options)
+        if path.suffix == ".jpg":
+            options |= {"quality": 100, "subsampling": 0}
+        Image.fromarray(colors).save(path, **options)
         arguments = ["-n", *(f"-{tag}" for tag in tags)]
         subprocess.run(["exiftool", "-q", "-overwrite_original", *arguments, path], check=True)
         return read_picture(path)
