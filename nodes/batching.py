@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..scsnet import Features, ReferenceFeatures, SCSNet
@@ -118,6 +119,8 @@ def _decode_steadily(
     )
     steadied = steady(lab)
     shift = normalize_lab(steadied - lab, net.config)[:, 1:]
+    if features.color_shift is not None:  # of hints, which `lab` has
+        shift += F.interpolate(features.color_shift, features.size, mode="bilinear")
     return replace(features, color_shift=shift), steadied
 
 

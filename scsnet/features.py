@@ -49,6 +49,8 @@ class ReferenceFeatures:
 
     keys_values: tuple[KeysValues, ...]
     """Keys and values, one per level of the cross attention."""
+    marks: tuple[tuple[Tensor, Tensor], ...] = ()
+    """Masked references, normalised LAB (1 or B, 3, h, w) at the working size, and their masks (1 or B, 1, h, w) of 0 and 1."""
 
     @property
     def batch(self) -> int:
@@ -87,7 +89,7 @@ class Features:
     inside: Window | None = None
     """What F_color and F_s cover of the picture, in its pixels; None: all of it. The rest is a margin without colours."""
     color_shift: Tensor | None = None
-    """(B, 2, h, w) of any size, normalised, float32: what `decode` adds to a and b, as `SteadyColors` found it; None: nothing."""
+    """(B, 2, h, w) of any size, normalised, float32: what `decode` adds to a and b, as hints and `SteadyColors` ask for; None: nothing."""
 
     @property
     def size(self) -> tuple[int, int]:

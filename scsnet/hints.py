@@ -19,6 +19,9 @@ from .resample import resize_to_working_size
 PAINTED = (
     512  # a larger photo is reduced to about so many pixels, squared, before hints are painted
 )
+NEAR = 0.25  # of the longer side: how far a hint's correction reaches
+SIMILAR_AB = 8.0  # CIE units of the predicted colour: what counts as the same thing
+SIMILAR_LIGHTNESS = 20.0
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 _HINT = re.compile(
     rf"({_NUMBER})\s*,\s*({_NUMBER})\s*#([0-9a-f]{{6}}|[0-9a-f]{{3}})(?:\s+({_NUMBER})(?:\s+({_NUMBER}))?)?",
@@ -77,6 +80,31 @@ def validate_hint(hint: Hint) -> None:
         raise ValueError(f"expected a hint with a radius above 0, at most 1, got {hint.radius:g}")
     if not 0 <= hint.strength <= 3:
         raise ValueError(f"expected a hint with a strength in 0..3, got {hint.strength:g}")
+
+
+def spread_corrections(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Return the shift of ab (B, 2, h, w) that brings a prediction to the target's colours where the mask marks it.
+
+    prediction, target: LAB (B, 3, h, w), CIE units; mask (B, 1, h, w) of 0 and 1. Elsewhere the shift is that of the marked
+    places of similar predicted colour and lightness nearby, and falls to 0 with the distance from them.
+    """
+    batch, _, height, width = prediction.shape
+    rows, columns = (
+        torch.arange(n, device=mask.device) / max(height, width) for n in (height, width)
+    )
+    place = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(batch, -1, -1, -1)
+    scales = (SIMILAR_LIGHTNESS, SIMILAR_AB, SIMILAR_AB, NEAR, NEAR)
+    scale = torch.tensor(scales, device=mask.device).view(5, 1, 1)
+    position = (torch.cat([prediction, place], 1) / scale).flatten(2).mT  # (B, h w, 5)
+    missing = (target - prediction)[:, 1:].flatten(2).mT  # (B, h w, 2)
+    shift = torch.zeros_like(missing)
+    for n, marked in enumerate(mask.flatten(1) > 0):
+        if marked.any():
+            distance = torch.cdist(position[n], position[n, marked])
+            nearest = distance.amin(1, keepdim=True)
+            weight = torch.softmax(-0.5 * distance.square(), dim=1)
+            shift[n] = torch.exp(-0.5 * nearest.square()) * (weight @ missing[n, marked])
+    return shift.mT.unflatten(2, (height, width))
 
 
 def _ab_of(color: Sequence[int], like: Tensor) -> Tensor:

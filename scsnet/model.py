@@ -155,11 +155,13 @@ class SCSNet(nn.Module):
         bound = self.config.working_size if working_size is None else working_size
         encoded: list[Tensor] = []
         positions: list[Tensor | None] = []
+        marks: list[tuple[Tensor, Tensor]] = []
         for lab, mask in pair_masks(references, masks):
             if lab.ndim != 4 or lab.shape[1] != 3 or 0 in lab.shape:
                 raise ValueError(f"expected a reference (B, 3, H, W), got shape {tuple(lab.shape)}")
             planes, marked = resize_masked(lab.float(), mask, bound)
             if marked is not None:
+                marks.append((planes, marked))
                 planes = spread_marked_colors(planes, marked)
             encoded.append(self.color_branch.encode_reference(pad_to_stride(planes)))
             positions.append(
@@ -169,9 +171,8 @@ class SCSNet(nn.Module):
             raise ValueError("expected a mask that marks at least one pixel, got an empty one")
         if len(batches := {e.shape[0] for e in encoded} - {1}) > 1:
             raise ValueError(f"references must have one batch size or 1, got {sorted(batches)}")
-        return ReferenceFeatures(
-            self.color_branch.cross_attention.compute_keys_values(encoded, positions)
-        )
+        keys_values = self.color_branch.cross_attention.compute_keys_values(encoded, positions)
+        return ReferenceFeatures(keys_values, tuple(marks))
 
     def encode(
         self,

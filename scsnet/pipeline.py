@@ -7,6 +7,7 @@ network's device and dtype. Inputs are never written to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil, isfinite, sqrt
 from types import EllipsisType
 from typing import Literal
@@ -16,15 +17,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
+from .cpm import PixelShuffle
 from .features import Features, ReferenceFeatures
+from .hints import spread_corrections
 from .margins import find_margins
 from .model import Progress, SCSNet, pair_masks
-from .resample import resample_bicubic, resize_masked
+from .resample import (
+    compute_working_shape,
+    resample_bicubic,
+    resize_marks,
+    resize_masked,
+    resize_smoothly,
+)
 from .texture import TILE
-from .tiling import Window, validate_window
+from .tiling import Window, crop, validate_window
 
 MAX_SIDE = 100_000
 MAX_PIXELS = 1_500_000_000
+HELD_SIZE = 64  # pixels squared at which the colours of hints are held
+SAME_LIGHTNESS = 2.0  # L*: mean difference below which a masked reference is the picture itself
 _RANGE = (-0.5, 1.5)  # resampling overshoots 0..1; 0..255 and -1..1 are refused
 _BAND = 2**22  # pixels converted to luminance at a time
 _CELLS = 512  # output pixels per side of a block when downscaling, before averaging
@@ -165,7 +176,7 @@ def encode_picture(
         )
     if inside == "auto":
         inside = find_margins(luminance, net.config)
-    return net.encode(
+    features = net.encode(
         luminance,
         encoded,
         working_size=working_size,
@@ -173,6 +184,47 @@ def encode_picture(
         tile=tile,
         progress=progress,
     )
+    return hold_marked_colors(net, features)
+
+
+@torch.inference_mode()
+def hold_marked_colors(net: SCSNet, features: Features) -> Features:
+    """Return features whose colours are those of the marked places of a reference that is the picture itself.
+
+    So are hints: the picture with colours painted on it, and a mask of these. A masked reference counts as the picture
+    itself if its L* is the same but for `SAME_LIGHTNESS` on average. Other references change nothing.
+    """
+    if features.reference is None or not features.reference.marks:
+        return features
+    size, config = features.size, net.config
+    shape = compute_working_shape(*size, HELD_SIZE)
+    luminance = resize_smoothly(features.luminance, shape)
+    inside = features.inside and _scale_window(features.inside, size, shape)
+    small = replace(features, luminance=luminance, texture=None, reference=None, inside=inside)
+    factor = 4 if isinstance(net.head, PixelShuffle) else 1
+    decoded = net.decode(small, (factor * shape[0], factor * shape[1]))
+    prediction = denormalize_lab(F.avg_pool2d(decoded, factor), config)
+    lightness = denormalize_lab(luminance, config)
+    seen = torch.zeros_like(lightness)
+    crop(seen, inside or Window(0, 0, *shape), 2).fill_(1)
+    shift = torch.zeros_like(prediction[:, 1:])
+    for lab, mask in features.reference.marks:
+        target, marked = resize_marks(lab, mask, shape)
+        target = denormalize_lab(target, config)
+        difference = (target[:, :1] - lightness).abs().mean((1, 2, 3), keepdim=True)
+        marked = marked * seen * (difference < SAME_LIGHTNESS)
+        shift += spread_corrections(prediction, target.expand_as(prediction), marked)
+    if not shift.any():
+        return features
+    planes = torch.cat([torch.zeros_like(lightness), shift], 1)
+    return replace(features, color_shift=normalize_lab(planes, config)[:, 1:])
+
+
+def _scale_window(window: Window, size: tuple[int, int], shape: tuple[int, int]) -> Window:
+    """Return a window of a picture of `size`, rounded to pixels, in the picture reduced to `shape`."""
+    top, bottom = (round(n * shape[0] / size[0]) for n in (window.top, window.bottom))
+    left, right = (round(n * shape[1] / size[1]) for n in (window.left, window.right))
+    return Window(top, left, max(1, bottom - top), max(1, right - left))
 
 
 def _decode_blocks(

@@ -199,6 +199,11 @@ def compute_working_shape(height: int, width: int, working_size: int) -> tuple[i
 def resize_to_working_size(planes: Tensor, working_size: int) -> Tensor:
     """Resize planes (B, C, H, W) to their working shape, bilinear with antialiasing."""
     shape = compute_working_shape(planes.shape[2], planes.shape[3], working_size)
+    return resize_smoothly(planes, shape)
+
+
+def resize_smoothly(planes: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resize planes (B, C, H, W) to a height and width, bilinear with antialiasing."""
     if shape == tuple(planes.shape[2:]):
         return planes
     return F.interpolate(planes, shape, mode="bilinear", antialias=True)
@@ -209,24 +214,32 @@ def resize_masked(
 ) -> tuple[Tensor, Tensor | None]:
     """Resize planes (B, C, H, W) and their mask (1 or B, 1, H, W), if there is one, to the working shape.
 
-    A result is marked, 1, if any of its pixels is (mask of 0.5 or more), and then has the mean of the marked ones alone, so that
-    a thin stroke keeps its colour. Raises ValueError for a mask of another shape.
+    See `resize_marks`. Raises ValueError for a mask of another shape.
     """
+    shape = compute_working_shape(planes.shape[2], planes.shape[3], working_size)
     if mask is None:
-        return resize_to_working_size(planes, working_size), None
+        return resize_smoothly(planes, shape), None
     mask = mask.to(planes)
     if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[2:] != planes.shape[2:]:
         expected = f"(B, 1, {planes.shape[2]}, {planes.shape[3]})"
         raise ValueError(f"expected a mask {expected}, got shape {tuple(mask.shape)}")
+    return resize_marks(planes, mask, shape)
+
+
+def resize_marks(planes: Tensor, mask: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Resize planes (B, C, H, W) and their mask (1 or B, 1, H, W) to a height and width.
+
+    A result is marked, 1, if any of its pixels is (mask of 0.5 or more), and then has the mean of the marked ones alone, so that
+    a thin stroke keeps its colour.
+    """
     marked = (mask >= 0.5).to(planes.dtype)
-    shape = compute_working_shape(planes.shape[2], planes.shape[3], working_size)
     if shape == tuple(planes.shape[2:]):
         return planes, marked
-    covered = resize_to_working_size(marked, working_size)
-    sums = resize_to_working_size(planes * marked, working_size)
+    covered = resize_smoothly(marked, shape)
+    sums = resize_smoothly(planes * marked, shape)
     small = F.adaptive_max_pool2d(marked, shape) * (covered > 0)
     inside = sums / torch.where(covered > 0, covered, torch.ones_like(covered))
-    return torch.where(small > 0, inside, resize_to_working_size(planes, working_size)), small
+    return torch.where(small > 0, inside, resize_smoothly(planes, shape)), small
 
 
 def spread_marked_colors(lab: Tensor, mask: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ..hints import Hint, paint_hints
 from ..margins import find_margins
 from ..model import SCSNet
 from ..pictures import Picture
-from ..pipeline import encode_references, extract_luminance, output_size
+from ..pipeline import encode_references, extract_luminance, hold_marked_colors, output_size
 from ..texture import TILE
 from .output import discard_stdout
 from .paths import CommandError
@@ -183,7 +183,7 @@ def encode(
     for top in range(0, picture.height, step):
         rows = slice(top, top + step)
         luminance[:, :, rows] = extract_luminance(net, _floats(picture, rows))
-    return net.encode(
+    features = net.encode(
         luminance,
         reference,
         working_size=working_size,
@@ -191,6 +191,7 @@ def encode(
         tile=tile,
         progress=progress,
     )
+    return hold_marked_colors(net, features)
 
 
 def _floats(picture: Picture, rows: slice) -> Tensor:

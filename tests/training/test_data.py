@@ -14,13 +14,11 @@ import torch
 from PIL import ExifTags, Image, ImageCms
 from training_run import refuse, tiny_config
 
-from scsnet.color import rgb_to_lab
 from scsnet.pictures import read_picture
 from training import prepare
 from training.config.schedule import Schedule
-from training.data.dataset import TrainingPairs, make_loader, stack_photos
+from training.data.dataset import TrainingPairs, make_loader
 from training.data.photos import BadPhotoError, decode_photo, find_photos, read_photo
-from training.data.references import recolor_surroundings
 
 
 def pack(folder, path):
@@ -179,9 +177,7 @@ def test_degraded_inputs_keep_their_target_but_for_gray_margins(photos):
 
 
 def test_references_are_masked_or_other_photos(photos):
-    batches = [
-        pairs(photos, masks=0.5, others=0.25, reference_fraction=1.0)[step, 0] for step in range(20)
-    ]
+    batches = [pairs(photos, masks=0.5, others=0.25)[step, 0] for step in range(20)]
     masks, other = (torch.cat([b.mask for b in batches]), torch.cat([b.other for b in batches]))
     whole = masks.flatten(1).all(1)
     assert masks.unique().tolist() == [0, 1]
@@ -192,27 +188,6 @@ def test_references_are_masked_or_other_photos(photos):
     still = torch.cat([batch.distortion.strength == 0 for batch in batches])
     assert not still[whole].any()
     assert 0 < still.sum() < (~whole).sum()  # strokes and dots lie on the photo itself
-
-
-def test_automatic_batches_keep_the_colors_of_photos_with_masks(photos):
-    plain, masked = (
-        pairs(photos, degrade=0.0, masks=m, reference_fraction=0.0) for m in (0.0, 1.0)
-    )
-    assert torch.equal(plain[3, 0].high, masked[3, 0].high)
-
-
-def test_another_color_stays_near_its_place_and_keeps_lightness():
-    photo = np.full((64, 64, 3), 120, np.uint8)
-    photo[:, 40:] = (200, 60, 40)
-    recolored, (x, y) = recolor_surroundings(photo, np.random.default_rng(1))
-    before, after = (rgb_to_lab(stack_photos([p]))[0] for p in (photo, recolored))
-    changed = (after - before)[1:].norm(dim=0)
-    row, column = int(y * 64), int(x * 64)
-    assert changed[row, column] > 5
-    assert changed[row, column] == pytest.approx(changed.max().item(), abs=1.0)
-    other_side = changed[:, 40:] if column < 40 else changed[:, :40]
-    assert other_side.max() < 1  # of another colour
-    assert (after - before)[0].abs().max() < 1
 
 
 def test_photos_smaller_than_the_target_are_known(photos):

@@ -95,27 +95,6 @@ def test_prior_is_added_and_stays_as_it_is(photos, tmp_path, prior_file):
         build_network(replace(config, prior=str(tmp_path / "other.safetensors")))
 
 
-def test_upper_half_of_the_prior_learns_with_the_color_branch(photos, tmp_path, prior_file):
-    config = tiny_config(photos, tmp_path / "run", prior=str(prior_file))
-    torch.manual_seed(0)
-    start = tmp_path / "start.safetensors"
-    checkpoint.save(start, build_network(config))
-    config = replace(config, prior="", init=str(start))
-    before = load_file(start)
-    after = run(config, steps=4, trains="color_and_prior", learning_rate=0.05)
-    guidance = "color_branch.guidance.prior."
-    moved = {n for n in after if not torch.equal(after[n], before[n].half())}
-    middle = prior.SemanticPrior(TINY).features.middle
-    lower = {"stem", *(f"blocks.{n}" for n in range(middle))}
-    for name in (n.removeprefix(guidance) for n in after if n.startswith(guidance)):
-        frozen = name == "palette" or name.removeprefix("features.").startswith(
-            tuple(f"{b}." for b in lower)
-        )
-        assert (guidance + name in moved) != frozen, name
-    assert "color_branch.source_encoder.blocks.0.conv.weight" in moved
-    assert not any(name.startswith(("texture_encoder", "head")) for name in moved)
-
-
 def test_training_computes_what_users_get(photos, tmp_path, prior_file):
     """The forward pass of training with masked references equals `encode` and `decode`."""
     config = tiny_config(photos, "", prior=str(prior_file))

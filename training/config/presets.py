@@ -73,14 +73,14 @@ def bundled() -> TrainConfig:
     and CPM alone.
     """
     colors = Stage(
-        steps=1500,
+        steps=2000,
         batch=12,
         size=96,
         reference_fraction=0.5,
-        trains="color_and_prior",
+        trains="color",
         learning_rate=1.5e-4,
         supervision=0.0,
-        chroma_weight=0.3,
+        chroma_weight=0.5,
         huber_delta=40.0,
         masks=0.4,
         others=0.2,
@@ -88,7 +88,7 @@ def bundled() -> TrainConfig:
     )
     everything = replace(
         colors,
-        steps=250,
+        steps=300,
         size=72,
         magnification=(1.0, 4.0),
         window=96,
@@ -97,7 +97,7 @@ def bundled() -> TrainConfig:
     )
     details = replace(
         everything,
-        steps=400,
+        steps=500,
         batch=8,
         trains="details",
         learning_rate=2e-4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Trains = Literal["everything", "all_but_texture", "color", "color_and_prior", "details"]
+Trains = Literal["everything", "all_but_texture", "color", "details"]
 
 
 def check_at_least(config: object, name: str, low: int) -> None:
@@ -41,9 +41,8 @@ class Stage:
     reference_fraction: float = 0.67
     """Fraction of the batches that have references; the others are automatic. 0: all automatic, 1: none."""
     trains: Trains = "everything"
-    """Parameters that are updated: everything, all_but_texture (all but psi_E), color (the colour branch phi),
-    color_and_prior (phi, and the upper half of its semantic prior at a fifth of the learning rate) or details (psi_E and
-    CPM; photos smaller than the target are passed over). All but color_and_prior leave the prior as it is."""
+    """Parameters that are updated: everything, all_but_texture (all but psi_E), color (the colour branch phi) or details
+    (psi_E and CPM; photos smaller than the target are passed over)."""
     learning_rate: float = 5e-4
     """Peak learning rate, reached after the warm-up."""
     warmup: int = 100

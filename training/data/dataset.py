@@ -11,20 +11,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from training.config.schedule import Schedule, StepInfo
+from training.config.schedule import Schedule
+from training.config.stage import Stage
 from training.data.degradations import add_margins, degrade
 from training.data.photos import BadPhotoError, Cache, Entry, centre_square
-from training.data.references import (
-    Distortion,
-    draw_distortion,
-    draw_mask,
-    keep_undistorted,
-    mark_place,
-    recolor_surroundings,
-)
+from training.data.references import Distortion, draw_distortion, draw_mask, keep_undistorted
 
 BICUBIC = Image.Resampling.BICUBIC
-RECOLORED = 0.5  # share of the photos with strokes or dots of which one has another colour
 TRIES = 100  # bad photos in a row before giving up
 
 
@@ -86,7 +79,7 @@ class TrainingPairs(Dataset[Batch]):
         start = info.photos + (part * self.processes + self.rank) * count
         skipped: list[str] = []
         photos = [
-            self._load(number, target, (top, left, side), info, skipped)
+            self._load(number, target, (top, left, side), stage, skipped)
             for number in range(start, start + count)
         ]
         inputs, lows, highs, distortions, masks, others, enlarged = zip(*photos, strict=True)
@@ -108,12 +101,12 @@ class TrainingPairs(Dataset[Batch]):
         number: int,
         target: int,
         window: tuple[int, int, int],
-        info: StepInfo,
+        stage: Stage,
         skipped: list[str],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Distortion, np.ndarray, bool, bool]:
         """Return the number-th photo of the run: input, low, high, distortion, mask, other, enlarged of a batch."""
         rng, generator = self.schedule.photo_rng(number)
-        stage, (top, left, side) = info.stage, window
+        top, left, side = window
         photo = self._read(number, skipped)
         if stage.trains == "details":
             photo = self._find_detailed(photo, target, rng, skipped)
@@ -124,20 +117,15 @@ class TrainingPairs(Dataset[Batch]):
         full = square.resize((target, target), BICUBIC)
         degrades, has_margins, masked = rng.random(3) < (stage.degrade, stage.degrade, stage.masks)
         other = bool(rng.random() < stage.others)
-        distortion, mask = draw_distortion(1, generator), np.ones((stage.size, stage.size), bool)
-        if masked and not other and not info.automatic:
-            mask, marks_regions = draw_mask(stage.size, rng)
-            if not marks_regions:
-                distortion = keep_undistorted(distortion)
-                if rng.random() < RECOLORED:
-                    recolored, place = recolor_surroundings(np.asarray(full), rng)
-                    full = Image.fromarray(recolored)
-                    mark_place(mask, place, rng)
         if has_margins:
             full = Image.fromarray(add_margins(np.asarray(full), rng)[0])
         low = np.asarray(full.resize((stage.size, stage.size), BICUBIC))
         high = np.asarray(full)[top : top + side, left : left + side]
         degraded = degrade(low, rng) if degrades else low
+        distortion, mask = draw_distortion(1, generator), np.ones((stage.size, stage.size), bool)
+        if masked and not other:
+            mask, marks_regions = draw_mask(stage.size, rng)
+            distortion = distortion if marks_regions else keep_undistorted(distortion)
         return degraded, low, high, distortion, mask, other, min(photo.shape[:2]) < target
 
     def _read(self, number: int, skipped: list[str]) -> np.ndarray:

@@ -10,14 +10,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from scsnet.color import lab_to_rgb, rgb_to_lab
-
 SIGMA = 17 / 128  # of the smoothing, in sides of the picture
 DISPLACEMENT = (4 / 128, 6 / 128)  # standard deviation, in sides of the picture
-RECOLORED_AB = 10.0  # CIE units: how far from the chosen place's ab its new colour reaches
-RECOLORED_DISTANCE = 0.3  # sides of the picture: how far from the place
-RECOLORED_CHROMA = 45.0  # CIE units: highest chroma of a new colour
-REGIONS = 0.4  # share of the masks that mark regions
 _COARSE = 32  # the field is smooth: it is made at this size and enlarged
 
 
@@ -56,7 +50,7 @@ def draw_mask(size: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     image = Image.new("1", (size, size))
     draw = ImageDraw.Draw(image)
     kind = rng.random()
-    if kind < REGIONS:
+    if kind < 0.4:
         for _ in range(rng.integers(1, 4)):
             centre, half = rng.uniform(0, size, 2), rng.uniform(0.1, 0.4, 2) * size
             shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
@@ -74,39 +68,7 @@ def draw_mask(size: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     mask = np.array(image)
     if not mask.any():  # everything lies outside
         mask[tuple(rng.integers(0, size, 2))] = True
-    return mask, bool(kind < REGIONS)
-
-
-def recolor_surroundings(
-    photo: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, tuple[float, float]]:
-    """Give a random place of a square photo, and what has its colour around it, another colour; L* stays.
-
-    So that a hint of any colour is believed, not only of a likely one. sRGB uint8 (H, H, 3) -> the same, and the place
-    (x, y) in 0..1. The weight of the new colour falls off with the distance from the place, in ab and in the picture.
-    """
-    size = photo.shape[0]
-    x, y = rng.random(2)
-    hue, chroma = rng.uniform(0, 2 * np.pi), rng.uniform(0, RECOLORED_CHROMA)
-    lab = rgb_to_lab(torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255)
-    ab = lab[:, 1:]
-    change = torch.tensor([chroma * np.cos(hue), chroma * np.sin(hue)]).float().view(1, 2, 1, 1)
-    old = ab[:, :, int(y * size), int(x * size), None, None]
-    far = (ab - old).square().sum(1, keepdim=True) / (2 * RECOLORED_AB**2)
-    centres = (torch.arange(size) + 0.5) / size
-    away = (centres[:, None] - y).square() + (centres - x).square()
-    weight = torch.exp(-far - away / (2 * RECOLORED_DISTANCE**2))
-    recolored = torch.cat([lab[:, :1], ab + weight * (change - old)], dim=1)
-    rgb = (lab_to_rgb(recolored, clip=True)[0] * 255).round().byte().permute(1, 2, 0)
-    return rgb.numpy(), (x, y)
-
-
-def mark_place(mask: np.ndarray, place: tuple[float, float], rng: np.random.Generator) -> None:
-    """Add a dot around a place (x, y) in 0..1 to a mask, bool (size, size)."""
-    size = mask.shape[0]
-    side = max(1, round(rng.uniform(2, 6) * size / 128))
-    left, top = (min(max(int(v * size) - side // 2, 0), size - side) for v in place)
-    mask[top : top + side, left : left + side] = True
+    return mask, bool(kind < 0.4)
 
 
 def smooth(noise: Tensor) -> Tensor:

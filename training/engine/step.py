@@ -27,7 +27,6 @@ from training.models.discriminator import Discriminator
 from training.models.generator import Prediction, TrainingModel, build_network
 
 Terms = dict[str, Tensor]
-PRIOR_RATE = 0.2  # learning rate of the semantic prior relative to the stage's
 
 
 class Trainer:
@@ -63,27 +62,13 @@ class Trainer:
         self.step = 0
 
     def _make_optimizer(self, module: nn.Module) -> torch.optim.Adam:
-        prior = {id(p) for p in self._prior_parameters()}
-        groups: list[dict[str, Any]] = [
-            {"params": [], "factor": 1.0},
-            {"params": [], "factor": PRIOR_RATE},
-        ]
-        for parameter in module.parameters():
-            groups[id(parameter) in prior]["params"].append(parameter)
         return torch.optim.Adam(
-            [group for group in groups if group["params"]],
+            module.parameters(),
             lr=0.0,
             betas=self.config.betas,
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-
-    def _prior_parameters(self) -> list[nn.Parameter]:
-        """Return what can learn of the semantic prior: the upper half of its features, and its head."""
-        guidance = self.net.color_branch.guidance
-        if guidance is None:
-            return []
-        return [*guidance.prior.features.upper_half(), *guidance.prior.head.parameters()]
 
     @property
     def result(self) -> SCSNet:
@@ -171,16 +156,13 @@ class Trainer:
         skipped: tuple[str, ...] = ()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = info.learning_rate * group["factor"]
+                group["lr"] = info.learning_rate
             optimizer.zero_grad(set_to_none=True)
         self.net.requires_grad_(False)  # Adam skips parameters without a gradient
         for module in self._trained_modules(info.stage):
             module.requires_grad_(True)
         if self.net.color_branch.guidance is not None:
             self.net.color_branch.guidance.prior.requires_grad_(False)
-        if info.stage.trains == "color_and_prior":
-            for parameter in self._prior_parameters():
-                parameter.requires_grad_(True)
         for part in range(info.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
@@ -203,7 +185,7 @@ class Trainer:
     def _trained_modules(self, stage: Stage) -> Iterable[nn.Module]:
         """Return the modules that a stage updates."""
         net = self.net
-        if stage.trains in ("color", "color_and_prior"):
+        if stage.trains == "color":
             return (net.color_branch,)
         if stage.trains == "details":
             return net.texture_encoder, net.head
