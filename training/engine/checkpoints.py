@@ -54,12 +54,13 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with open_atomic(path) as file:
             torch.save(state, file)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch raises RuntimeError in place of the disk's OSError
-        cause = error.__cause__ or error.__context__ or error
-        raise RunError(f"{path} cannot be written: {cause}; {describe_last(folder)}") from error
+    except (OSError, RuntimeError) as error:
+        # torch raises RuntimeErrors, of which the first has the disk's OSError as its context
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        reason = cause or error
+        raise RunError(f"{path} cannot be written: {reason}; {describe_last(folder)}") from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
