@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import ceil, isfinite, sqrt
+from math import ceil, isfinite, isqrt, sqrt
 from types import EllipsisType
 from typing import Literal
 
@@ -23,6 +23,7 @@ from .hints import spread_corrections
 from .margins import find_margins
 from .model import Progress, SCSNet, pair_masks
 from .resample import (
+    STRIDE,
     compute_working_shape,
     resample_bicubic,
     resize_marks,
@@ -197,7 +198,8 @@ def hold_marked_colors(net: SCSNet, features: Features) -> Features:
     if features.reference is None or not features.reference.marks:
         return features
     size, config = features.size, net.config
-    shape = compute_working_shape(*size, HELD_SIZE)
+    smallest = min(isqrt(lab.shape[2] * lab.shape[3]) for lab, _ in features.reference.marks)
+    shape = compute_working_shape(*size, max(STRIDE, min(HELD_SIZE, smallest)))
     luminance = resize_smoothly(features.luminance, shape)
     inside = features.inside and _scale_window(features.inside, size, shape)
     small = replace(features, luminance=luminance, texture=None, reference=None, inside=inside)

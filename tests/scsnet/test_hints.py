@@ -5,7 +5,9 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from scsnet.hints import Hint, paint_hints, parse_hints
+from scsnet import encode_picture, render
+from scsnet.color import rgb_to_lab
+from scsnet.hints import Hint, paint_hints, parse_hints, spread_corrections
 
 
 def test_parsing():
@@ -63,3 +65,42 @@ def test_a_small_hint_marks_its_pixel_and_a_large_photo_is_reduced():
 def test_wrong_hints_are_named(hints, message):
     with pytest.raises(ValueError, match=message):
         paint_hints(torch.rand(1, 1, 8, 8), hints)
+
+
+def test_corrections_reach_similar_places_nearby():
+    torch.manual_seed(0)
+    prediction = torch.zeros(1, 3, 20, 20)
+    prediction[:, 0] = 50.0
+    prediction[:, 1, :, 10:] = 40.0  # a thing of another colour
+    target, mask = prediction.clone(), torch.zeros(1, 1, 20, 20)
+    mask[..., 4:6, 4:6] = 1
+    target[:, 1:] += torch.tensor([12.0, -7.0]).view(1, 2, 1, 1)
+    shift = spread_corrections(prediction, target, mask)
+    marked = mask.expand_as(shift) > 0
+    assert torch.allclose(shift[marked], (target - prediction)[:, 1:][marked], atol=1e-4)
+    assert shift[0, 0, 5, 8] > 6  # near, and of the same colour
+    assert 0 < shift[0, 0, 19, 0] < shift[0, 0, 9, 4]
+    assert shift[..., 10:].abs().max() < 1e-3
+    assert not spread_corrections(prediction, target, torch.zeros_like(mask)).any()
+
+
+@pytest.mark.parametrize("margin", [0, 12])
+def test_hints_hold_at_their_place(tiny_net, margin):
+    """At any size, in a margin's inside, and without one; an untrained network gives them no colour by itself."""
+    torch.manual_seed(2)
+    photo = 0.3 + 0.4 * torch.rand(1, 1, 12, 16).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    photo = torch.nn.functional.pad(photo, (margin,) * 4, value=1.0)
+    height, width = photo.shape[2:]
+    hint = Hint(0.5, 0.5, (150, 90, 60), 0.15)
+    reference, mask = paint_hints(photo, [hint])
+    features = encode_picture(tiny_net, photo, [reference], reference_masks=[mask])
+    assert (features.inside is not None) == (margin > 0)
+    rgb = render(tiny_net, features, (2 * height, 2 * width), luminance="input")
+    color = torch.from_numpy(rgb2lab(np.array(hint.color, np.uint8)[None, None])[0, 0, 1:]).float()
+    middle = rgb_to_lab(rgb)[0, 1:, height - 4 : height + 4, width - 4 : width + 4].mean((1, 2))
+    assert (middle - color).norm() < 3
+    other = torch.rand(1, 3, height, width)
+    kept = encode_picture(tiny_net, photo, [other], reference_masks=[mask])
+    assert (
+        kept.color_shift is None
+    )  # a reference that is another photo gives colours by attention alone
