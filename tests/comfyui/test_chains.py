@@ -91,7 +91,8 @@ def test_two_sizes_and_a_mask_in_one_batch(comfy):
     mask = p.add("LoadImageMask", image=LAKE, channel="red")
     two = p.batch(p.image(name), p.add("MaskToImage", mask=mask))
     first, second = shown(comfy, p, p.upscale(p.auto(p.load(), two), 0.5))
-    width, height = Image.open(comfy.base / "input" / name).size
+    with Image.open(comfy.base / "input" / name) as picture:
+        width, height = picture.size
     assert first.shape == second.shape == (round(height / 2), round(width / 2), 3)
     assert (first != second).any()
 
