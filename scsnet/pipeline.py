@@ -226,6 +226,7 @@ def _scale_window(window: Window, size: tuple[int, int], shape: tuple[int, int])
     """Return a window of a picture of `size`, rounded to pixels, in the picture reduced to `shape`."""
     top, bottom = (round(n * shape[0] / size[0]) for n in (window.top, window.bottom))
     left, right = (round(n * shape[1] / size[1]) for n in (window.left, window.right))
+    top, left = min(top, shape[0] - 1), min(left, shape[1] - 1)
     return Window(top, left, max(1, bottom - top), max(1, right - left))
 
 

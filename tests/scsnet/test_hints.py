@@ -8,6 +8,7 @@ from skimage.color import rgb2lab
 from scsnet import encode_picture, render
 from scsnet.color import rgb_to_lab
 from scsnet.hints import Hint, paint_hints, parse_hints, spread_corrections
+from scsnet.tiling import Window
 
 
 def test_parsing():
@@ -104,3 +105,12 @@ def test_hints_hold_at_their_place(tiny_net, margin):
     assert (
         kept.color_shift is None
     )  # a reference that is another photo gives colours by attention alone
+
+
+def test_hints_hold_in_a_window_of_one_row(tiny_net):
+    photo = torch.rand(1, 1, 200, 30)
+    reference, mask = paint_hints(photo, [Hint(0.5, 1.0, (150, 90, 60), 0.1)])
+    features = encode_picture(
+        tiny_net, photo, [reference], reference_masks=[mask], inside=Window(199, 0, 1, 30)
+    )
+    assert render(tiny_net, features, (200, 30)).isfinite().all()
