@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .color import denormalize_lab, lab_to_rgb, normalize_lab, rgb_to_lab, rgb_to_lightness
 from .cpm import PixelShuffle
+from .cpm.pixel_shuffle import FACTOR
 from .features import Features, ReferenceFeatures
 from .hints import spread_corrections
 from .margins import find_margins
@@ -175,9 +176,8 @@ def encode_picture(
             if references
             else None
         )
-    if inside == "auto":
-        inside = find_margins(luminance, net.config)
-    features = net.encode(
+    return encode_luminance(
+        net,
         luminance,
         encoded,
         working_size=working_size,
@@ -185,15 +185,39 @@ def encode_picture(
         tile=tile,
         progress=progress,
     )
-    return hold_marked_colors(net, features)
 
 
 @torch.inference_mode()
-def hold_marked_colors(net: SCSNet, features: Features) -> Features:
-    """Return features whose colours are those of the marked places of a reference that is the picture itself.
+def encode_luminance(
+    net: SCSNet,
+    luminance: Tensor,
+    references: ReferenceFeatures | None = None,
+    *,
+    working_size: int | None = None,
+    inside: Window | Literal["auto"] | None = "auto",
+    tile: int = TILE,
+    progress: Progress | None = None,
+) -> Features:
+    """Encode normalised L (B, 1, H, W) of `extract_luminance`; the options are those of `encode_picture`."""
+    if inside == "auto":
+        inside = find_margins(luminance, net.config)
+    features = net.encode(
+        luminance,
+        references,
+        working_size=working_size,
+        inside=inside,
+        tile=tile,
+        progress=progress,
+    )
+    return _hold_marked_colors(net, features)
+
+
+def _hold_marked_colors(net: SCSNet, features: Features) -> Features:
+    """Return features whose colours are those of the marked places of references that are the picture itself.
 
     So are hints: the picture with colours painted on it, and a mask of these. A masked reference counts as the picture
-    itself if its L* is the same but for `SAME_LIGHTNESS` on average. Other references change nothing.
+    itself if its L* is the same but for `SAME_LIGHTNESS` on average. Other references change nothing; of several that mark
+    a place the last one counts.
     """
     if features.reference is None or not features.reference.marks:
         return features
@@ -202,24 +226,24 @@ def hold_marked_colors(net: SCSNet, features: Features) -> Features:
     shape = compute_working_shape(*size, max(STRIDE, min(HELD_SIZE, smallest)))
     luminance = resize_smoothly(features.luminance, shape)
     inside = features.inside and _scale_window(features.inside, size, shape)
+    seen = torch.zeros_like(luminance)
+    crop(seen, inside or Window(0, 0, *shape), 2).fill_(1)
+    lightness = denormalize_lab(luminance, config)
+    target, mask = lightness.expand(-1, 3, -1, -1), torch.zeros_like(lightness)
+    for planes, marks in features.reference.marks:
+        lab, marked = resize_marks(planes, marks, shape)
+        lab = denormalize_lab(lab, config)
+        difference = (lab[:, :1] - lightness).abs().mean((1, 2, 3), keepdim=True)
+        marked = marked * seen * (difference < SAME_LIGHTNESS)
+        target, mask = torch.where(marked > 0, lab, target), torch.maximum(mask, marked)
+    if not mask.any():
+        return features
     small = replace(features, luminance=luminance, texture=None, reference=None, inside=inside)
-    factor = 4 if isinstance(net.head, PixelShuffle) else 1
+    factor = FACTOR if isinstance(net.head, PixelShuffle) else 1
     decoded = net.decode(small, (factor * shape[0], factor * shape[1]))
     prediction = denormalize_lab(F.avg_pool2d(decoded, factor), config)
-    lightness = denormalize_lab(luminance, config)
-    seen = torch.zeros_like(lightness)
-    crop(seen, inside or Window(0, 0, *shape), 2).fill_(1)
-    shift = torch.zeros_like(prediction[:, 1:])
-    for lab, mask in features.reference.marks:
-        target, marked = resize_marks(lab, mask, shape)
-        target = denormalize_lab(target, config)
-        difference = (target[:, :1] - lightness).abs().mean((1, 2, 3), keepdim=True)
-        marked = marked * seen * (difference < SAME_LIGHTNESS)
-        shift += spread_corrections(prediction, target.expand_as(prediction), marked)
-    if not shift.any():
-        return features
-    planes = torch.cat([torch.zeros_like(lightness), shift], 1)
-    return replace(features, color_shift=normalize_lab(planes, config)[:, 1:])
+    shift = spread_corrections(prediction, target, mask) / config.chroma_scale
+    return replace(features, color_shift=shift)
 
 
 def _scale_window(window: Window, size: tuple[int, int], shape: tuple[int, int]) -> Window:

@@ -201,7 +201,7 @@ def _build_colorizer(
     from ..features import Features
     from ..films.margins import FilmMargins
     from ..films.steadiness import SteadyColors
-    from ..pipeline import decode_lab, extract_luminance, finish_lab
+    from ..pipeline import decode_lab, encode_luminance, extract_luminance, finish_lab
     from .session import retry_with_smaller_tiles
 
     margins = None if options.color_margins else FilmMargins()
@@ -215,8 +215,13 @@ def _build_colorizer(
         inside = None if margins is None else margins.add(luminance, net.config)
 
         def work(tile: int) -> tuple[Features, torch.Tensor]:
-            features = net.encode(
-                luminance, reference, working_size=options.working_size, inside=inside, tile=tile
+            features = encode_luminance(
+                net,
+                luminance,
+                reference,
+                working_size=options.working_size,
+                inside=inside,
+                tile=tile,
             )
             return features, decode_lab(net, features, size, tile=tile)
 

@@ -19,10 +19,9 @@ from .. import checkpoint
 from ..device import choose_device, choose_dtype, choose_threads, keep_freed_memory
 from ..features import Features, ReferenceFeatures
 from ..hints import Hint, paint_hints
-from ..margins import find_margins
 from ..model import SCSNet
 from ..pictures import Picture
-from ..pipeline import encode_references, extract_luminance, hold_marked_colors, output_size
+from ..pipeline import encode_luminance, encode_references, extract_luminance, output_size
 from ..texture import TILE
 from .output import discard_stdout
 from .paths import CommandError
@@ -183,15 +182,15 @@ def encode(
     for top in range(0, picture.height, step):
         rows = slice(top, top + step)
         luminance[:, :, rows] = extract_luminance(net, _floats(picture, rows))
-    features = net.encode(
+    return encode_luminance(
+        net,
         luminance,
         reference,
         working_size=working_size,
-        inside=None if color_margins else find_margins(luminance, net.config),
+        inside=None if color_margins else "auto",
         tile=tile,
         progress=progress,
     )
-    return hold_marked_colors(net, features)
 
 
 def _floats(picture: Picture, rows: slice) -> Tensor:

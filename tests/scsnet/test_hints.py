@@ -114,3 +114,15 @@ def test_hints_hold_in_a_window_of_one_row(tiny_net):
         tiny_net, photo, [reference], reference_masks=[mask], inside=Window(199, 0, 1, 30)
     )
     assert render(tiny_net, features, (200, 30)).isfinite().all()
+
+
+def test_of_two_hints_at_one_place_the_later_reference_counts(tiny_net):
+    torch.manual_seed(3)
+    photo = 0.3 + 0.4 * torch.rand(1, 1, 12, 16).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    colors = [(150, 90, 60), (90, 110, 160)]
+    painted = [paint_hints(photo, [Hint(0.5, 0.5, color, 0.15)]) for color in colors]
+    references, masks = zip(*painted, strict=True)
+    features = encode_picture(tiny_net, photo, references, reference_masks=masks)
+    rgb = render(tiny_net, features, (96, 128), luminance="input")
+    color = torch.from_numpy(rgb2lab(np.array(colors[1], np.uint8)[None, None])[0, 0, 1:]).float()
+    assert (rgb_to_lab(rgb)[0, 1:, 44:52, 60:68].mean((1, 2)) - color).norm() < 3
