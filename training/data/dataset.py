@@ -130,12 +130,10 @@ class TrainingPairs(Dataset[Batch]):
 
     def _read(self, number: int, skipped: list[str]) -> np.ndarray:
         """Read the number-th photo of the run; an unreadable one is replaced by the next in the list."""
-        index = self.schedule.photo(number)
-        for offset in range(min(TRIES, self.schedule.photos)):
-            try:
-                return self.photos[(index + offset) % self.schedule.photos]
-            except BadPhotoError as error:
-                skipped.append(str(error))
+        tries = min(TRIES, self.schedule.photos)
+        photo = self.photos.find_readable(self.schedule.photo(number), tries, skipped)
+        if photo is not None:
+            return photo
         raise ValueError(f"{len(skipped)} photos in a row cannot be used; the last: {skipped[-1]}")
 
     def _find_detailed(

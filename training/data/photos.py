@@ -225,3 +225,15 @@ class Cache:
         while self.held > self.capacity and len(self.photos) > 1:
             self.held -= self.photos.popitem(last=False)[1].nbytes
         return photo
+
+    def find_readable(self, index: int, tries: int, skipped: list[str]) -> np.ndarray | None:
+        """Return a photo, or in place of an unreadable one the next in the list; None if `tries` photos are unreadable.
+
+        The reasons are added to `skipped`.
+        """
+        for offset in range(tries):
+            try:
+                return self[(index + offset) % len(self.entries)]
+            except BadPhotoError as error:
+                skipped.append(str(error))
+        return None

@@ -16,12 +16,10 @@ from training.config.prior import Options
 from training.config.schedule import permute_photos
 from training.data.dataset import BICUBIC, crop_random_square, stack_photos
 from training.data.degradations import add_margins, degrade
-from training.data.photos import BadPhotoError, Cache, Entry, read_photo
+from training.data.photos import Cache, Entry, read_photo
 
 STRIDE = 16  # side of a cell of the prediction, in pixels
-SUBCELLS = (
-    4  # along a side of a cell: its target is the distribution of the colours of 4 x 4 positions
-)
+SUBCELLS = 4  # along a side of a cell, whose target is the distribution of 4 x 4 colours
 DEGRADED_SIDE = 128  # pixels at which photos are degraded and get margins
 CACHED_SIDE = 256  # pixels of the short side of a photo in the cache
 _LINEAR = srgb_to_linear(torch.arange(256).view(256, 1, 1) / 255).flatten().numpy()
@@ -116,11 +114,9 @@ class PriorPhotos(Dataset[PriorBatch]):
         count = len(self.photos.entries)
         epoch, position = divmod(number, count)
         index = int(permute_photos(self.options.seed, epoch, count)[position])
-        for offset in range(count):
-            try:
-                return self.photos[(index + offset) % count]
-            except BadPhotoError as error:
-                skipped.append(str(error))
+        photo = self.photos.find_readable(index, count, skipped)
+        if photo is not None:
+            return photo
         raise ValueError(f"none of the {count} photos can be read; the last: {skipped[-1]}")
 
 
