@@ -16,9 +16,7 @@ from torch import Tensor
 from .color import lab_to_rgb, rgb_to_lab, rgb_to_lightness
 from .resample import resize_to_working_size
 
-PAINTED = (
-    512  # a larger photo is reduced to about so many pixels, squared, before hints are painted
-)
+PAINTED = 512  # pixels squared, to which a larger photo is reduced before hints are painted
 NEAR = 0.25  # of the longer side: how far a hint's correction reaches
 SIMILAR_AB = 8.0  # CIE units of the predicted colour: what counts as the same thing
 SIMILAR_LIGHTNESS = 20.0

@@ -215,10 +215,8 @@ def train(options: Options) -> SemanticPrior:
                 trainer.save()
             row: dict[str, float] = {}
             if ends or step % options.log_every == 0:
-                loss, seconds = (
-                    sum(losses) / len(losses),
-                    (time.monotonic() - began) / (step - first),
-                )
+                loss = sum(losses) / len(losses)
+                seconds = (time.monotonic() - began) / (step - first)
                 row |= {"loss": loss, "seconds_per_step": seconds}
                 losses.clear()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)

@@ -33,15 +33,13 @@ def attention(options: argparse.Namespace) -> int:
     )
     inputs = [options.input, *options.references]
     with explain_os_error():
-        check_not_read(target, inputs)
-        check_target(target, options.force)
-        if options.coverage is not None:
-            check_not_read(options.coverage, inputs)
-            check_target(options.coverage, options.force)
-            if options.coverage.resolve() == target.resolve():
-                raise CommandError(
-                    f"--coverage {target}: the figure is written there, give another name"
-                )
+        for path in (target, *filter(None, [options.coverage])):
+            check_not_read(path, inputs)
+            check_target(path, options.force)
+        if options.coverage is not None and options.coverage.resolve() == target.resolve():
+            raise CommandError(
+                f"--coverage {target}: the figure is written there, give another name"
+            )
     source = read_picture(options.input)
     for x, y in options.points or []:
         if not (0 <= x < source.width and 0 <= y < source.height):

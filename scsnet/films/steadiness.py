@@ -25,10 +25,7 @@ FIRST = 3.0  # frames that colours seen once stand for: with 1 the first frames 
 LEVELS = 3  # of the pyramid, halved each time
 SHIFTS = 4  # of the camera that are tried
 STEPS = 3  # of Gauss and Newton at each level
-BETTER, LEAST = (
-    0.8,
-    0.5,
-)  # patches that move by themselves differ less: by that factor and so many L*
+BETTER, LEAST = 0.8, 0.5  # factor, and L*: by both, patches that move by themselves differ less
 PATCH = 7  # side of what moves together, in pixels of the copy
 STIFFNESS = 4.0  # added to the squared gradients of L*: what is even moves with the rest
 FLICKER = 6.0  # L*: largest change of the whole frame that is no change of the scene
@@ -36,9 +33,7 @@ CHANGE = (4.0, 10.0)  # L*: below, it is the same thing; above, another
 BROAD = 2.0  # how much more broad differences count: dissolves are slow
 BINS = 16  # of the histograms of L*
 CUT_HISTOGRAM = 0.35  # share of the pixels that have to change their bin in a cut
-CUT_AGREEMENT = (
-    0.4  # share of a frame that stays, below which it is a cut; twice that if the histogram moves
-)
+CUT_AGREEMENT = 0.4  # share of a frame that stays, below which it is a cut; twice if bins change
 
 
 def warp(planes: Tensor, motion: Tensor) -> Tensor:

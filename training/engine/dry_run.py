@@ -67,9 +67,7 @@ def measure(config: TrainConfig) -> Iterator[str]:
             f"stage {number}: {steps} steps of {seconds:.2f} s ({stage.size} px, batch {stage.batch}), "
             f"{tqdm.format_interval(seconds * steps)}; at most {held / 1e9:.1f} GB so far"
         )
-    copies = (
-        4 if trainer.averaged is not None else 3
-    )  # weights, two moments of Adam, moving average
+    copies = 3 if trainer.averaged is None else 4  # weights, two moments of Adam, moving average
     checkpoint = 4 * copies * sum(p.numel() for p in trainer.model.parameters())
     yield (
         f"in all {tqdm.format_interval(total)} on {device}, without validations; photos kept in memory take up to "
