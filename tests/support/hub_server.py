@@ -1,9 +1,9 @@
 """A local server that speaks the Hugging Face Hub's protocol, for tests with the real client.
 
-    with HubServer() as hub:
-        commit = hub.commit("owner/repo", {"weights.safetensors": data})
-        ...  # a client with HF_ENDPOINT = hub.url
-        hub.requests  # [("HEAD", "/owner/repo/resolve/main/weights.safetensors", None), ...]
+with HubServer() as hub:
+    commit = hub.commit("owner/repo", {"weights.safetensors": data})
+    ...  # a client with HF_ENDPOINT = hub.url
+    hub.requests  # [("HEAD", "/owner/repo/resolve/main/weights.safetensors", None), ...]
 """
 
 import base64
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch("/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path):
             self.resolve(*match.groups())
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self):
         """Make a repository, and a commit to one."""
