@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -40,9 +39,6 @@ def write_parts(path, header, body):
     path.write_bytes(len(text).to_bytes(8, "little") + text + body)
 
 
-# Loading what was saved
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_loads_what_was_saved(tmp_path, net, dtype):
     path = tmp_path / "net.safetensors"
@@ -51,16 +47,9 @@ def test_loads_what_was_saved(tmp_path, net, dtype):
     path.write_bytes(b"")  # nothing hangs on the file
     assert loaded.config == net.config
     assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
     expected = {name: value.to(dtype) for name, value in net.state_dict().items()}
     torch.testing.assert_close(loaded.state_dict(), expected, rtol=0, atol=0)
-
-
-def test_loaded_network_computes_the_same_without_gradients(path, net):
-    luminance = torch.rand(1, 1, 12, 12) - 0.5
-    nets = (net.eval().requires_grad_(False), checkpoint.load(path))
-    expected, actual = (n.decode(n.encode(luminance), (24, 24)) for n in nets)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-    assert not actual.requires_grad
 
 
 def test_training_turns_gradients_on(path):
@@ -93,9 +82,6 @@ def test_missing_files_are_told(path, tmp_path, monkeypatch):
         checkpoint.load(tmp_path / "none.safetensors")
     with pytest.raises(IsADirectoryError, match="got a folder"):
         checkpoint.load(str(tmp_path))
-
-
-# Bad files: one clear error each, before memory is taken
 
 
 @pytest.fixture
@@ -206,19 +192,15 @@ def test_finds_every_truncation(path):
         checkpoint.load(path)
 
 
-# Saving
-
-
 @pytest.mark.parametrize("name", ["good.safetensors", "new.safetensors"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_saves_whole_or_not_at_all(path, net, monkeypatch, error, name):
+def test_saves_whole_or_not_at_all(path, net, monkeypatch, name):
     before = path.read_bytes()
 
     def fail(_):
-        raise error
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(type(error)):
+    with pytest.raises(OSError, match="No space"):
         checkpoint.save(path.with_name(name), net, dtype=torch.float16)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
@@ -233,9 +215,3 @@ def test_saves_no_numbers_that_are_not_finite(tmp_path, net, value, words):
     with pytest.raises(ValueError, match=rf"initial\.weight {words}"):
         checkpoint.save(tmp_path / "w.safetensors", net, dtype=torch.float16)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("card", [{"path": Path("x")}, {"loss": float("nan")}])
-def test_saves_no_card_that_is_not_json(tmp_path, net, card):
-    with pytest.raises(ValueError, match="JSON"):
-        checkpoint.save(tmp_path / "card.safetensors", net, card=card)
