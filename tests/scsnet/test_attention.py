@@ -32,23 +32,6 @@ def test_modules_equal_the_formulas(kind, config, size):
     assert oracle.error(got, expected) < 1e-5
 
 
-def test_both_ways_of_training_have_the_same_gradients(monkeypatch):
-    """Training on a CPU computes the attention matrix explicitly, and uses the fused kernel when it is large."""
-    module = build(PVCAttn, SCSNetConfig()).levels[0].requires_grad_(True)
-    source, reference = features(2, CHANNELS, 5, 6), features(2, CHANNELS, 4, 7)
-
-    def compute():
-        module.zero_grad()
-        result = module(source, module.compute_keys_values([reference]))
-        result.square().sum().backward()
-        return [result.detach(), *(p.grad for p in module.parameters())]
-
-    explicit = compute()
-    monkeypatch.setattr("scsnet.attention.MAX_MATRIX", 0)
-    for a, b in zip(explicit, compute(), strict=True):
-        assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
 def test_attend_never_writes_the_matrix_out():
     """16,384 queries and keys would need 1 GiB as a float32 matrix."""
     module = build(BCAttn, SCSNetConfig()).levels[0]

@@ -11,7 +11,6 @@ from scsnet.checkpoint.hub import HubError, HubFile, fetch, parse
 
 DATA = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(200_000)
-LONG = random.Random(2).randbytes(12_000_000)  # the client writes in pieces of 10 MiB
 OFFLINE = "huggingface_hub.constants.HF_HUB_OFFLINE"
 
 
@@ -147,17 +146,6 @@ def test_tells_a_server_that_is_no_hub_or_out_of_order(hub, home, status, words)
     hub.status = status
     assert words in fetch_error("hf:owner/repo")
     assert not files(home)
-
-
-def test_goes_on_with_a_cut_download(hub):
-    hub.commit("owner/repo", {"weights.safetensors": LONG})
-    hub.cut_at, hub.cuts = 11_000_000, 1
-    assert fetch("hf:owner/repo").read_bytes() == LONG
-    stored = f"/stored/{sha256(LONG)}"
-    assert [request for request in hub.requests if request[1] == stored] == [
-        ("GET", stored, None),
-        ("GET", stored, "bytes=10485760-"),
-    ]
 
 
 @pytest.mark.parametrize("into", ["cache", "cache without links", "folder"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from profiles import make_gray_profile, make_swapped_profile
 
 from scsnet.pictures import files as pictures
 from scsnet.pictures import read_picture, write_picture
@@ -44,20 +45,6 @@ def orient(orientation):
     exif = Image.Exif()
     exif[BASE.Orientation] = orientation
     return exif
-
-
-def gray_profile(gamma):
-    """A gray ICC profile of a plain gamma: a header, a table of two tags, their values."""
-    white = struct.pack(">3i", 63190, 65536, 54061)  # D50
-    header = struct.pack(
-        ">I4sI12s12x4s28x12s", 192, b"lcms", 0x02400000, b"mntrGRAYXYZ ", b"acsp", white
-    )
-    table = struct.pack(">I4s2I4s2I", 2, b"kTRC", 156, 14, b"wtpt", 172, 20)
-    curve = struct.pack(">4s4xIH2x", b"curv", 1, round(gamma * 256))
-    return header.ljust(128, b"\0") + table + curve + b"XYZ " + bytes(4) + white
-
-
-# Reading: modes
 
 
 @pytest.mark.parametrize(
@@ -142,9 +129,6 @@ def test_keeps_the_precision_of_deep_gray(tmp_path, values, dtype, photometric, 
     assert bool(picture.notes) == noted
 
 
-# Reading: orientation, profiles, losses
-
-
 @pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turns_pictures_as_pillow_does(tmp_path, orientation, ending):
@@ -163,7 +147,7 @@ def test_turns_pictures_as_pillow_does(tmp_path, orientation, ending):
 def test_converts_gray_profiles(tmp_path, gamma, dtype):
     white, count = np.iinfo(dtype).max, 256 if dtype == np.uint8 else 4096
     array = np.linspace(0, white, count).round().astype(dtype)[None]
-    picture = read_picture(save(tmp_path / "gray.tif", array, icc_profile=gray_profile(gamma)))
+    picture = read_picture(save(tmp_path / "gray.tif", array, icc_profile=make_gray_profile(gamma)))
     assert picture.notes == ()
     light = (array[0] / white) ** (round(gamma * 256) / 256)
     exact = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
@@ -172,25 +156,20 @@ def test_converts_gray_profiles(tmp_path, gamma, dtype):
 
 
 def test_converts_colour_profiles(tmp_path):
-    """A profile whose red is our green: sRGB with its columns exchanged."""
-    profile = bytearray(srgb_profile())
-    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
-    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
-    start = profile.index(b"s\0R\0G\0B")
-    profile[start : start + 2] = b"x\0"
-    picture = read_picture(save(tmp_path / "swapped.png", PHOTO, icc_profile=bytes(profile)))
+    path = save(tmp_path / "swapped.png", PHOTO, icc_profile=make_swapped_profile())
+    picture = read_picture(path)
     assert picture.notes == ()
     assert np.abs(picture.rgb.astype(int) - PHOTO[..., [1, 0, 2]]).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "I;16"])
-@pytest.mark.parametrize("profile", [b"no profile", srgb_profile()[:300], gray_profile(2.2)])
+@pytest.mark.parametrize("profile", [b"no profile", srgb_profile()[:300], make_gray_profile(2.2)])
 def test_tells_profiles_that_cannot_be_used(tmp_path, mode, profile):
     array = RAMP.astype(np.uint16) * 257 if mode == "I;16" else PHOTO
     array_mode = None if mode == "I;16" else mode
     picture = read_picture(save(tmp_path / "a.tif", array, array_mode, icc_profile=profile))
     plain = read_picture(save(tmp_path / "b.tif", array, array_mode))
-    if profile == gray_profile(2.2) and mode in ("L", "I;16"):
+    if profile == make_gray_profile(2.2) and mode in ("L", "I;16"):
         assert picture.notes == ()
     else:
         assert "profile cannot be used" in picture.notes[0]
@@ -250,9 +229,6 @@ def test_reads_large_texts_and_profiles_of_a_png(tmp_path):
     assert len(picture.captions.texts["Comment"]) == 3_000_000
     assert len(picture.captions.xmp) > 3_000_000
     assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
-
-
-# Reading: damage
 
 
 @pytest.mark.parametrize(
@@ -324,9 +300,6 @@ def test_reads_large_scans_but_no_absurd_ones(tmp_path, monkeypatch):
     with pytest.raises(PictureError, match="50 million"):
         read_picture(path)
     assert Image.MAX_IMAGE_PIXELS == 89478485  # Pillow's own limit is left as it was
-
-
-# Writing
 
 
 @pytest.mark.parametrize("ending", ["png", "JPEG", "webp", "tif"])

@@ -218,14 +218,6 @@ def test_coarse_colours_by_hand():
     assert image_metrics.aggregate([perfect])["explained"] == 1
 
 
-def test_cells_of_pictures_of_any_size():
-    lab = np.random.default_rng(0).normal(size=(37, 50, 3))
-    cells = image_metrics.average_cells(lab)
-    assert cells.shape == (16, 16, 2)
-    cell = lab[3 * 37 // 16 : 4 * 37 // 16, 5 * 50 // 16 : 6 * 50 // 16, 1:]
-    assert cells[3, 5] == pytest.approx(cell.mean((0, 1)))
-
-
 def add_pictures(extras):
     """Add 8 pictures to FID, KID and LPIPS, with others for the row "auto"; return (truth, auto), uint8."""
     rng = np.random.default_rng(0)

