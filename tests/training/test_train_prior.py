@@ -16,7 +16,6 @@ from scsnet.color import rgb_to_lab
 from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
 from training.data.prior_photos import convert_to_gray
-from training.models.color_bins import compute_targets
 from training.models.efficientnet import load_efficientnet
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)
@@ -142,17 +141,6 @@ def test_efficientnet_is_the_published_one(published):
     for features, target in zip(net.encode_upper(net.encode_lower(gray)), expected, strict=True):
         assert features.shape == target.shape
         assert torch.allclose(features, target, atol=1e-4)
-
-
-def test_targets_are_the_nearest_colours_inside_margins():
-    palette = torch.tensor([[0.0, 0.0], [30.0, 0.0]] + [[-110.0, -110.0]] * (prior.COLORS - 2))
-    ab, inside = torch.zeros(1, 2, 4, 8), torch.ones(1, 4, 8, dtype=torch.bool)
-    ab[:, 0, :2] = 27.0  # half of both cells
-    inside[:, :, 4:] = False  # all of the second one
-    targets = compute_targets(ab, inside, palette)
-    assert targets.shape == (1, prior.COLORS, 1, 2)
-    assert targets[0, :2, 0].tolist() == [[8, 0], [8, 0]]
-    assert targets.sum() == 16
 
 
 def test_gray_has_the_lightness_of_the_photo():
