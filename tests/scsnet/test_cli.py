@@ -17,7 +17,6 @@ from captions import CAPTIONS, read_deep
 from PIL import ExifTags, Image
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint, pipeline
-from scsnet.cli.paths import result_name
 from scsnet.pictures import read_picture, write_picture
 
 BASE = ExifTags.Base
@@ -296,11 +295,6 @@ def test_makes_missing_folders_for_results_only(work, colorize, refuse):
     colorize("a.png -o x --scale 1")  # it is a folder
     assert (names("x"), names("x/y"), names("x/z")) == (["a.png", "y", "z"], ["b.png"], ["a.png"])
     refuse("colorize a.png -o new/b.webp --size 20000x10", "16383")
-
-
-def test_result_keeps_the_ending_where_that_format_is_written():
-    cases = {"a.JPG": "a-s.JPG", "a.b.gif": "a.b-s.png", "scan.2019": "scan.2019-s.png"}
-    assert {name: result_name(Path(name), "-s") for name in cases} == cases
 
 
 LONG = "x" * 300 + ".png"

@@ -3,7 +3,7 @@
 with HubServer() as hub:
     commit = hub.commit("owner/repo", {"weights.safetensors": data})
     ...  # a client with HF_ENDPOINT = hub.url
-    hub.requests  # [("HEAD", "/owner/repo/resolve/main/weights.safetensors", None), ...]
+    hub.requests  # ["/owner/repo/resolve/main/weights.safetensors", ...]
 """
 
 import base64
@@ -19,7 +19,7 @@ def sha256(data):
 
 
 class HubServer(ThreadingHTTPServer):
-    """Attributes with the names of faults switch them on; `requests`: method, path and range of each."""
+    """Attributes with the names of faults switch them on; `requests`: the paths of GET and HEAD."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -32,9 +32,7 @@ class HubServer(ThreadingHTTPServer):
         self.gated = set()  # repositories there for everyone to see, but not to read
         self.lfs = True  # files are kept in Git LFS, which states their SHA-256
         self.status = None  # every answer has this status instead
-        self.heads_left = None  # after so many HEAD requests every answer to one is 500
-        self.cut_at = None  # downloads end after so many bytes ...
-        self.cuts = 0  # ... so many times
+        self.cut = False  # downloads end before their first byte
         self.damage = False  # downloads have other bytes than those asked for
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -60,13 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        hub, status = self.server, self.server.status
-        hub.requests.append((self.command, self.path, self.headers.get("Range")))
-        if self.command == "HEAD" and hub.heads_left is not None:
-            hub.heads_left -= 1
-            status = 500 if hub.heads_left < 0 else status
-        if status:
-            self.answer(status, b"out of order", {"Retry-After": "0"})
+        hub = self.server
+        hub.requests.append(self.path)
+        if hub.status:
+            self.answer(hub.status, b"out of order", {"Retry-After": "0"})
         elif match := re.fullmatch("/stored/(.+)", self.path):
             self.send_stored(hub.stored[match[1]])
         elif match := re.fullmatch("/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path):
@@ -130,19 +125,13 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(302, b"", headers)
 
     def send_stored(self, data):
-        """Send the bytes of a file, from the first one that is asked for."""
         hub = self.server
         if hub.damage:
-            data = bytes(byte ^ 0x55 for byte in data)
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        first = int(asked[1]) if asked else 0
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(data) - first))
-        if first:
-            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+            data = data[::-1]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if hub.cuts:
-            hub.cuts -= 1
-            data = data[: first + hub.cut_at]
+        if hub.cut:
             self.close_connection = True
-        self.wfile.write(data[first:])
+        else:
+            self.wfile.write(data)
