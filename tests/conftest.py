@@ -13,7 +13,7 @@ sys.path.append(str(ROOT))
 from hub_server import HubServer  # noqa: E402
 from training_run import make_photos  # noqa: E402
 
-from scsnet import SCSNet, SCSNetConfig  # noqa: E402
+from scsnet import SCSNet, SCSNetConfig, checkpoint  # noqa: E402
 
 
 @pytest.fixture
@@ -41,6 +41,14 @@ def tiny_net(tiny_config):
     for block in net.texture_encoder.blocks:
         torch.nn.init.normal_(block.conv2.weight, std=0.1)
     return net
+
+
+@pytest.fixture
+def weights(tmp_path, tiny_net):
+    """Its weights file."""
+    path = tmp_path / "tiny.safetensors"
+    checkpoint.save(path, tiny_net, card={"steps": 7})
+    return path
 
 
 @pytest.fixture

@@ -17,12 +17,6 @@ from scsnet.checkpoint import save
 
 
 @pytest.fixture
-def weights(tmp_path, tiny_net):
-    save(tmp_path / "weights.safetensors", tiny_net)
-    return tmp_path / "weights.safetensors"
-
-
-@pytest.fixture
 def folder(host):
     place = Path(host.models_dir, "scsnet")
     place.mkdir(parents=True)
@@ -62,10 +56,10 @@ def test_folders_that_the_user_has_named_are_looked_into(host, tmp_path, weights
         paths.add_model_folder_path("scsnet", str(tmp_path))
         for _ in range(2):  # two copies of the pack register the same folder
             asyncio.run(module.comfy_entrypoint())
-        assert options(module.nodes) == ["bundled", "weights.safetensors"]
+        assert options(module.nodes) == ["bundled", weights.name]
         assert module.nodes.host.download_folder() == Path(host.models_dir, "scsnet")
         assert len(paths.get_folder_paths("scsnet")) == 2
-        assert load(module.nodes, "weights.safetensors").config.width == 8
+        assert load(module.nodes, weights.name).config.width == 8
 
 
 def test_wrong_choices_are_named(nodes, folder, mine, tiny_config):

@@ -62,9 +62,8 @@ def test_downloads_once_into_the_cache_of_the_client(hub, home):
     assert hub.requests.count(f"/stored/{sha256(DATA)}") == 1
 
 
-def test_loads_a_network_from_the_hub(hub, tmp_path, tiny_net):
-    checkpoint.save(tmp_path / "w.safetensors", tiny_net)
-    hub.commit("owner/repo", {"weights.safetensors": (tmp_path / "w.safetensors").read_bytes()})
+def test_loads_a_network_from_the_hub(hub, weights, tiny_net):
+    hub.commit("owner/repo", {"weights.safetensors": weights.read_bytes()})
     assert checkpoint.load("hf:owner/repo").config == tiny_net.config
 
 
