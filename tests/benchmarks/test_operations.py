@@ -17,7 +17,7 @@ def net():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 24), (30, 41), (22, 18)])
-def test_operations_of_encode(net, size):
+def test_operations_of_encode_are_those_that_pytorch_counts(net, size):
     counts = count_operations(lambda: net.encode(torch.rand(1, 1, *size)))
     parts = operations.colour(CONFIG, size, CONFIG.working_size)
     attention = sum(p.operations for p in parts if p.name == "attention")
@@ -28,7 +28,7 @@ def test_operations_of_encode(net, size):
 
 
 @pytest.mark.parametrize(("source", "size"), [((16, 16), (64, 64)), ((30, 41), (45, 100))])
-def test_operations_of_decode(net, source, size):
+def test_operations_of_decode_are_those_that_pytorch_counts(net, source, size):
     features = net.encode(torch.rand(1, 1, *source))
     counts = count_operations(lambda: net.decode(features, size))
     layers = counts[aten.convolution] + counts[aten.addmm]  # not: interpolation, folding of weights

@@ -128,7 +128,7 @@ def test_a_failed_download_says_where_the_file_is_looked_for(nodes, folder, weig
 
 
 @pytest.mark.parametrize(("finishes", "downloads"), [(False, 2), (True, 1)])
-def test_an_interrupted_download(nodes, host, monkeypatch, finishes, downloads):
+def test_an_interrupted_download_ends_or_is_used(nodes, host, monkeypatch, finishes, downloads):
     """It ends itself at its next sign of life; one that has finished nevertheless is used."""
     asked, answer = [], threading.Event()
 
@@ -160,7 +160,7 @@ def test_an_interrupted_download(nodes, host, monkeypatch, finishes, downloads):
         ("https://huggingface.co/a/b/resolve/v2/c.safetensors?x=y", "hf:a/b/c.safetensors@v2"),
     ],
 )
-def test_addresses_of_the_hub(nodes, address, source):
+def test_addresses_of_the_hub_are_understood(nodes, address, source):
     assert nodes.load.to_hub_source(address) == source
 
 

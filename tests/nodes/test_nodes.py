@@ -224,7 +224,7 @@ PIXELS, MEGAPIXELS = {"size_by": "width and height"}, {"size_by": "megapixels"}
         (MEGAPIXELS | {"megapixels": 0.0012}, (30, 40)),
     ],
 )
-def test_sizes(nodes, lab, options, shape):
+def test_results_have_the_size_asked_for(nodes, lab, options, shape):
     assert upscaled(nodes, lab, **options).shape == (1, *shape, 3)
 
 
@@ -321,7 +321,7 @@ def test_what_attention_cannot_show_is_named(nodes, model, photo, options, messa
         nodes.AttentionMapViz.execute(attention, **{"points": "0.5, 0.5"} | options)
 
 
-def test_attention_outputs(nodes, model, photo):
+def test_attention_gives_figures_maps_masks_and_scores(nodes, model, photo):
     batch = torch.cat([photo, 1 - photo])
     attention = by_reference(nodes, model, batch, torch.rand(3, 20, 28, 3))[2]
     output = nodes.AttentionMapViz.execute(attention, "0.2, 0.3; 0.9, 0.9")
@@ -437,7 +437,7 @@ def test_less_memory_means_smaller_tiles(nodes, scsnet, model, photo, host, monk
     ],
     ids=["too little memory", "another error"],
 )
-def test_errors_of_rendering(nodes, scsnet, model, photo, monkeypatch, error, message):
+def test_rendering_errors_come_alone(nodes, scsnet, model, photo, monkeypatch, error, message):
     def fail(*_, **__):
         raise error
 
@@ -498,7 +498,7 @@ def test_too_many_pictures_are_said_to_be(nodes, model, photo, host):
         ("bf16", [], torch.bfloat16),
     ],
 )
-def test_type_to_compute_in(nodes, host, choice, flags, dtype):
+def test_type_to_compute_in_follows_the_choice_and_the_flags(nodes, host, choice, flags, dtype):
     vars(host).update(dict.fromkeys(flags, True))
     assert nodes.host.network_dtype(choice) == dtype
 

@@ -59,7 +59,7 @@ def test_points_are_marked_where_they_are():
     assert np.nonzero(green)[1].mean() == pytest.approx(50.5 / 60 * 320, abs=6)
 
 
-def test_valve_figure_and_stacking():
+def test_closed_valves_are_drawn_dark_and_open_ones_bright():
     low, high = Heat(np.full((3, 3), 0.05)), Heat(np.full((3, 3), 0.95))
     figure = draw_valves(COLOUR, [(low, high)], [2])
     column = luma(figure[:, -60])
@@ -69,7 +69,7 @@ def test_valve_figure_and_stacking():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
-def test_extreme_shapes(shape):
+def test_pictures_of_extreme_shapes_have_figures(shape):
     picture = np.zeros((*shape, 1), np.uint8)
     figure = draw_attention(picture, [picture], [(0, 0)], [[[Heat(np.ones((1, 1)))]]], [4])
     assert figure.size

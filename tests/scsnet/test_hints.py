@@ -11,7 +11,7 @@ from scsnet.hints import Hint, paint_hints, parse_hints, spread_corrections
 from scsnet.tiling import Window
 
 
-def test_parsing():
+def test_hints_are_parsed():
     hints = parse_hints("0.25, .5 #6b4A2b\n1,0 #fff 0.1; 0.5, 0.5 #010203 0.05 0.5\n")
     assert hints == [
         Hint(0.25, 0.5, (107, 74, 43)),
@@ -24,7 +24,7 @@ def test_parsing():
 @pytest.mark.parametrize(
     "text", ["0.5 0.5 #6b4a2b", "0.5, 0.5 brown", "0.5, 0.5 #6b4a2", "0.1, 0.1 #fff 1 2 3"]
 )
-def test_parsing_names_what_it_cannot_read(text):
+def test_hints_that_cannot_be_read_are_named(text):
     with pytest.raises(ValueError, match=r"cannot read the hint .* for example"):
         parse_hints(text)
 

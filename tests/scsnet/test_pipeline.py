@@ -20,7 +20,7 @@ from scsnet.resample import resample_bicubic
         ({"megapixels": 2.0}, (1000, 2000)),
     ],
 )
-def test_output_size(ask, expected):
+def test_output_size_follows_what_is_asked_for(ask, expected):
     assert output_size(10, 20, **ask) == expected
 
 

@@ -63,7 +63,7 @@ class NoDoubles(TorchFunctionMode):
         lambda: build_axis(9, 23, 2, 20, "paper", "meta"),
     ],
 )
-def test_devices_without_float64(make, monkeypatch):
+def test_devices_without_float64_get_none(make, monkeypatch):
     monkeypatch.setattr("scsnet.resample.WITHOUT_DOUBLES", {"meta"})
     with NoDoubles():
         made = make()
