@@ -34,6 +34,16 @@ def test_inputs_are_the_targets_brought_down(config):
     assert np.array_equal(low.round().byte().permute(1, 2, 0).numpy(), expected)
 
 
+def test_unusable_photos_are_left_out(config, photos, capsys):
+    (photos / "00.png").write_bytes(b"no picture")
+    patches = engine.Patches(config)
+    for step in range(20):
+        patches.draw(step, 2)
+    assert capsys.readouterr().out.count("00.png: not a picture") == 1
+    with pytest.raises(ValueError, match="smaller than 128 x 128"):
+        engine.Patches(replace(config, patch=32)).draw(0, 2)
+
+
 def test_row_learns(config):
     config = replace(config, steps=60, learning_rate=3e-3)
     low, target = engine.Patches(config).draw(1000, 2)
