@@ -4,17 +4,6 @@ import pytest
 import torch
 
 
-@pytest.mark.parametrize(("channels", "colors"), [(1, 1), (3, 3), (4, 3)])
-def test_planes_are_views_with_the_colours_first(nodes, channels, colors):
-    image = torch.rand(2, 5, 7, channels)
-    picture = nodes.image_tensors.to_planes(image, "image")
-    assert torch.equal(picture.rgb, image[..., :colors].permute(0, 3, 1, 2))
-    assert picture.rgb.untyped_storage().data_ptr() == image.untyped_storage().data_ptr()
-    assert (picture.alpha is None) == (channels < 4)
-    if channels == 4:
-        assert torch.equal(picture.alpha[:, 0], image[..., 3])
-
-
 @pytest.mark.parametrize(
     ("image", "message"),
     [

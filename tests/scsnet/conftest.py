@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import pytest
 
-from scsnet import checkpoint
 from scsnet.__main__ import main
 
 
@@ -13,13 +12,6 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
-
-
-@pytest.fixture
-def weights(tmp_path, tiny_net):
-    path = tmp_path / "tiny.safetensors"
-    checkpoint.save(path, tiny_net, card={"steps": 7})
-    return path
 
 
 @pytest.fixture

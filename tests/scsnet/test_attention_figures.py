@@ -49,21 +49,6 @@ def test_padding_is_not_shown():
     assert luma(covered).max() < 80
 
 
-def test_attention_figure_has_a_row_per_point_and_a_column_per_level():
-    def draw(points, levels, references):
-        heats = [[[Heat(np.ones((5, 5))) for _ in references] for _ in points] for _ in levels]
-        return draw_attention(GRAY, references, points, heats, levels)
-
-    one = draw([(5, 5)], [1], [COLOUR])
-    assert one.dtype == np.uint8
-    assert (one[0] == 255).all()  # a white border
-    tall = draw([(5, 5), (50, 30)], [1], [COLOUR])
-    assert tall.shape[0] > 1.8 * one.shape[0]
-    assert tall.shape[1:] == one.shape[1:]
-    for wide in (draw([(5, 5)], [1, 2, 4], [COLOUR]), draw([(5, 5)], [1], [COLOUR, GRAY])):
-        assert wide.shape[1] > one.shape[1]
-
-
 def test_points_are_marked_where_they_are():
     heats = [[[Heat(np.ones((2, 2)))]] * 2]
     figure = draw_attention(GRAY, [GRAY], [(10, 20), (50, 20)], heats, [1]).astype(int)
@@ -74,7 +59,7 @@ def test_points_are_marked_where_they_are():
     assert np.nonzero(green)[1].mean() == pytest.approx(50.5 / 60 * 320, abs=6)
 
 
-def test_valve_figure_and_stacking():
+def test_closed_valves_are_drawn_dark_and_open_ones_bright():
     low, high = Heat(np.full((3, 3), 0.05)), Heat(np.full((3, 3), 0.95))
     figure = draw_valves(COLOUR, [(low, high)], [2])
     column = luma(figure[:, -60])
@@ -84,7 +69,7 @@ def test_valve_figure_and_stacking():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
-def test_extreme_shapes(shape):
+def test_pictures_of_extreme_shapes_have_figures(shape):
     picture = np.zeros((*shape, 1), np.uint8)
     figure = draw_attention(picture, [picture], [(0, 0)], [[[Heat(np.ones((1, 1)))]]], [4])
     assert figure.size

@@ -2,90 +2,59 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from scsnet import SCSNet, checkpoint
+from scsnet import checkpoint
 from scsnet.checkpoint import FORMAT, FormatError, safetensors_file, weights_file
 from training.config import TrainConfig
 from training.models.generator import build_network
 
 
-@pytest.fixture
-def net(tiny_config):
-    torch.manual_seed(0)
-    return SCSNet(tiny_config)
-
-
-@pytest.fixture
-def path(tmp_path, net):
-    """A good weights file."""
-    path = tmp_path / "good.safetensors"
-    checkpoint.save(path, net, card={"steps": 7})
-    return path
-
-
-def read_parts(path):
-    """Returns the header as a dictionary, and the bytes after it."""
-    data = path.read_bytes()
-    end = 8 + int.from_bytes(data[:8], "little")
-    return json.loads(data[8:end]), data[end:]
-
-
-def write_parts(path, header, body):
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
-
-
-# Loading what was saved
+def read_metadata(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_loads_what_was_saved(tmp_path, net, dtype):
+def test_loads_what_was_saved(tmp_path, tiny_net, dtype):
     path = tmp_path / "net.safetensors"
-    checkpoint.save(path, net, dtype=dtype, card={"steps": 7, "text": "ü"})
+    checkpoint.save(path, tiny_net, dtype=dtype, card={"steps": 7, "text": "ü"})
     loaded = checkpoint.load(path)
     path.write_bytes(b"")  # nothing hangs on the file
-    assert loaded.config == net.config
+    assert loaded.config == tiny_net.config
     assert not loaded.training
-    expected = {name: value.to(dtype) for name, value in net.state_dict().items()}
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    expected = {name: value.to(dtype) for name, value in tiny_net.state_dict().items()}
     torch.testing.assert_close(loaded.state_dict(), expected, rtol=0, atol=0)
 
 
-def test_loaded_network_computes_the_same_without_gradients(path, net):
-    luminance = torch.rand(1, 1, 12, 12) - 0.5
-    nets = (net.eval().requires_grad_(False), checkpoint.load(path))
-    expected, actual = (n.decode(n.encode(luminance), (24, 24)) for n in nets)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-    assert not actual.requires_grad
+def test_training_turns_gradients_on(weights):
+    config = TrainConfig(init=str(weights), network=checkpoint.read_info(weights).config)
+    assert all(parameter.requires_grad for parameter in build_network(config).parameters())
 
 
-def test_training_turns_gradients_on(path):
-    net = build_network(TrainConfig(init=str(path), network=checkpoint.read_info(path).config))
-    assert all(parameter.requires_grad for parameter in net.parameters())
-
-
-def test_files_are_those_of_the_safetensors_package(tmp_path, path, net):
-    torch.testing.assert_close(load_file(path), dict(net.state_dict()), rtol=0, atol=0)
-    metadata = read_parts(path)[0]["__metadata__"]
+def test_files_are_those_of_the_safetensors_package(tmp_path, weights, tiny_net):
+    torch.testing.assert_close(load_file(weights), dict(tiny_net.state_dict()), rtol=0, atol=0)
+    metadata = read_metadata(weights)
     assert metadata["format"] == FORMAT
     other = tmp_path / "theirs.safetensors"
-    save_file(net.state_dict(), other, metadata=metadata)
-    loaded = checkpoint.load(other, dtype=torch.bfloat16)
-    torch.testing.assert_close(loaded.state_dict(), net.bfloat16().state_dict(), rtol=0, atol=0)
+    save_file(tiny_net.state_dict(), other, metadata=metadata)
+    loaded, expected = checkpoint.load(other, dtype=torch.bfloat16), tiny_net.bfloat16()
+    torch.testing.assert_close(loaded.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
 
-def test_equal_weights_give_equal_files(tmp_path, path, net):
-    checkpoint.save(tmp_path / "again.safetensors", net, card={"steps": 7})
-    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+def test_equal_weights_give_equal_files(tmp_path, weights, tiny_net):
+    checkpoint.save(tmp_path / "again.safetensors", tiny_net, card={"steps": 7})
+    assert (tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
 
 
-def test_missing_files_are_told(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_file, "BUNDLED", path)
-    assert checkpoint.resolve("bundled") == path
+def test_missing_files_are_told(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_file, "BUNDLED", weights)
+    assert checkpoint.resolve("bundled") == weights
     monkeypatch.setattr(weights_file, "BUNDLED", tmp_path / "none.safetensors")
     with pytest.raises(FileNotFoundError, match=r"not found.*bundled weights"):
         checkpoint.load("bundled")
@@ -95,18 +64,15 @@ def test_missing_files_are_told(path, tmp_path, monkeypatch):
         checkpoint.load(str(tmp_path))
 
 
-# Bad files: one clear error each, before memory is taken
-
-
 @pytest.fixture
-def refused(path, monkeypatch):
+def refused(weights, monkeypatch):
     """Checks that the file is refused with these words, before a tensor is read."""
 
     def refused(words):
         monkeypatch.setattr(safetensors_file, "read_tensors", None)
         with pytest.raises(FormatError, match=words) as error:
-            checkpoint.load(path)
-        assert str(path) in str(error.value)
+            checkpoint.load(weights)
+        assert str(weights) in str(error.value)
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 1010
 
@@ -124,19 +90,19 @@ def refused(path, monkeypatch):
         (b"\x07\0\0\0\0\0\0\0[[[[[[[", "not a valid safetensors file"),
     ],
 )
-def test_refuses_files_of_another_kind(path, refused, data, words):
-    path.write_bytes(data)
+def test_refuses_files_of_another_kind(weights, refused, data, words):
+    weights.write_bytes(data)
     refused(words)
 
 
 @pytest.mark.parametrize(("zipped", "words"), [(True, "PyTorch pickle"), (False, "Python pickle")])
-def test_refuses_pickles(path, refused, zipped, words):
-    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=zipped)
+def test_refuses_pickles(weights, refused, zipped, words):
+    torch.save({"a": torch.zeros(2)}, weights, _use_new_zipfile_serialization=zipped)
     refused(words)
 
 
-def test_refuses_other_models(path, refused):
-    save_file({"model.layer": torch.zeros(1)}, path)
+def test_refuses_other_models(weights, refused):
+    save_file({"model.layer": torch.zeros(1)}, weights)
     refused("not hold SCSNet weights.*model.layer")
 
 
@@ -149,22 +115,18 @@ def test_refuses_other_models(path, refused):
         ({"config": "[" * 200_000}, "config is not valid JSON"),
         ({"config": "[]"}, "config makes no sense"),
         ({"config": "{}"}, "config makes no sense.*width"),
-        ({"width": -64}, "config makes no sense.*width"),
         ({"depth": 10**9}, "config makes no sense.*depth"),
-        ({"attention": ["none"]}, "config makes no sense.*attention"),
         ({"colour": "red"}, "config makes no sense.*colour"),
         ({"width": 16}, r"should have shape \(.*more problems"),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_refuses_bad_metadata(path, refused, metadata, words):
-    header, body = read_parts(path)
-    strings = header["__metadata__"]
-    if "format" not in metadata and "config" not in metadata:  # values of the config
+def test_refuses_bad_metadata(weights, tiny_net, refused, metadata, words):
+    strings = read_metadata(weights)
+    if not metadata.keys() & {"format", "config"}:  # values of the config
         metadata = {"config": json.dumps(json.loads(strings["config"]) | metadata)}
-    strings |= metadata
-    header["__metadata__"] = {name: text for name, text in strings.items() if text is not None}
-    write_parts(path, header, body)
+    strings = {name: text for name, text in (strings | metadata).items() if text is not None}
+    save_file(tiny_net.state_dict(), weights, metadata=strings)
     refused(words)
 
 
@@ -179,63 +141,51 @@ def test_refuses_bad_metadata(path, refused, metadata, words):
     ],
     ids=["surplus", "shape", "type", "mixed types", "name"],
 )  # fmt: skip
-def test_refuses_tensors_that_do_not_fit_the_config(path, net, refused, change, words):
-    metadata = read_parts(path)[0]["__metadata__"]
-    weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    save_file({n: t.contiguous() for n, t in change(weights).items()}, path, metadata=metadata)
+def test_refuses_tensors_that_do_not_fit_the_config(weights, tiny_net, refused, change, words):
+    metadata = read_metadata(weights)
+    tensors = {name: tensor.clone() for name, tensor in tiny_net.state_dict().items()}
+    save_file({n: t.contiguous() for n, t in change(tensors).items()}, weights, metadata=metadata)
     refused(words)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_refuses_numbers_that_are_not_finite(path, net, value):
-    data = bytearray(path.read_bytes())
-    data[-4:] = torch.tensor([value]).numpy().tobytes()
-    path.write_bytes(data)
+def test_refuses_numbers_that_are_not_finite(weights):
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-4] + torch.tensor([float("-inf")]).numpy().tobytes())
     with pytest.raises(FormatError, match="holds NaN or infinite numbers"):
-        checkpoint.load(path)
+        checkpoint.load(weights)
 
 
-def test_finds_every_truncation(path):
-    data = path.read_bytes()
+def test_finds_every_truncation(weights):
+    data = weights.read_bytes()
     for length in [*range(200), *range(200, len(data), 997), len(data) - 1]:
-        path.write_bytes(data[:length])
+        weights.write_bytes(data[:length])
         with pytest.raises(FormatError, match=rf"truncated \({length:,} bytes\)"):
-            checkpoint.load(path)
-    path.write_bytes(data + b"abc")
+            checkpoint.load(weights)
+    weights.write_bytes(data + b"abc")
     with pytest.raises(FormatError, match="not fully covered"):
-        checkpoint.load(path)
+        checkpoint.load(weights)
 
 
-# Saving
-
-
-@pytest.mark.parametrize("name", ["good.safetensors", "new.safetensors"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_saves_whole_or_not_at_all(path, net, monkeypatch, error, name):
-    before = path.read_bytes()
+@pytest.mark.parametrize("name", ["tiny.safetensors", "new.safetensors"])
+def test_saves_whole_or_not_at_all(weights, tiny_net, monkeypatch, name):
+    before = weights.read_bytes()
 
     def fail(_):
-        raise error
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(type(error)):
-        checkpoint.save(path.with_name(name), net, dtype=torch.float16)
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(weights.with_name(name), tiny_net, dtype=torch.float16)
+    assert weights.read_bytes() == before
+    assert list(weights.parent.iterdir()) == [weights]
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [(float("nan"), "holds NaN"), (1e6, r"has values that torch\.float16 cannot represent")],
 )
-def test_saves_no_numbers_that_are_not_finite(tmp_path, net, value, words):
-    net.initial.weight.data[0] = value
+def test_saves_no_numbers_that_are_not_finite(tmp_path, tiny_net, value, words):
+    tiny_net.initial.weight.data[0] = value
     with pytest.raises(ValueError, match=rf"initial\.weight {words}"):
-        checkpoint.save(tmp_path / "w.safetensors", net, dtype=torch.float16)
+        checkpoint.save(tmp_path / "w.safetensors", tiny_net, dtype=torch.float16)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("card", [{"path": Path("x")}, {"loss": float("nan")}])
-def test_saves_no_card_that_is_not_json(tmp_path, net, card):
-    with pytest.raises(ValueError, match="JSON"):
-        checkpoint.save(tmp_path / "card.safetensors", net, card=card)

@@ -17,7 +17,6 @@ from captions import CAPTIONS, read_deep
 from PIL import ExifTags, Image
 
 from scsnet import SCSNet, SCSNetConfig, checkpoint, pipeline
-from scsnet.cli.paths import result_name
 from scsnet.pictures import read_picture, write_picture
 
 BASE = ExifTags.Base
@@ -54,9 +53,6 @@ def finish(command):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-# One picture
-
-
 def test_writes_four_times_the_size_beside_the_input(work, colorize):
     save_gray("a.jpg")
     assert colorize("a.jpg") == (0, "a-scsnet.jpg: 48 x 32\n", "")
@@ -78,13 +74,6 @@ def test_output_has_the_size_asked_for(work, colorize, options, expected):
     save_gray("a.png")
     colorize(f"a.png -o b.png {options}")
     assert size("b.png") == expected
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1)])
-def test_colorizes_tiny_pictures(work, colorize, shape):
-    save_gray("a.png", *shape)
-    colorize("a.png --reference a.png")
-    assert size("a-scsnet.png") == (4 * shape[0], 4 * shape[1])
 
 
 def test_result_is_that_of_the_library(work, colorize, tiny_net):
@@ -224,9 +213,6 @@ def test_network_with_a_fixed_head_refuses_other_scales(work, colorize, refuse, 
     refuse("colorize a.png -o b.png --scale 3", "only --scale 4")
 
 
-# Several pictures
-
-
 def test_folder_run_goes_on_after_a_bad_file(work, run):
     Path("in").mkdir()
     for name in ("1.png", "2.png", "3.jpg"):
@@ -285,25 +271,13 @@ def test_recursive_run_keeps_the_tree_and_skips_its_own_output(work, colorize):
     assert sorted(found) == ["a.png", "deep/a.png", "deep/er/b.tif"]
 
 
-def test_recursive_run_tells_the_folders_it_skips(work, colorize, monkeypatch):
-    """Links, which could be loops, and folders that cannot be read."""
-    Path("d/locked").mkdir(parents=True)
+def test_recursive_run_follows_no_links(work, colorize):
+    Path("d").mkdir()
     save_gray("d/a.png")
     Path("d/again").symlink_to(".")
-    scandir = os.scandir
-
-    def refuse(path="."):
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    _, out, err = colorize("d --recursive -o out")
-    assert out == f"{Path('out/a.png')}: 48 x 32\n"
-    assert sorted(err.splitlines()) == [
-        f"{Path('d/again')}: is left out: a link to a folder",
-        f"{Path('d/locked')}: is left out: Permission denied",
-    ]
+    err = colorize("d --recursive -o out").err
+    assert names("out") == ["a.png"]
+    assert err == f"{Path('d/again')}: is left out: a link to a folder\n"
 
 
 def test_expands_patterns_but_prefers_files_of_that_name(work, colorize):
@@ -323,14 +297,6 @@ def test_makes_missing_folders_for_results_only(work, colorize, refuse):
     refuse("colorize a.png -o new/b.webp --size 20000x10", "16383")
 
 
-def test_result_keeps_the_ending_where_that_format_is_written():
-    cases = {"a.JPG": "a-s.JPG", "a.b.gif": "a.b-s.png", "scan.2019": "scan.2019-s.png"}
-    assert {name: result_name(Path(name), "-s") for name in cases} == cases
-
-
-# What fails
-
-
 LONG = "x" * 300 + ".png"
 
 
@@ -338,8 +304,6 @@ LONG = "x" * 300 + ".png"
     ("line", "reason"),
     [
         ("", "required"),
-        ("paint", "invalid choice"),
-        ("info none.safetensors", "none.safetensors"),
         ("colorize none.png", "none.png: No such file"),
         ("colorize x*.png", "x*.png: no file"),
         ("colorize ''", "empty"),
@@ -363,9 +327,7 @@ LONG = "x" * 300 + ".png"
         ("colorize a.png --weights hf:nonsense", "hf:nonsense"),
         ("colorize a.png --scale 0", "above 0"),
         ("colorize a.png --scale nan", "not a number"),
-        ("colorize a.png --scale four", "not a number"),
         ("colorize a.png --scale 1e9", "too large"),
-        ("colorize a.png --size 0x10", "1 to 100000"),
         ("colorize a.png --size 10", "1920x1080"),
         ("colorize a.png --long-side 2.5", "whole number"),
         ("colorize a.png --scale 2 --size 10x10", "not allowed with"),
@@ -425,13 +387,6 @@ def test_out_of_memory_is_one_line_after_smaller_tiles(work, refuse, monkeypatch
     assert tiles == [512, 256, 128, 64]
 
 
-def test_a_bug_keeps_its_traceback(work, run, monkeypatch):
-    save_gray("a.png")
-    monkeypatch.setattr(pipeline, "render", lambda *a, **k: [][0])
-    with pytest.raises(IndexError):
-        run("colorize a.png")
-
-
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
@@ -439,17 +394,19 @@ def test_a_bug_keeps_its_traceback(work, run, monkeypatch):
         (KeyboardInterrupt(), 130, "scsnet: interrupted\n"),
     ],
 )
-def test_failed_writing_leaves_nothing_behind(work, run, monkeypatch, error, code, message):
+def test_failed_writing_keeps_the_file_that_was_there(work, run, monkeypatch, error, code, message):
     def fail(self, file, *arguments, **options):
         file.write(b"half")
         raise error
 
     save_gray("a.png")
+    Path("a-scsnet.png").write_text("old")
     monkeypatch.setattr(Image.Image, "save", fail)
-    done = run("colorize a.png")
+    done = run("colorize a.png --force")
     assert done.code == code
     assert done.err.endswith(message)
-    assert names() == ["a.png"]
+    assert names() == ["a-scsnet.png", "a.png"]
+    assert Path("a-scsnet.png").read_text() == "old"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -512,30 +469,20 @@ def test_checks_arguments_before_importing_torch(work):
         assert done.stdout.splitlines()[-1] == "False"
 
 
-# The other commands
-
-
-def test_attention_writes_a_figure(work, run):
+def test_attention_writes_figures_and_how_much_each_reference_gives(work, run):
     save_photo("a.png", 40, 30)
     save_photo("r.png", 30, 50)
     code, out, err = run("attention a.png r.png --point 3,4 --point 39.5,29")
     assert (code, err) == (0, "")
     assert re.fullmatch(r"a-attention\.png\nr\.png: \d+% of the colours\n", out)
     assert run("attention a.png r.png a.png --point 3,4 -o b.jpg --level 1 --level 4").code == 0
-    assert run("attention a.png r.png --what valves -o c.png").code == 0
+    out = run("attention a.png r.png a.png --what valves -o c.png --coverage d.png").out
+    assert [line.split(":")[0] for line in out.splitlines()] == ["c.png", "d.png", "r.png", "a.png"]
     assert size("c.png")[1] < size("a-attention.png")[1]
-
-
-def test_attention_tells_how_much_of_the_colours_each_reference_gives(work, run):
-    save_photo("a.png", 40, 30)
-    save_photo("r.png", 30, 50)
-    code, out, _ = run("attention a.png r.png a.png --what valves -o d.png --coverage e.png")
-    assert code == 0
-    assert [line.split(":")[0] for line in out.splitlines()] == ["d.png", "e.png", "r.png", "a.png"]
-    assert size("e.png") == (40, 30)
+    assert size("d.png") == (40, 30)
     percent = sum(int(n) for n in re.findall(r"(\d+)%", out))
-    mean = np.array(Image.open("e.png")).mean() / 255
-    assert (1 - mean) * 100 == pytest.approx(percent, abs=4)
+    uncovered = np.array(Image.open("d.png")).mean() / 255
+    assert (1 - uncovered) * 100 == pytest.approx(percent, abs=4)
 
 
 def test_attention_refuses_what_a_network_does_not_have(work, run, refuse, weights):
@@ -549,10 +496,7 @@ def test_attention_refuses_what_a_network_does_not_have(work, run, refuse, weigh
 
 
 def test_info_tells_what_a_weights_file_holds(work, run, weights, tiny_net):
-    code, out, _ = run("info", weights)
-    assert code == 0
-    assert "parameters" in out
-    assert "steps" in out
+    assert "parameters" in run("info", weights).out
     facts = json.loads(run("info --json", weights).out)
     assert facts["config"] == tiny_net.config.to_dict()
     assert facts["parameters"] == sum(p.numel() for p in tiny_net.parameters())
@@ -560,10 +504,3 @@ def test_info_tells_what_a_weights_file_holds(work, run, weights, tiny_net):
     assert (facts["dtype"], facts["card"]) == ("F32", {"steps": 7})
     assert facts["bytes"] == weights.stat().st_size
     assert facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-
-
-def test_help_and_version(work, run):
-    assert run("--version").out.startswith("scsnet ")
-    code, out, _ = run("colorize --help")
-    assert code == 0
-    assert all(words in out for words in ("--reference", "examples:", "Exit code"))

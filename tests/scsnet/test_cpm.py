@@ -14,12 +14,8 @@ from scsnet.cpm import CPM, build_axis
     ("n_in", "n_out", "start"),
     [
         *((8, 32, 0), (7, 16, 0), (9, 5, 0), (6, 6, 0), (1, 4, 0), (5, 1, 0)),
-        (
-            567,
-            567 * 6 + 1,
-            0,
-        ),  # float32 puts positions on the border of a cell into the previous one
-        (99_991, 100_000_007, 99_999_999),
+        # In float32, positions on the border of a cell would fall into the previous one.
+        *((567, 567 * 6 + 1, 0), (99_991, 100_000_007, 99_999_999)),
     ],
 )
 def test_positions_and_relative_coordinates_are_exact(align, n_in, n_out, start):

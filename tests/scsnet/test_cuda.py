@@ -8,7 +8,6 @@ import torch
 
 from scsnet import SCSNet, SCSNetConfig, encode_picture, encode_references, render
 from scsnet.cpm import CPM, build_axis, dispatch
-from scsnet.device import choose_device, choose_dtype
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,13 +51,6 @@ def needs_kernel(net, dtype):
     if plan is None:
         pytest.skip(f"no Triton kernel for {dtype} on {torch.cuda.get_device_name()}")
     return plan
-
-
-def test_format_is_chosen_for_the_hardware():
-    device = choose_device()
-    assert device.type == "cuda"
-    major, _ = torch.cuda.get_device_capability()
-    assert choose_dtype(device) == (torch.bfloat16 if major >= 8 else torch.float16)
 
 
 @pytest.mark.parametrize("referential", [False, True])

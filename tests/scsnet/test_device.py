@@ -9,7 +9,7 @@ from scsnet.device import choose_device, choose_dtype
 CPU = torch.device("cpu")
 
 
-def test_devices_and_dtypes_by_name(monkeypatch):
+def test_devices_and_dtypes_are_chosen_by_name(monkeypatch):
     assert choose_device("cpu") == CPU
     assert choose_dtype(CPU, "float16") == torch.float16
     assert choose_dtype(CPU) in (torch.float32, torch.bfloat16)

@@ -40,7 +40,7 @@ def test_margins_with_the_noise_of_a_scanner_are_found(photo):
     assert find(framed) == (8, 8, 90, 120)
 
 
-def test_margins_of_real_photos(root):
+def test_margins_of_real_photos_are_found(root):
     assert find(read(root / "samples" / "Alps.jpg")) is None
     # A white border of five rows at the top and a black one at the bottom.
     assert find(read(root / "samples" / "Colorado1941.png")) == (5, 0, 458, 600)

@@ -4,37 +4,7 @@ import pytest
 import torch
 
 from scsnet import encode_picture, encode_references, render
-from scsnet.attention import KeysValues, VCAttn, attend
 from scsnet.resample import resize_masked, spread_marked_colors
-
-
-def test_attention_is_that_to_the_marked_positions_alone():
-    torch.manual_seed(1)
-    module = VCAttn(16, 2, 30.0, cosine=True)
-    source, reference = torch.randn(2, 16, 8, 8), torch.randn(1, 16, 8, 12)
-    mask = torch.zeros(1, 1, 8, 12)
-    mask[..., 1, 2] = mask[..., 6:, 8:] = 1  # a cell of 2 x 2 is marked if any of its pixels is
-    kept = [1, 3 * 6 + 4, 3 * 6 + 5]
-    whole = module.compute_keys_values([reference])
-    chosen = KeysValues(whole.key[:, kept], whole.value[:, kept], ((1, 3),))
-    masked = module.compute_keys_values([reference], [mask])
-    assert masked.mask.sum() == 3
-    assert torch.allclose(module(source, masked), module(source, chosen), atol=1e-5)
-    pooled = torch.nn.functional.avg_pool2d(source, 2)
-    rows, expected = (
-        module.compute_rows(pooled, kv, torch.tensor([0, 5])) for kv in (masked, chosen)
-    )
-    assert torch.allclose(rows[..., kept], expected)
-    assert rows.sum(-1).sub(1).abs().max() < 1e-5
-
-
-def test_training_attends_to_the_same():
-    torch.manual_seed(0)
-    query = torch.randn(2, 5, 4)
-    mask = torch.tensor([[True, False, True, False, False, True, False]] * 2)
-    kv = KeysValues(torch.randn(2, 7, 4), torch.randn(2, 7, 16), ((1, 7),), mask)
-    fused = attend(query, kv, 3.0)
-    assert torch.allclose(attend(query.requires_grad_(), kv, 3.0), fused, atol=1e-6)
 
 
 def colorize(net, picture, references, masks):
@@ -94,7 +64,6 @@ def test_marked_colours_spread_and_unmarked_ones_do_not():
     [
         ([torch.zeros(1, 1, 16, 16)], "marks at least one pixel"),
         ([torch.ones(1, 1, 8, 8)], r"expected a mask \(B, 1, 16, 16\)"),
-        ([torch.ones(16, 16)], r"expected a mask \(B, 1, 16, 16\)"),
         ([None, None], "expected 1 masks, one each, got 2"),
     ],
 )

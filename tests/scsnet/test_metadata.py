@@ -137,17 +137,6 @@ def test_keeps_all_comments_of_a_jpeg(tmp_path):
     assert set(read_picture(path).captions.comment.split()) == {b"one", b"two"}
 
 
-def test_adobe_rgb_without_a_profile_becomes_srgb(tmp_path):
-    exif = Image.Exif()
-    exif[ExifTags.IFD.Exif] = {int(BASE.ColorSpace): 65535, int(ExifTags.IFD.Interop): {1: "R03"}}
-    picture = read_picture(save(tmp_path / "a.jpg", exif=exif))
-    assert picture.notes == ()
-    write_picture(tmp_path / "b.jpg", PHOTO, tags=picture.tags)
-    details = read_picture(tmp_path / "b.jpg").tags[ExifTags.IFD.Exif]
-    assert details[ExifTags.IFD.Interop][1] == "R98"
-    assert details[BASE.ColorSpace] == 1
-
-
 def test_reads_a_resolution_only_where_one_is_declared(tmp_path):
     exif = Image.Exif()
     exif[BASE.XResolution] = exif[BASE.YResolution] = 1.0

@@ -3,12 +3,8 @@
 import itertools
 import os
 import re
-import shutil
 import stat
 import struct
-import subprocess
-import tempfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
@@ -16,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from profiles import make_gray_profile, make_swapped_profile
 
 from scsnet.pictures import files as pictures
 from scsnet.pictures import read_picture, write_picture
@@ -50,59 +47,36 @@ def orient(orientation):
     return exif
 
 
-def gray_profile(gamma):
-    """A gray ICC profile of a plain gamma: a header, a table of two tags, their values."""
-    white = struct.pack(">3i", 63190, 65536, 54061)  # D50
-    header = struct.pack(
-        ">I4sI12s12x4s28x12s", 192, b"lcms", 0x02400000, b"mntrGRAYXYZ ", b"acsp", white
-    )
-    table = struct.pack(">I4s2I4s2I", 2, b"kTRC", 156, 14, b"wtpt", 172, 20)
-    curve = struct.pack(">4s4xIH2x", b"curv", 1, round(gamma * 256))
-    return header.ljust(128, b"\0") + table + curve + b"XYZ " + bytes(4) + white
-
-
-# Reading: modes
-
-
 @pytest.mark.parametrize(
     ("mode", "ending"),
     [
         ("1", "png"), ("L", "jpg"), ("L", "gif"), ("P", "png"), ("RGB", "webp"), ("RGB", "jp2"), ("RGB", "avif"),
-        ("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "tif"), ("LAB", "tif"), ("I;16", "png"), ("I;16", "tif"),
-        ("I;16B", "tif"), ("I", "tif"), ("F", "tif"), ("RGBA", "png"), ("RGBA", "webp"), ("LA", "tif"),
+        ("CMYK", "jpg"), ("CMYK", "tif"), ("LAB", "tif"), ("RGBA", "png"), ("RGBA", "webp"), ("LA", "tif"),
     ],
 )  # fmt: skip
 def test_reads_every_mode_as_it_looks(tmp_path, mode, ending):
     needs(ending)
     smooth = Image.linear_gradient("L").resize((24, 32))
     color = Image.merge("RGB", [smooth, ImageOps.flip(smooth), smooth.rotate(180)])
-    gray = mode in ("1", "L", "LA", "I;16", "I;16B", "I", "F")
-    if mode.startswith("I"):
-        deep = Image.fromarray(np.asarray(smooth).astype(np.uint16) * 257)
-        image = deep.convert("I").convert(mode)
-    elif mode == "F":
-        image = Image.fromarray(np.asarray(smooth) / np.float32(255))
-    elif mode == "LAB":
+    shown = smooth if mode in ("1", "L", "LA") else color
+    if mode == "LAB":
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         image = ImageCms.profileToProfile(color, srgb, lab, outputMode="LAB")
     else:
-        image = (smooth if gray else color).convert(mode)
-    if mode == "RGBA":
-        # WebP drops an alpha that is opaque everywhere
-        image.putpixel((0, 0), (*image.getpixel((0, 0))[:3], 0))
-    path = tmp_path / f"picture.{ending}"
-    # Pillow before 13 does not read its own uncompressed YCbCr.
-    image.save(path, **({"compression": "jpeg"} if mode == "YCbCr" else {}))
+        image = shown.convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(color.getchannel("G"))
+    image.save(path := tmp_path / f"picture.{ending}")
     picture = read_picture(path)
-    assert (picture.height, picture.width) == (32, 24)
-    assert picture.rgb.shape[2] == (1 if gray and ending != "gif" else 3)
-    assert (picture.alpha is not None) == (mode in ("RGBA", "LA"))
+    assert picture.rgb.shape == (32, 24, 1 if shown == smooth and ending != "gif" else 3)
     assert picture.notes == ()
-    found = picture.rgb / 255 if picture.rgb.dtype == np.uint8 else picture.rgb
-    shown = smooth.convert("1").convert("L") if mode == "1" else smooth if gray else color
-    expected = np.asarray(shown).reshape(32, 24, -1) / 255
-    exact = ending == "png" and mode != "P"
-    assert np.abs(found - expected).mean() < (1e-6 if exact else 0.06 if mode == "P" else 0.03)
+    if mode in ("RGBA", "LA"):
+        assert np.array_equal(picture.alpha, color.getchannel("G"))
+    else:
+        assert picture.alpha is None
+    expected = np.asarray(image.convert("L") if mode == "1" else shown).reshape(32, 24, -1)
+    tolerance = 16 if mode == "P" else 0 if ending == "png" else 8
+    assert np.abs(picture.rgb.astype(float) - expected).mean() <= tolerance
 
 
 def test_reads_the_transparency_of_a_palette(tmp_path):
@@ -116,26 +90,11 @@ def test_reads_the_transparency_of_a_palette(tmp_path):
     assert (many.rgb == np.asarray(image.convert("RGB"))).all()  # not blended
 
 
-@pytest.mark.parametrize(
-    ("bits", "row"), [(2, b"\xd8"), (4, b"\xf0\x3f"), (8, b"\xff\0\3\xff"), (16, b"\xff\xff\0\0" * 2)]
-)  # fmt: skip
-def test_reads_the_transparent_value_of_gray(tmp_path, bits, row):
-    """tRNS counts in the values of the file, of which Pillow brings 2 and 4 bits to 8."""
-    chunks = {
-        b"IHDR": struct.pack(">2I5B", 4, 1, bits, 0, 0, 0, 0),
-        b"tRNS": struct.pack(">H", 2**bits - 1),
-        b"IDAT": zlib.compress(b"\0" + row),
-        b"IEND": b"",
-    }
-    data = b"\x89PNG\r\n\x1a\n"
-    for kind, body in chunks.items():
-        data += struct.pack(">I", len(body)) + kind + body
-        data += struct.pack(">I", zlib.crc32(kind + body))
-    (tmp_path / "a.png").write_bytes(data)
-    picture = read_picture(tmp_path / "a.png")
-    white = picture.rgb[..., 0] == picture.rgb.max()
-    assert 0 < white.mean() < 1
-    assert (picture.alpha == np.where(white, 0, 255)).all()
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_reads_the_transparent_value_of_gray(tmp_path, dtype):
+    values = np.array([[0, 3, 200, 3]], dtype)
+    picture = read_picture(save(tmp_path / "a.png", values, transparency=3))
+    assert picture.alpha.tolist() == [[255, 0, 255, 0]]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +107,6 @@ def test_reads_the_transparent_value_of_gray(tmp_path, bits, row):
         ([0, 13107, 65535], "uint32", "minisblack", [0, 0.2, 1], False),
         ([-100, 0, 100], "float32", "minisblack", [0, 0.5, 1], True),
         ([np.nan, 1, 0.5], "float32", "minisblack", [0, 1, 0.5], True),
-        ([0, 0, 0], "float32", "minisblack", [0, 0, 0], False),
         ([-7, -7, -7], "float32", "minisblack", [0, 0, 0], True),
     ],
 )
@@ -159,9 +117,6 @@ def test_keeps_the_precision_of_deep_gray(tmp_path, values, dtype, photometric, 
     picture = read_picture(path)
     np.testing.assert_allclose(picture.rgb[0, :, 0], expected, atol=1e-6)
     assert bool(picture.notes) == noted
-
-
-# Reading: orientation, profiles, losses
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -182,7 +137,7 @@ def test_turns_pictures_as_pillow_does(tmp_path, orientation, ending):
 def test_converts_gray_profiles(tmp_path, gamma, dtype):
     white, count = np.iinfo(dtype).max, 256 if dtype == np.uint8 else 4096
     array = np.linspace(0, white, count).round().astype(dtype)[None]
-    picture = read_picture(save(tmp_path / "gray.tif", array, icc_profile=gray_profile(gamma)))
+    picture = read_picture(save(tmp_path / "gray.tif", array, icc_profile=make_gray_profile(gamma)))
     assert picture.notes == ()
     light = (array[0] / white) ** (round(gamma * 256) / 256)
     exact = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
@@ -191,25 +146,20 @@ def test_converts_gray_profiles(tmp_path, gamma, dtype):
 
 
 def test_converts_colour_profiles(tmp_path):
-    """A profile whose red is our green: sRGB with its columns exchanged."""
-    profile = bytearray(srgb_profile())
-    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
-    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
-    start = profile.index(b"s\0R\0G\0B")
-    profile[start : start + 2] = b"x\0"
-    picture = read_picture(save(tmp_path / "swapped.png", PHOTO, icc_profile=bytes(profile)))
+    path = save(tmp_path / "swapped.png", PHOTO, icc_profile=make_swapped_profile())
+    picture = read_picture(path)
     assert picture.notes == ()
     assert np.abs(picture.rgb.astype(int) - PHOTO[..., [1, 0, 2]]).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "I;16"])
-@pytest.mark.parametrize("profile", [b"no profile", srgb_profile()[:300], gray_profile(2.2)])
+@pytest.mark.parametrize("profile", [b"no profile", srgb_profile()[:300], make_gray_profile(2.2)])
 def test_tells_profiles_that_cannot_be_used(tmp_path, mode, profile):
     array = RAMP.astype(np.uint16) * 257 if mode == "I;16" else PHOTO
     array_mode = None if mode == "I;16" else mode
     picture = read_picture(save(tmp_path / "a.tif", array, array_mode, icc_profile=profile))
     plain = read_picture(save(tmp_path / "b.tif", array, array_mode))
-    if profile == gray_profile(2.2) and mode in ("L", "I;16"):
+    if profile == make_gray_profile(2.2) and mode in ("L", "I;16"):
         assert picture.notes == ()
     else:
         assert "profile cannot be used" in picture.notes[0]
@@ -226,13 +176,15 @@ def test_tells_colours_of_more_than_8_bits(tmp_path, white):
     assert (read_picture(tmp_path / "a.png").rgb == PHOTO).all()
 
 
-@pytest.mark.skipif(shutil.which("convert") is None, reason="needs ImageMagick")
-@pytest.mark.parametrize("bits", [8, 16])
-def test_tells_a_jpeg_2000_of_more_than_8_bits(tmp_path, bits):
+def test_tells_a_jpeg_2000_of_more_than_8_bits(tmp_path):
     needs("jp2")
-    path = tmp_path / "a.jp2"
-    subprocess.run(["convert", "-size", "16x16", "plasma:", "-type", "TrueColor", "-depth", str(bits), path], check=True)  # fmt: skip
-    assert bool(read_picture(path).notes) == (bits == 16)
+    path = save(tmp_path / "a.jp2", NOISE)
+    assert read_picture(path).notes == ()
+    data = bytearray(path.read_bytes())
+    header = data.index(b"\xff\x51")
+    data[header + 40 : header + 47 : 3] = [15] * 3  # the bits of each colour, less one
+    path.write_bytes(data)
+    assert "more than 8 bits" in read_picture(path).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -267,41 +219,6 @@ def test_reads_large_texts_and_profiles_of_a_png(tmp_path):
     assert len(picture.captions.texts["Comment"]) == 3_000_000
     assert len(picture.captions.xmp) > 3_000_000
     assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
-
-
-# Reading: damage
-
-
-@pytest.mark.parametrize("progressive", [False, True])
-def test_reads_a_jpeg_that_lacks_only_its_end(tmp_path, progressive):
-    path = save(tmp_path / "a.jpg", NOISE, progressive=progressive)
-    whole, data = read_picture(path), path.read_bytes()
-    path.write_bytes(data[:-2])
-    picture = read_picture(path)
-    assert picture.notes == ("has no end marker, but all its rows are there",)
-    assert (picture.rgb == whole.rgb).all()
-    path.write_bytes(data[:-10])
-    with pytest.raises(PictureError, match="truncated"):
-        read_picture(path)
-
-
-def test_tells_damaged_jpeg_scans(tmp_path):
-    random = np.random.default_rng(0)
-    path = tmp_path / "a.jpg"
-    smooth = Image.fromarray(NOISE[:12, :16]).resize((160, 120), Image.Resampling.BICUBIC)
-    smooth.save(path, quality=90)
-    whole = path.read_bytes()
-    assert read_picture(path).notes == ()
-    told = 0
-    for _ in range(20):
-        data = bytearray(whole)
-        place = random.integers(len(data) // 2, len(data) - 200)
-        data[place : place + 40] = random.integers(1, 255, 40, dtype=np.uint8).tobytes()
-        path.write_bytes(data)
-        told += any("damaged" in note for note in read_picture(path).notes)
-    assert told >= 8  # the others have as many pixels as before
-    path.write_bytes(whole[:-1000] + b"\xff\xd9")
-    assert "damaged" in read_picture(path).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -346,15 +263,6 @@ def test_libtiff_prints_nothing(tmp_path, capfd):
     assert any("damaged" in outcome for outcome in outcomes)
 
 
-def test_reads_tiffs_without_a_folder_for_temporary_files(tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise FileNotFoundError(2, "No usable temporary directory found")
-
-    path = save(tmp_path / "a.tif", PHOTO)
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    assert (read_picture(path).rgb == PHOTO).all()
-
-
 def test_threads_that_read_tiffs_leave_stderr_alone(tmp_path):
     path = save(tmp_path / "a.tif", PHOTO)
     before = os.fstat(2)
@@ -382,9 +290,6 @@ def test_reads_large_scans_but_no_absurd_ones(tmp_path, monkeypatch):
     with pytest.raises(PictureError, match="50 million"):
         read_picture(path)
     assert Image.MAX_IMAGE_PIXELS == 89478485  # Pillow's own limit is left as it was
-
-
-# Writing
 
 
 @pytest.mark.parametrize("ending", ["png", "JPEG", "webp", "tif"])
@@ -416,6 +321,15 @@ def test_written_pictures_are_read_again(tmp_path, ending):
         assert again.info["icc_profile"] == srgb_profile()
         assert again.getexif()[BASE.Orientation] == 1
     assert [picture.tags[ExifTags.IFD.Exif][tag] for tag in details] == [60, 40, 1]
+
+
+def test_overwrites_only_on_request(tmp_path):
+    path = tmp_path / "a.png"
+    write_picture(path, PHOTO)
+    with pytest.raises(PictureError, match="exists already"):
+        write_picture(path, PHOTO)
+    write_picture(path, 255 - PHOTO, overwrite=True)
+    assert (read_picture(path).rgb == 255 - PHOTO).all()
 
 
 def test_leaves_out_the_thumbnail_of_the_input(tmp_path):
@@ -469,26 +383,6 @@ def test_refuses_what_a_format_cannot_hold(tmp_path):
     with pytest.raises(PictureError, match="cannot be written: No such file"):
         write_picture(tmp_path / "none" / "a.png", PHOTO)
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "interruption", [KeyboardInterrupt, OSError(28, "No space left on device"), MemoryError]
-)
-def test_failed_writing_keeps_the_file_that_was_there(tmp_path, monkeypatch, interruption):
-    def stop(self, file, *arguments, **options):
-        file.write(b"half")
-        raise interruption
-
-    path = tmp_path / "a.png"
-    path.write_text("old")
-    with pytest.raises(PictureError, match="exists already"):
-        write_picture(path, PHOTO)
-    monkeypatch.setattr(Image.Image, "save", stop)
-    expected = PictureError if isinstance(interruption, OSError) else interruption
-    with pytest.raises(expected):
-        write_picture(path, PHOTO, overwrite=True)
-    assert names(tmp_path) == ["a.png"]
-    assert path.read_text() == "old"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")

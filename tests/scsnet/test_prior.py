@@ -54,15 +54,6 @@ def test_prior_is_added_to_the_features_of_both_pictures(tiny_net):
         assert added.abs().max() > 0.01
 
 
-def test_weights_file_keeps_the_prior(tiny_net, tmp_path):
-    net = add_prior(tiny_net)
-    checkpoint.save(tmp_path / "a.safetensors", net)
-    loaded = checkpoint.load(tmp_path / "a.safetensors", dtype=torch.float32)
-    assert loaded.config == net.config
-    inputs = torch.rand(1, 1, 16, 16), torch.rand(1, 3, 16, 16)
-    assert torch.equal(run(loaded, *inputs), run(net, *inputs))
-
-
 def test_weights_file_older_than_the_prior_loads(tiny_net, tmp_path):
     new, old = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
     checkpoint.save(new, tiny_net)

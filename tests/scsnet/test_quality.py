@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from scsnet import checkpoint, encode_picture, render
-from scsnet.color import normalize_lab, rgb_to_gray, rgb_to_lab, rgb_to_lightness
+from scsnet.color import rgb_to_gray
 
 color = pytest.importorskip("skimage.color")
 
@@ -68,32 +68,25 @@ def test_colours_of_an_editor_come_back_to_the_scan(bundled, root):
 
 
 @torch.inference_mode()
-def test_coverage_tells_which_reference_serves_and_what_it_lacks(bundled):
+@pytest.mark.parametrize(
+    ("name", "another"), [("alps", "autumn"), ("autumn", "lake"), ("lake", "alps")]
+)
+def test_coverage_tells_which_reference_serves_and_what_it_lacks(bundled, root, name, another):
     """A mirrored copy against another photo, and a copy without its right half, cut away or masked."""
-    folder = checkpoint.BUNDLED.parents[2] / "web" / "samples"
-    photos = [
-        torch.from_numpy(np.array(Image.open(folder / f"scsnet_{name}.jpg").resize((120, 96))))
-        .permute(2, 0, 1)[None]
-        .div(255)
-        for name in ("alps", "autumn", "lake")
-    ]
-    for photo, other in zip(photos, photos[1:] + photos[:1], strict=True):
+    photo, other = (read(root, f"web/samples/scsnet_{n}.jpg", (120, 96)) for n in (name, another))
 
-        def cover(*references, masks=(), photo=photo):
-            encoded = bundled.encode_reference(
-                [normalize_lab(rgb_to_lab(r), bundled.config) for r in references], masks=masks
-            )
-            luminance = normalize_lab(rgb_to_lightness(photo), bundled.config)
-            uncovered, parts = bundled.coverage(bundled.encode(luminance, encoded))
-            return uncovered[0, 0], parts[0]
+    def cover(*references, masks=()):
+        features = encode_picture(bundled, rgb_to_gray(photo), references, reference_masks=masks)
+        uncovered, parts = bundled.coverage(features)
+        return uncovered[0, 0], parts[0]
 
-        own, foreign = cover(photo.flip(3), other)[1]
-        assert own > 3 * foreign
-        assert cover(photo.flip(3))[1] > 1.5 * cover(other)[1]
-        left = torch.zeros(1, 1, 96, 120)
-        left[..., :60] = 1
-        for uncovered, _ in (cover(photo[..., :60]), cover(photo, masks=[left])):
-            assert uncovered[:, 64:].mean() > uncovered[:, :56].mean() + 0.03
+    own, foreign = cover(photo.flip(3), other)[1]
+    assert own > 3 * foreign
+    assert cover(photo.flip(3))[1] > 1.5 * cover(other)[1]
+    left = torch.zeros(1, 1, 96, 120)
+    left[..., :60] = 1
+    for uncovered, _ in (cover(photo[..., :60]), cover(photo, masks=[left])):
+        assert uncovered[:, 64:].mean() > uncovered[:, :56].mean() + 0.03
 
 
 @pytest.mark.parametrize("with_reference", [False, True])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scsnet.films.steadiness import SteadyColors, estimate_motion, estimate_shifts
+from scsnet.films.steadiness import SteadyColors, estimate_motion
 
 SIZE = (96, 128)
 
@@ -62,12 +62,10 @@ def color(*lab):
     return torch.tensor([float(value) for value in lab]).view(1, -1, 1, 1)
 
 
-def test_finds_the_shift_and_motion_of_the_camera():
+def test_finds_the_motion_of_the_camera():
     whole = make_scene(1)[:, :1]
     before, now = whole[..., 20:116, 30:158], whole[..., 27:123, 41:169]
-    assert estimate_shifts(before, now)[0] in [(x, y) for x in (10, 11, 12) for y in (6, 7, 8)]
-    motion = estimate_motion(before, now)
-    inner = motion[..., 12:-12, 16:-16]
+    inner = estimate_motion(before, now)[..., 12:-12, 16:-16]
     assert (inner - torch.tensor([11.0, 7.0]).view(1, 2, 1, 1)).abs().mean() < 0.1
     # a zoom: what is at p was at 0.97 p, counted from the middle
     grid = F.affine_grid(
@@ -121,13 +119,3 @@ def test_batches_are_frames_one_by_one_and_another_size_starts_anew():
     assert torch.equal(colors(film), torch.cat(steady(film.split(1))))
     small = film[:1, :, :40, :50]
     assert torch.equal(colors(small), small)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1)])
-def test_takes_tiny_frames(shape):
-    assert torch.stack(steady(torch.rand(3, 1, 3, *shape) * 50)).isfinite().all()
-
-
-def test_refuses_other_shapes():
-    with pytest.raises(ValueError, match="expected LAB"):
-        SteadyColors()(torch.rand(3, 8, 8))

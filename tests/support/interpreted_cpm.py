@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scsnet.cpm import CPM, build_axis, dispatch
-from scsnet.cpm.triton_kernel import OutOfResources, Plan, find_fastest, list_plans, map_pixels
+from scsnet.cpm.triton_kernel import Plan, list_plans, map_pixels
 
 SMALL = Plan(8, 4, 16, 4, 1)
 
@@ -58,17 +58,3 @@ def test_windows_of_the_grid_and_of_the_features():
     part = map_pixels(head.parameters_of_map, hidden[:, top:bottom, left:right], *near, SMALL)
     expected = head.map(hidden, rows, columns).permute(0, 3, 1, 2)
     assert torch.allclose(part, expected, atol=1e-5)
-
-
-def test_the_fastest_plan_that_fits_is_taken():
-    slow, quick, huge = SMALL, SMALL._replace(across=8), SMALL._replace(across=16)
-
-    def timer(run):
-        if (plan := run.args[-1]) == huge:
-            raise OutOfResources(300_000, 232_448, "shared memory")
-        return {slow: 2.0, quick: 1.0}[plan]
-
-    arguments = (torch.device("cpu"), torch.float32, 16)
-    assert find_fastest(*arguments, (huge, slow, quick), side=2, timer=timer) == quick
-    with pytest.raises(OutOfResources):
-        find_fastest(*arguments, (huge,), side=2, timer=timer)

@@ -4,14 +4,14 @@ import gc
 import io
 import json
 import os
-import random
 import tarfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image
+from profiles import make_swapped_profile
 from training_run import refuse, tiny_config
 
 from scsnet.pictures import read_picture
@@ -32,7 +32,8 @@ def pack(folder, path):
 def test_folder_list_and_webdataset_shard_hold_the_same_photos(photos, tmp_path):
     (photos / "label.bin").touch()
     listing = tmp_path / "list.txt"
-    listing.write_text("# some\n" + "".join(f"{p}\n" for p in sorted(photos.glob("*.png"))))
+    lines = ["# as Windows writes it", *map(str, sorted(photos.glob("*.png"))), ""]
+    listing.write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
     sources = [photos, listing, pack(photos, tmp_path / "a.tar")]
     samples = list(
         pytest.importorskip("webdataset").WebDataset(str(sources[2]), shardshuffle=False)
@@ -78,11 +79,6 @@ def test_sources_without_photos_are_refused(tmp_path, name, content, message):
         find_photos([tmp_path / name])
 
 
-def test_lists_of_windows_can_be_read(tmp_path):
-    (tmp_path / "list.txt").write_text("photo.png\r\n", encoding="utf-8-sig")
-    assert [entry.name for entry in find_photos([tmp_path / "list.txt"])] == ["photo.png"]
-
-
 def test_bad_photos_are_refused_with_the_reason(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:300])
@@ -96,39 +92,29 @@ def test_bad_photos_are_refused_with_the_reason(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's own
-def test_damaged_files_raise_no_other_error():
-    """Random bytes are changed, half of them in the header and metadata."""
-    rng = random.Random(0)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_damaged_photos_are_read_or_bad(kind):
+    random = np.random.default_rng(0)
     exif = Image.Exif()
     exif[274], exif[271] = 6, "maker"
     exif.get_ifd(0x8825)[1] = "N"
-    picture = Image.linear_gradient("L").resize((60, 40)).convert("RGB")
+    Image.linear_gradient("L").convert("RGB").save(buffer := io.BytesIO(), kind, exif=exif)
     bad = 0
-    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
-        picture.save(buffer := io.BytesIO(), kind, exif=exif)
-        for _ in range(400):
-            content = bytearray(buffer.getvalue())
-            for _ in range(rng.randint(1, 4)):
-                limit = len(content) if rng.random() < 0.5 else min(400, len(content))
-                content[rng.randrange(limit)] = rng.randrange(256)
-            try:
-                photo = decode_photo("x", bytes(content))
-                assert (photo.dtype, photo.shape[2]) == (np.uint8, 3)
-            except BadPhotoError:
-                bad += 1
-    assert 200 < bad < 1500
+    for _ in range(200):
+        content = np.frombuffer(buffer.getvalue(), np.uint8).copy()
+        content[random.integers(0, min(400, len(content)), 3)] = random.integers(0, 256, 3)
+        try:
+            assert decode_photo("x", content.tobytes()).shape[2] == 3
+        except BadPhotoError:
+            bad += 1
+    assert 0 < bad < 200
 
 
 def test_profiles_and_orientation_are_applied(tmp_path):
     """Training reads a photo in another colour space as the command line does."""
     rgb = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
-    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
-    name = profile.index("sRGB".encode("utf-16-be"))
-    profile[name : name + 8] = "swap".encode("utf-16-be")
     (exif := Image.Exif())[ExifTags.Base.Orientation] = 6
-    Image.fromarray(rgb).save(tmp_path / "a.png", icc_profile=bytes(profile), exif=exif)
+    Image.fromarray(rgb).save(tmp_path / "a.png", icc_profile=make_swapped_profile(), exif=exif)
     photo = read_photo(find_photos([tmp_path / "a.png"])[0])
     assert np.abs(photo.astype(int) - np.rot90(rgb[..., [1, 0, 2]], -1)).max() <= 2
     assert np.array_equal(photo, read_picture(tmp_path / "a.png").rgb)

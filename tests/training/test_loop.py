@@ -13,11 +13,9 @@ from training_run import StopError, losses, make_photos, stop_at, tiny_config
 from scsnet import checkpoint
 from training import losses as loss_functions
 from training.config.overrides import CONFIG, load_config
-from training.config.schedule import Schedule
 from training.engine import checkpoints
 from training.engine.checkpoints import RunError
-from training.engine.loop import make_accelerator, train
-from training.engine.step import Trainer
+from training.engine.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -203,18 +201,6 @@ def test_two_runs_never_share_a_folder(photos, tmp_path):
     interrupt(config, start_another)
     assert (folder / "run.lock").exists()  # without its holder
     train(config, resume=True)
-
-
-def test_weights_that_differ_by_one_bit_have_another_checksum(photos, tmp_path):
-    config = tiny_config(photos, tmp_path / "run")
-    trainer = Trainer(config, Schedule(config, 12), make_accelerator(config))
-    before = trainer.checksum()
-    assert before.dtype == torch.int64  # float64 is missing on Apple GPUs
-    for network in (trainer.model, trainer.discriminator):
-        with torch.no_grad():
-            next(network.parameters()).view(torch.int32).flatten()[0] ^= 1
-        assert not torch.equal(trainer.checksum(), before)
-        before = trainer.checksum()
 
 
 def test_pictures_of_the_run_are_no_training_photos(photos, tmp_path, capsys):

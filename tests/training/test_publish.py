@@ -1,20 +1,18 @@
 """Weights with their card, the Hub by its real client, and evaluation from end to end."""
 
 import json
-import os
-import subprocess
-import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from hub_server import HubServer
-from training_run import losses, make_photos, make_vgg16, refuse
+from training_run import losses, make_photos, make_vgg16, refuse, tiny_config
 
 from scsnet import checkpoint
 from training import evaluate, publish
 from training.config import TrainConfig
 from training.config.train_config import VGG16
 from training.engine import model_card
+from training.engine.loop import train
 
 FIGURES = {"step": 7} | {
     f"{name}_{kind}": value
@@ -25,7 +23,6 @@ FIGURES = {"step": 7} | {
 
 @pytest.fixture
 def run(tmp_path, tiny_net):
-    """The folder of a run that has ended."""
     folder = tmp_path / "run"
     folder.mkdir()
     data = {"data": ("/somewhere/private/holiday",), "validation": ("/somewhere/private/town",)}
@@ -34,17 +31,11 @@ def run(tmp_path, tiny_net):
     return folder
 
 
-def test_card_holds_figures_but_no_paths(run):
-    card = checkpoint.read_info(run / "weights.safetensors").card
-    assert card["training"]["data"] == ["holiday"]
-    assert card["training"]["prior"] == "prior.safetensors"
-    assert card["figures"] == FIGURES
-    readme = (run / "README.md").read_text()
-    assert readme.startswith("---\nlicense: other\nlibrary_name: scsnet")
-    assert "private" not in readme
-    assert "At step 7, on at most 48 photos of town: 48 px, magnified by 1." in readme
-    assert "| none | 21.50 | 11.25 | 75% |" in readme
-    assert "validation.png" not in readme  # there is none
+def test_card_holds_no_paths(run):
+    card = json.dumps(checkpoint.read_info(run / "weights.safetensors").card)
+    assert '["holiday"]' in card
+    assert '"prior.safetensors"' in card
+    assert "private" not in card + (run / "README.md").read_text()
 
 
 def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
@@ -67,20 +58,16 @@ def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
-def test_weights_and_card_are_published(run, monkeypatch, capsys):
+def test_weights_and_card_are_published(run, hub, monkeypatch, capsys):
     options = ["--run", str(run), "--repo", "someone/colours"]
     publish.main([*options, "--dry-run"])
     text = capsys.readouterr().out
     assert "weights.safetensors 0." in text
     assert "without validation.png" in text
     assert "nothing was sent" in text
-    with HubServer() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", "writer")
-        publish.main(options)
-        repo = hub.repos["someone/colours"]
-        files = repo.commits[repo.refs["main"]]
+    monkeypatch.setenv("HF_TOKEN", "writer")
+    publish.main(options)
+    files = hub.files[hub.repos["someone/colours"]["main"]]
     for name in ("weights.safetensors", "README.md"):
         assert files[name] == (run / name).read_bytes()
 
@@ -141,33 +128,17 @@ def test_evaluate_names_mistakes(run, photos, monkeypatch, options, message):
     assert message in refuse(evaluate.main, f"--data {photos} {options}")
 
 
-@pytest.mark.slow
-def test_vgg16_comes_from_the_hub_once(root, photos, tmp_path):
-    """train.py fetches it with the Hub's real client; the second run works offline from the cache."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_vgg16_comes_from_the_hub_once(hub, photos, tmp_path, monkeypatch):
     owner, repo, file = VGG16.removeprefix("hf:").split("/")
-    options = (
-        f"--data {photos} --perceptual 5 --trains everything --steps 2 --network.width 8 "
-        "--network.depth 1 --size 16 --batch 2 --magnification 2 2 --window 32 --log-every 1 "
-        "--trackers"
-    ).split()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*", "OMP_NUM_THREADS": "1"}
-
-    def train(output, **extra):
-        done = subprocess.run(
-            [sys.executable, root / "training" / "train.py", *options, "--output", output],
-            env=environment | extra,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return losses(tmp_path / output)
-
-    with HubServer() as hub:
-        content = make_vgg16(tmp_path / "vgg16.safetensors").read_bytes()
-        hub.commit(f"{owner}/{repo}", {file: content})
-        first = train("one", HF_ENDPOINT=hub.url)
-        assert any(request.server == "store" for request in hub.requests)
+    content = make_vgg16(tmp_path / "vgg16.safetensors").read_bytes()
+    hub.commit(f"{owner}/{repo}", {file: content})
+    config = tiny_config(photos, tmp_path / "one")
+    stage = replace(config.stages[1], steps=2, adversarial=0.0, perceptual=5.0)
+    config = replace(config, stages=(stage,))
+    train(config)
+    first = losses(tmp_path / "one")
     assert all(row["perceptual"] > 0 for row in first.values())
-    assert train("two", HF_HUB_OFFLINE="1") == first
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    train(replace(config, output=str(tmp_path / "two")))
+    assert losses(tmp_path / "two") == first

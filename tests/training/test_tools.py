@@ -131,13 +131,8 @@ def test_curves_of_a_log_are_drawn(tmp_path):
     assert "no lines" in refuse(curves.main, str(tmp_path))
 
 
-def test_figure_9_zooms_into_one_encoding(photos, tmp_path, tiny_net):
-    photo, out, weights = (
-        photos / "00.png",
-        tmp_path / "film" / "zoom.webp",
-        tmp_path / "w.safetensors",
-    )
-    checkpoint.save(weights, tiny_net)
+def test_figure_9_zooms_into_one_encoding(photos, tmp_path, weights, tiny_net):
+    photo, out = photos / "00.png", tmp_path / "film" / "zoom.webp"
     figures.main(
         f"--figure 9 --photo {photo} --output {out} --weights {weights} --input 32 --size 48 "
         "--frames 5 --magnification 4".split()

@@ -15,11 +15,8 @@ from scsnet import prior
 from scsnet.color import rgb_to_lab
 from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
-from training.data.degradations import add_margins
 from training.data.prior_photos import convert_to_gray
-from training.models.color_bins import compute_targets
 from training.models.efficientnet import load_efficientnet
-from training.train_prior import compute_explained
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)
 
@@ -146,43 +143,11 @@ def test_efficientnet_is_the_published_one(published):
         assert torch.allclose(features, target, atol=1e-4)
 
 
-def test_targets_are_the_nearest_colours_inside_margins():
-    palette = torch.tensor([[0.0, 0.0], [30.0, 0.0]] + [[-110.0, -110.0]] * (prior.COLORS - 2))
-    ab, inside = torch.zeros(1, 2, 4, 8), torch.ones(1, 4, 8, dtype=torch.bool)
-    ab[:, 0, :2] = 27.0  # half of both cells
-    inside[:, :, 4:] = False  # all of the second one
-    targets = compute_targets(ab, inside, palette)
-    assert targets.shape == (1, prior.COLORS, 1, 2)
-    assert targets[0, :2, 0].tolist() == [[8, 0], [8, 0]]
-    assert targets.sum() == 16
-
-
-def test_margins_leave_the_photo_inside_as_it_is():
-    photo = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    shares = []
-    for seed in range(50):
-        picture, inside = add_margins(photo, np.random.default_rng(seed))
-        assert (picture.shape, picture.dtype) == (photo.shape, np.uint8)
-        assert np.array_equal(picture[inside], photo[inside])
-        if inside.any():  # else it is a blank sheet
-            assert inside[30:-30, 30:-30].all()
-            shares.append(1 - inside.mean())
-    assert min(shares) < 0.05
-    assert max(shares) > 0.3
-
-
 def test_gray_has_the_lightness_of_the_photo():
     rgb = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     planes = torch.from_numpy(rgb).permute(2, 0, 1) / 255
     gray = torch.from_numpy(convert_to_gray(rgb)).expand(3, -1, -1) / 255
     assert torch.allclose(rgb_to_lab(gray)[0], rgb_to_lab(planes)[0], atol=0.3)
-
-
-def test_share_explained_is_0_for_gray():
-    target = torch.tensor([[[[3.0]], [[4.0]]]])
-    assert compute_explained(torch.zeros_like(target), target)["ab"] == pytest.approx(0)
-    figures = compute_explained(torch.tensor([[[[3.0]], [[0.0]]]]), target)
-    assert figures == pytest.approx({"ab": 36, "a": 100, "b": 0}, abs=1e-4)
 
 
 def test_mistakes_are_named(photos, published, tmp_path):

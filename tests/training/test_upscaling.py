@@ -27,22 +27,6 @@ def config(photos, tmp_path, monkeypatch):
     return UpscalingConfig(**folders, photos=2, steps=4, batch=2, patch=8, save_every=2)
 
 
-def test_rows_see_the_same_photos_at_the_same_step(config):
-    patches = engine.Patches(config)
-    low, target = patches.draw(3, None)
-    assert low.shape == (2, 3, 8, 8)
-    assert 8 <= target.shape[2] == target.shape[3] <= 32
-    again = engine.Patches(config).draw(3, None)
-    assert torch.equal(target, again[1])
-    assert not torch.equal(low, patches.draw(4, None)[0])
-    chosen = []
-    for factor in (2, 4):
-        patches.photos.photos.clear()
-        assert patches.draw(3, factor)[1].shape == (2, 3, 8 * factor, 8 * factor)
-        chosen.append(set(patches.photos.photos))
-    assert chosen[0] == chosen[1]
-
-
 def test_inputs_are_the_targets_brought_down(config):
     low, target = (planes[1] * 255 for planes in engine.Patches(config).draw(0, 2))
     picture = Image.fromarray(target.round().byte().permute(1, 2, 0).numpy())
@@ -100,30 +84,6 @@ def test_pairs_cover_the_same_area(magnification):
         mass = picture[..., 0] / picture[..., 0].sum(dtype=float)
         centres.append((mass.sum(1) @ y, mass.sum(0) @ x))
     assert centres[0] == pytest.approx(centres[1], abs=0.005)
-
-
-class Flat(torch.nn.Module):
-    """Makes pictures of one value."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value = torch.nn.Parameter(torch.tensor(value))
-
-    def forward(self, rgb, size):
-        return self.value.expand(1, 3, *size)
-
-
-@pytest.mark.parametrize(
-    ("magnification", "factor"), [(1, 2), (2, 2), (2.5, 3), (3, 3), (3.5, 4), (8, 4)]
-)
-def test_sub_pixel_heads_help_out_at_other_magnifications(magnification, factor):
-    """The nearest one's result, resized; of two, the larger."""
-    networks = {f"sub-pixel x{n}": Flat(n / 5) for n in (2, 3, 4)}
-    size = (int(20 * magnification), int(10 * magnification))
-    low = np.zeros((20, 10, 3), np.uint8)
-    result = upscaling.upscale(networks, "sub-pixel", low, size, magnification)
-    assert result.shape == (*size, 3)
-    assert (result == 51 * factor).all()
 
 
 def test_bicubic_scores_are_those_of_pillow(photos):

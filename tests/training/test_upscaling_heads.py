@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scsnet.cpm import build_axis
 from training.config.upscaling import SIZES
 from training.models.rdn import RDN, Upscaler
-from training.models.upscaling_heads import LIIF, ROWS, ContinuousPixelMapping, MetaSR, SubPixel
+from training.models.upscaling_heads import LIIF, MetaSR, SubPixel
 
 
 @pytest.mark.parametrize(("factor", "millions"), [(2, 22.12), (3, 22.31), (4, 22.27)])
@@ -38,13 +37,6 @@ def test_rdn_is_the_formula():
         outputs.append(x)
     expected = initial + convolve(net.fuse[1], convolve(net.fuse[0], *outputs))
     assert torch.allclose(net(rgb), expected, atol=1e-6)
-
-
-def test_rows_differ_in_the_head_alone():
-    """The same seed gives RDN the same weights, whatever its head draws afterwards."""
-    first, *others = (Upscaler(row, SIZES["small"], seed=3).body.state_dict() for row in ROWS)
-    for other in others:
-        assert all(torch.equal(first[name], other[name]) for name in first)
 
 
 @pytest.fixture
@@ -107,10 +99,3 @@ def test_sub_pixel_is_the_formula(features, factor):
             for i in range(step):
                 x[:, :, j::step, i::step] = wide[:, j * step + i :: step**2]
     assert torch.allclose(head(features, (5 * factor, 6 * factor)), convolutions[-1](x), atol=1e-6)
-
-
-def test_cpm_in_blocks_is_cpm(features):
-    head = ContinuousPixelMapping(8, 16).requires_grad_(False)
-    grids = build_axis(5, 90, 0, 90, "centre"), build_axis(6, 300, 0, 300, "centre")
-    expected = head.cpm.map(head.cpm.fold_first_layer(features), *grids).permute(0, 3, 1, 2)
-    assert torch.allclose(head(features, (90, 300)), expected, atol=1e-5)
