@@ -138,6 +138,12 @@ class Schema:
     description: str = ""
     is_output_node: bool = False
 
+    def __post_init__(self):
+        """The host refuses a pack in which an input and an output of a node have one id."""
+        shared = {item.id for item in self.inputs} & {item.id for item in self.outputs if item.id}
+        if shared:
+            raise ValueError(f"Ids must be unique between inputs and outputs, but {shared} are not")
+
 
 class NodeOutput:
     """As io.NodeOutput."""
