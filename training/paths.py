@@ -1,4 +1,4 @@
-"""Text files, names of files for messages, and names of weights files."""
+"""Text files, and names of files for messages."""
 
 from __future__ import annotations
 
@@ -20,9 +20,3 @@ def printable(name: str) -> str:
     """Return a name with replacement characters for what cannot be printed."""
     readable = name.encode(errors=ERRORS).decode(errors="replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in readable)
-
-
-def check_weights_name(output: str) -> None:
-    """Raise ValueError if an output does not end with .safetensors."""
-    if Path(output).suffix != ".safetensors":
-        raise ValueError(f"expected output to be a .safetensors file, got {output!r}")

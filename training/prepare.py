@@ -29,15 +29,9 @@ from tqdm import tqdm
 from scsnet.atomic_write import open_atomic
 from scsnet.color import rgb_to_lab
 from training.config.cli import Parser, parse_options
-from training.config.stage import check_at_least
-from training.data.photos import (
-    CONTACT_SHEET,
-    BadPhotoError,
-    Entry,
-    decode_photo,
-    find_photos,
-    read_bytes,
-)
+from training.config.stage import check_ranges
+from training.data import photos
+from training.data.photos import CONTACT_SHEET, BadPhotoError, Entry
 from training.data.shards import read_copies, write_copies, write_shards
 from training.markdown import format_table
 from training.paths import save_text
@@ -50,9 +44,9 @@ COLUMNS = 16  # of the contact sheet
 class Rule:
     """Options: criteria of the selection, and the copies of the selected photos."""
 
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...]
     """Photos: folders, lists (.txt), shards (.tar)."""
-    output: str = ""
+    output: str
     """Folder for the report, copies and shards."""
     kilobytes: float = 80.0
     """Smallest file size that is kept."""
@@ -70,11 +64,9 @@ class Rule:
     """Processes that read photos."""
 
     def __post_init__(self) -> None:
-        for name in ("kilobytes", "variation", "side", "resize", "shards"):
-            check_at_least(self, name, 0)
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must be between 1 and 100, got {self.quality}")
-        check_at_least(self, "workers", 1)
+        check_ranges(self, "kilobytes variation side resize shards", 0)
+        check_ranges(self, "quality", 1, 100)
+        check_ranges(self, "workers", 1)
 
 
 class Verdict(NamedTuple):
@@ -98,8 +90,8 @@ def measure_variation(rgb: np.ndarray) -> float:
 def judge(entry: Entry, rule: Rule) -> Verdict:
     """Read a photo and apply the criteria."""
     try:
-        content = read_bytes(entry)
-        photo = decode_photo(entry.name, content)
+        content = photos.read_bytes(entry)
+        photo = photos.decode_photo(entry.name, content)
     except BadPhotoError as error:
         return Verdict("unreadable", str(error))
     small = Image.fromarray(photo).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
@@ -163,7 +155,7 @@ def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
 
 def prepare(rule: Rule) -> Counter[str]:
     """Select, report and copy photos; return the number of photos by reason ("": kept). Raises ValueError and OSError."""
-    entries = find_photos(rule.data)
+    entries = photos.find_photos(rule.data)
     output = Path(rule.output).expanduser()
     check_output(output, entries, rule)
     output.mkdir(parents=True, exist_ok=True)
@@ -210,8 +202,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="prepare.py", description=__doc__)
     with parser.exit_on_errors():
         rule = parse_options(parser, Rule, arguments)
-        if not rule.data or not rule.output:
-            parser.error("--data and --output are needed")
         counts = prepare(rule)
         for reason, count in sorted(counts.items()):
             print(f"{count:8} {reason or 'kept'}")

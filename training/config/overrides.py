@@ -13,41 +13,47 @@ from pathlib import Path
 from typing import Any
 
 from scsnet import SCSNetConfig
-from training.config.cli import Parser, add_fields, documentation, format_value, given
+from training.config.cli import Parser, add_fields, format_value, read_field_docs, select_given
 from training.config.stage import Stage
 from training.config.train_config import TrainConfig
 
 CONFIG = "config.json"  # in the folder of a run
-_ONE_STAGE = re.compile(r"--stage(\d+)\.")
 
 
-def config_parser(parser: Parser, words: Sequence[str], stages: int) -> None:
-    """Add an option for every field of a config with this number of stages; `words` are tidy arguments (`Parser.tidy`)."""
+def add_config_options(parser: Parser, words: Sequence[str]) -> None:
+    """Add an option for every field of a config, and for those of the single stages that the arguments name."""
     add_fields(parser.add_argument_group("the run"), TrainConfig)
     text = "for all stages; for one of them as --stage2.batch; defaults differ by preset"
     add_fields(parser.add_argument_group("stages", text), Stage)
     add_fields(parser.add_argument_group("network"), SCSNetConfig, "network.")
-    for number in sorted({int(m[1]) for word in words if (m := _ONE_STAGE.match(word))}):
-        if not 1 <= number <= stages:
-            parser.error(f"expected a stage from 1 to {stages}, got {number}")
-        add_fields(parser.add_argument_group(), Stage, f"stage{number}.", hide=True)
+    for prefix in sorted(
+        {match[1] for word in words if (match := re.match(r"--(stage\d+\.)", word))}
+    ):
+        add_fields(parser.add_argument_group(), Stage, prefix, hide=True)
 
 
-def apply_overrides(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+def apply_overrides(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Return the config with the options that were given. Raises ValueError for invalid combinations."""
     stages = []
     for number, stage in enumerate(config.stages, 1):
-        changes = given(values, Stage) | given(values, Stage, f"stage{number}.")
+        changes = select_given(values, Stage) | select_given(values, Stage, f"stage{number}.")
         try:
             stages.append(replace(stage, **changes))
         except ValueError as error:
             raise ValueError(f"stage {number}: {error}") from error
-    fields_of_network = given(values, SCSNetConfig, "network.")
-    network = replace(config.network, **fields_of_network)
-    changed = replace(config, stages=tuple(stages), network=network, **given(values, TrainConfig))
-    if changed.init and fields_of_network:
+    known = {f"stage{number + 1}" for number in range(len(stages))}
+    if others := {name.split(".")[0] for name in values if re.match(r"stage\d+\.", name)} - known:
+        raise ValueError(f"expected a stage from 1 to {len(stages)}, got {min(others)[5:]}")
+    network = select_given(values, SCSNetConfig, "network.")
+    changed = replace(
+        config,
+        stages=tuple(stages),
+        network=replace(config.network, **network),
+        **select_given(values, TrainConfig),
+    )
+    if changed.init and network:
         raise ValueError(
-            f"--network.{next(iter(fields_of_network)).replace('_', '-')} cannot be used with --init "
+            f"--network.{next(iter(network)).replace('_', '-')} cannot be used with --init "
             f"{changed.init!r}, whose file contains the architecture"
         )
     return changed
@@ -58,14 +64,11 @@ def describe_config(config: TrainConfig) -> Iterator[str]:
     for field in fields(config):
         if field.name not in ("stages", "network"):
             yield f"  {field.name:22} {getattr(config, field.name)}"
-    parts: list[tuple[str, Any, Any]] = [("network", config.network, SCSNetConfig())]
-    parts += [(f"stage {n}", stage, Stage()) for n, stage in enumerate(config.stages, 1)]
-    for name, part, default in parts:
-        changed = [
-            f"{f.name}={getattr(part, f.name)}"
-            for f in fields(part)
-            if getattr(part, f.name) != getattr(default, f.name)
-        ]
+    parts: dict[str, Any] = {"network": config.network}
+    parts |= {f"stage {number}": stage for number, stage in enumerate(config.stages, 1)}
+    for name, part in parts.items():
+        values, defaults = vars(part), vars(type(part)())
+        changed = [f"{key}={value}" for key, value in values.items() if value != defaults[key]]
         yield f"  {name:22} " + (", ".join(changed) or "as by default")
 
 
@@ -98,18 +101,15 @@ def format_options() -> str:
         ("Stages", Stage, "", "For all stages, or for one of them as `--stage2.batch`."),
         ("Network", SCSNetConfig, "network.", "Architecture of a new network."),
     )
-    lines = [
-        "# Options of `training/train.py`",
-        "",
-        "Printed by `python training/train.py --options-table`.",
-    ]
+    lines = ["# Options of `training/train.py`", ""]
+    lines += ["Printed by `python training/train.py --options-table`."]
     for title, cls, prefix, text in sections:
         lines += ["", f"## {title}", "", text, "", "| option | default | |", "|---|---|---|"]
-        docs = documentation(cls)
+        docs = read_field_docs(cls)
         for field in fields(cls):
-            if field.name not in docs or field.name in ("stages", "network"):
-                continue
-            default = format_value(getattr(cls(), field.name)) or "(empty)"
-            name = f"--{prefix}{field.name.replace('_', '-')}"
-            lines.append(f"| `{name}` | {default} | {docs[field.name]} |".replace("|ab|", "abs ab"))
+            if field.name in docs and field.name not in ("stages", "network"):
+                default = format_value(field.default) or "(empty)"
+                text = docs[field.name].replace("|ab|", "abs ab")
+                name = f"--{prefix}{field.name.replace('_', '-')}"
+                lines.append(f"| `{name}` | {default} | {text} |")
     return "\n".join(lines)

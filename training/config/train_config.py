@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from scsnet import SCSNetConfig
-from training.config.stage import Stage, check_at_least
+from training.config.stage import Stage, check_ranges
 
 Adversarial = Literal["ralsgan", "paper"]
 Precision = Literal["bf16", "float32"]
@@ -78,13 +78,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages must not be empty")
-        for name in ("log_every", "save_every", "keep", "validate_every", "validation_count"):
-            check_at_least(self, name, 1)
-        for name in ("weight_decay", "clip", "workers", "cache"):
-            check_at_least(self, name, 0)
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
-        check_at_least(self, "discriminator_width", 4)
+        check_ranges(self, "log_every save_every keep validate_every validation_count", 1)
+        check_ranges(self, "weight_decay clip workers cache", 0)
+        check_ranges(self, "seed", 0, 2**63 - 1)
+        check_ranges(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

@@ -9,7 +9,7 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -28,6 +28,7 @@ BROKEN = (
 CONTACT_SHEET = "contact_sheet.png"
 """Overview that prepare.py writes, which is never used as a photo."""
 SMALLEST = 16  # pixels on the short side; smaller photos are not used
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -57,11 +58,11 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
         if not path.exists():
             raise FileNotFoundError(f"Photos not found: {path}")
         if path.is_dir():
-            found = _folder(path)
+            found = _list_folder(path)
         elif path.suffix == ".txt":
-            found = _list(path)
+            found = _read_list(path)
         elif path.suffix == ".tar":
-            found = _shard(path)
+            found = _list_shard(path)
         elif path.suffix.lower() in SUFFIXES:
             found = [Entry(printable(str(path)), str(path))]
         else:
@@ -72,17 +73,16 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
     return entries
 
 
-def _folder(path: Path) -> list[Entry]:
+def _list_folder(path: Path) -> list[Entry]:
     """List the photos of a folder and of the shards in it, recursively."""
     entries = []
-    for file in sorted(path.rglob("*")):
-        if file.name == CONTACT_SHEET:
-            continue
-        if file.suffix.lower() in SUFFIXES and file.is_file():
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        if file.suffix.lower() in SUFFIXES and file.name != CONTACT_SHEET:
             entries.append(Entry(printable(str(file)), str(file)))
-        elif file.suffix == ".tar" and file.is_file():
-            entries += _shard(file)
-    _report_unsupported(path, path.rglob("*"))
+        elif file.suffix == ".tar":
+            entries += _list_shard(file)
+    _report_unsupported(path, files)
     return entries
 
 
@@ -93,21 +93,18 @@ def _report_unsupported(source: Path, files: Iterable[Path]) -> None:
         print(f"left out {counts[suffix]} files of {source}: {suffix} is not supported")
 
 
-def _list(path: Path) -> list[Entry]:
+def _read_list(path: Path) -> list[Entry]:
     """List the photos that a text file names, one per line, relative to its folder."""
     text = path.read_text("utf-8-sig", ERRORS)
     if "\0" in text:
         raise ValueError(f"{path} is no list of photos in UTF-8")
     # Not splitlines, which also splits at rare characters that names may contain.
     lines = [line.strip() for line in text.split("\n")]
-    return [
-        Entry(printable(line), str(path.parent / line))
-        for line in lines
-        if line and not line.startswith("#")
-    ]
+    names = [line for line in lines if line and not line.startswith("#")]
+    return [Entry(printable(name), str(path.parent / name)) for name in names]
 
 
-def _shard(path: Path) -> list[Entry]:
+def _list_shard(path: Path) -> list[Entry]:
     """List the photos of an uncompressed tar in the layout of WebDataset, by their offsets.
 
     Photos can then be read in any order, which makes resumed runs exact.
@@ -170,11 +167,11 @@ def read_photo(entry: Entry) -> np.ndarray:
     return decode_photo(entry.name, read_bytes(entry))
 
 
-def select_evenly(entries: Sequence[Entry], count: int) -> list[Entry]:
+def select_evenly(photos: Sequence[T], count: int) -> list[T]:
     """Select `count` photos, spread evenly over all; 0 selects all."""
-    if count <= 0 or count >= len(entries):
-        return list(entries)
-    return [entries[i * len(entries) // count] for i in range(count)]
+    if count <= 0 or count >= len(photos):
+        return list(photos)
+    return [photos[i * len(photos) // count] for i in range(count)]
 
 
 def centre_square(photo: np.ndarray, size: int) -> Image.Image:
@@ -187,30 +184,24 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
 
 
 def read_squares(
-    entries: Sequence[Entry], size: int, skipped: list[str]
+    entries: Iterable[Entry], size: int, skipped: list[str]
 ) -> Iterator[tuple[Entry, Image.Image]]:
     """Yield the central squares of photos, size x size; the reasons of unreadable ones are added to `skipped`."""
     for entry in entries:
         try:
-            photo = read_photo(entry)
+            yield entry, centre_square(read_photo(entry), size)
         except BadPhotoError as error:
             skipped.append(str(error))
-            continue
-        yield entry, centre_square(photo, size)
+
+
+Read = Callable[[Entry], np.ndarray]
 
 
 class Cache:
     """Least recently used cache of decoded photos, up to `capacity` bytes."""
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        capacity: float,
-        read: Callable[[Entry], np.ndarray] = read_photo,
-    ) -> None:
-        self.entries = entries
-        self.read = read
-        self.capacity = capacity
+    def __init__(self, entries: Sequence[Entry], capacity: float, read: Read = read_photo) -> None:
+        self.entries, self.capacity, self.read = entries, capacity, read
         self.held = 0
         self.photos: OrderedDict[int, np.ndarray] = OrderedDict()
 

