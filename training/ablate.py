@@ -107,7 +107,7 @@ def make_small_config(table: str) -> TrainConfig:
     if table == "start":
         stage = replace(stage, trains="all_but_texture", reference_fraction=1.0)
     else:
-        changes = {"reference_fraction": 0.5, "warmup": 30, "supervision": 0.0}
+        changes: dict[str, Any] = {"reference_fraction": 0.5, "warmup": 30, "supervision": 0.0}
         stage = replace(stage, magnification=(4.0, 4.0), **changes)
     return TrainConfig(stages=(stage,), ema=0.99, save_every=100, validate_every=10**9, trackers=())
 

@@ -34,13 +34,14 @@ class Parser(argparse.ArgumentParser):
     @contextmanager
     def exit_on_errors(self, *others: type[Exception]) -> Iterator[None]:
         """Exit with one line for an interruption, a missing package, ValueError, OSError and `others`."""
+        expected: tuple[type[Exception], ...] = (OSError, ValueError, *others)
         try:
             yield
         except KeyboardInterrupt:
             self.exit(130, f"{self.prog}: interrupted\n")
         except ImportError as error:
             self.exit(1, f"{self.prog}: {error}; pip install -r training/requirements.txt\n")
-        except (OSError, ValueError, *others) as error:
+        except expected as error:
             self.exit(1, f"{self.prog}: {error}\n")
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:

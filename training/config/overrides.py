@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,42 +34,36 @@ def add_config_options(parser: Parser, words: Sequence[str]) -> None:
 
 def apply_overrides(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Return the config with the options that were given. Raises ValueError for invalid combinations."""
-    stages = []
-    for number, stage in enumerate(config.stages, 1):
-        changes = select_given(values, Stage) | select_given(values, Stage, f"stage{number}.")
-        try:
-            stages.append(replace(stage, **changes))
-        except ValueError as error:
-            raise ValueError(f"stage {number}: {error}") from error
-    known = {f"stage{number + 1}" for number in range(len(stages))}
-    if others := {name.split(".")[0] for name in values if re.match(r"stage\d+\.", name)} - known:
-        raise ValueError(f"expected a stage from 1 to {len(stages)}, got {min(others)[5:]}")
+    changed = config.to_dict()
+    known = {f"stage{number}": stage for number, stage in enumerate(changed["stages"], 1)}
+    for name, stage in known.items():
+        stage |= select_given(values, Stage) | select_given(values, Stage, f"{name}.")
+    if others := {name.split(".")[0] for name in values if re.match(r"stage\d+\.", name)} - {
+        *known
+    }:
+        raise ValueError(f"expected a stage from 1 to {len(known)}, got {min(others)[5:]}")
     network = select_given(values, SCSNetConfig, "network.")
-    changed = replace(
-        config,
-        stages=tuple(stages),
-        network=replace(config.network, **network),
-        **select_given(values, TrainConfig),
-    )
-    if changed.init and network:
+    changed["network"] |= network
+    changed |= select_given(values, TrainConfig)
+    if changed["init"] and network:
         raise ValueError(
             f"--network.{next(iter(network)).replace('_', '-')} cannot be used with --init "
-            f"{changed.init!r}, whose file contains the architecture"
+            f"{changed['init']!r}, whose file contains the architecture"
         )
-    return changed
+    return TrainConfig.from_dict(changed)
 
 
 def describe_config(config: TrainConfig) -> Iterator[str]:
-    """Yield the config as lines of text; of stages and network only what differs from the defaults."""
-    for field in fields(config):
-        if field.name not in ("stages", "network"):
-            yield f"  {field.name:22} {getattr(config, field.name)}"
-    parts: dict[str, Any] = {"network": config.network}
+    """Yield lines of text about the config: what differs from the defaults."""
+    parts: dict[str, Any] = {"run": config, "network": config.network}
     parts |= {f"stage {number}": stage for number, stage in enumerate(config.stages, 1)}
     for name, part in parts.items():
-        values, defaults = vars(part), vars(type(part)())
-        changed = [f"{key}={value}" for key, value in values.items() if value != defaults[key]]
-        yield f"  {name:22} " + (", ".join(changed) or "as by default")
+        defaults = vars(type(part)())
+        values = {
+            key: value for key, value in vars(part).items() if key not in ("stages", "network")
+        }
+        changed = [f"{key}={value!r}" for key, value in values.items() if value != defaults[key]]
+        yield f"{name}: " + (", ".join(changed) or "defaults")
 
 
 def load_config(path: Path) -> TrainConfig:

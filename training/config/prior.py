@@ -46,7 +46,7 @@ class Options:
     save_every: int = 200
     """Steps between checkpoints."""
     log_every: int = 20
-    """Steps between lines of the log, and of the screen if it is not a terminal."""
+    """Steps between lines of the log."""
     cache: float = 4.0
     """Memory for decoded photos, in GB over all data loading processes."""
     workers: int = 1

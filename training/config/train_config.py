@@ -84,8 +84,6 @@ class TrainConfig:
         check_ranges(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers, at least 0 and below 1, got {self.betas}")
         for name, kind in (("precision", Precision), ("adversarial_form", Adversarial)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
@@ -103,21 +101,20 @@ class TrainConfig:
 
         Raises ValueError for unknown fields and values out of range; the message names the stage.
         """
-        stages = []
-        for number, stage in enumerate(values.get("stages", ()), 1):
-            try:
-                stages.append(_build(Stage, stage))
-            except ValueError as error:
-                raise ValueError(f"stage {number}: {error}") from error
-        network = SCSNetConfig.from_dict(values.get("network"))
-        return _build(cls, {**values, "stages": tuple(stages), "network": network})
+        stages = enumerate(values.get("stages", ()), 1)
+        parts = {
+            "stages": tuple(_build(Stage, stage, f"stage {number}: ") for number, stage in stages),
+            "network": SCSNetConfig.from_dict(values.get("network")),
+        }
+        return _build(cls, {**values, **parts})
 
 
-def _build(cls: type, values: Mapping[str, Any]) -> Any:
-    """Return an instance of a dataclass. Raises ValueError for unknown fields."""
+def _build(cls: type, values: Mapping[str, Any], place: str = "") -> Any:
+    """Return an instance of a dataclass. Raises ValueError for unknown fields and values out of range."""
     known = {f.name for f in fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(
-            f"{cls.__name__} has no field {unknown[0]!r}, it has {', '.join(sorted(known))}"
-        )
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"no field {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except ValueError as error:
+        raise ValueError(f"{place}{error}") from error

@@ -28,6 +28,7 @@ BROKEN = (
 CONTACT_SHEET = "contact_sheet.png"
 """Overview that prepare.py writes, which is never used as a photo."""
 SMALLEST = 16  # pixels on the short side; smaller photos are not used
+TRIES = 100  # unreadable photos in a row before giving up
 T = TypeVar("T")
 
 
@@ -183,25 +184,35 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def read_squares(
-    entries: Iterable[Entry], size: int, skipped: list[str]
-) -> Iterator[tuple[Entry, Image.Image]]:
-    """Yield the central squares of photos, size x size; the reasons of unreadable ones are added to `skipped`."""
+Read = Callable[[Entry], np.ndarray]
+
+
+def read_photos(
+    entries: Iterable[Entry], skipped: list[str], read: Read = read_photo
+) -> Iterator[tuple[Entry, np.ndarray]]:
+    """Yield the photos that can be read; the reasons of the others are added to `skipped`."""
     for entry in entries:
         try:
-            yield entry, centre_square(read_photo(entry), size)
+            yield entry, read(entry)
         except BadPhotoError as error:
             skipped.append(str(error))
 
 
-Read = Callable[[Entry], np.ndarray]
+def read_squares(
+    entries: Iterable[Entry], size: int, skipped: list[str]
+) -> Iterator[tuple[Entry, Image.Image]]:
+    """Yield the central squares of the photos that can be read, size x size; see `read_photos`."""
+    for entry, photo in read_photos(entries, skipped):
+        yield entry, centre_square(photo, size)
 
 
 class Cache:
     """Least recently used cache of decoded photos, up to `capacity` bytes."""
 
-    def __init__(self, entries: Sequence[Entry], capacity: float, read: Read = read_photo) -> None:
-        self.entries, self.capacity, self.read = entries, capacity, read
+    def __init__(
+        self, entries: Sequence[Entry], capacity: float, decode: Read = read_photo
+    ) -> None:
+        self.entries, self.capacity, self.decode = entries, capacity, decode
         self.held = 0
         self.photos: OrderedDict[int, np.ndarray] = OrderedDict()
 
@@ -210,21 +221,37 @@ class Cache:
         if index in self.photos:
             self.photos.move_to_end(index)
             return self.photos[index]
-        photo = self.read(self.entries[index])
+        photo = self.decode(self.entries[index])
         self.photos[index] = photo
         self.held += photo.nbytes
         while self.held > self.capacity and len(self.photos) > 1:
             self.held -= self.photos.popitem(last=False)[1].nbytes
         return photo
 
-    def find_readable(self, index: int, tries: int, skipped: list[str]) -> np.ndarray | None:
-        """Return a photo, or in place of an unreadable one the next in the list; None if `tries` photos are unreadable.
+    def read(self, index: int, skipped: list[str]) -> np.ndarray:
+        """Return a photo, or in place of an unreadable one the next in the list.
 
-        The reasons are added to `skipped`.
+        The reasons are added to `skipped`. Raises ValueError if `TRIES` photos are unreadable.
         """
+        tries = min(TRIES, len(self.entries))
         for offset in range(tries):
             try:
                 return self[(index + offset) % len(self.entries)]
             except BadPhotoError as error:
                 skipped.append(str(error))
-        return None
+        raise ValueError(f"{tries} photos in a row cannot be read; the last: {skipped[-1]}")
+
+    def draw(self, rng: np.random.Generator, side: int, skipped: list[str]) -> np.ndarray:
+        """Return a random photo of at least side x side pixels.
+
+        The reasons of unreadable ones are added to `skipped`. Raises ValueError if `TRIES` photos are smaller or unreadable.
+        """
+        for _ in range(TRIES):
+            try:
+                photo = self[int(rng.integers(len(self.entries)))]
+            except BadPhotoError as error:
+                skipped.append(str(error))
+                continue
+            if min(photo.shape[:2]) >= side:
+                return photo
+        raise ValueError(f"expected photos of at least {side} pixels, got none in {TRIES} tries")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from scsnet.color import rgb_to_lab, srgb_to_linear
 from training.config.prior import Options
-from training.config.schedule import permute_photos
+from training.config.schedule import pick_photo
 from training.data.dataset import BICUBIC, crop_random_square, stack_photos
 from training.data.degradations import add_margins, degrade
 from training.data.photos import Cache, Entry, read_photo
@@ -81,13 +81,10 @@ class PriorPhotos(Dataset[PriorBatch]):
         return PriorBatch(torch.stack(gray), ab, torch.from_numpy(np.stack(inside)), skipped)
 
     def _load(self, number: int, skipped: list[str]) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        """Return the number-th photo of the run as gray, colours and mask.
-
-        gray: (1, size, size) in 0..1; colours: sRGB uint8 (size/4, size/4, 3); mask: bool (size/4, size/4), false where a
-        margin is.
-        """
+        """Return the number-th photo of the run: gray (1, size, size), colours, uint8 (size/4, size/4, 3), and `inside`."""
         rng = np.random.default_rng((self.options.seed, 1, number))
-        crop = crop_random_square(self._read(number, skipped), rng, 1)
+        index = pick_photo(self.options.seed, number, len(self.photos.entries))
+        crop = crop_random_square(self.photos.read(index, skipped), rng, 1)
         size, fine = self.options.size, self.options.size // STRIDE * SUBCELLS
         colors = np.asarray(crop.resize((fine, fine), BICUBIC))
         inside = np.ones((fine, fine), bool)
@@ -105,31 +102,3 @@ class PriorPhotos(Dataset[PriorBatch]):
         plane = Image.fromarray(convert_to_gray(np.asarray(crop))).resize((size, size), BICUBIC)
         gray = torch.from_numpy(np.array(plane, np.float32)).unsqueeze(0) / 255
         return change_exposure(gray, rng), colors, inside
-
-    def _read(self, number: int, skipped: list[str]) -> np.ndarray:
-        """Read the number-th photo of the run: each once per epoch, in random order.
-
-        An unreadable photo is replaced by the next in the list. Raises ValueError if all are unreadable.
-        """
-        count = len(self.photos.entries)
-        epoch, position = divmod(number, count)
-        index = int(permute_photos(self.options.seed, epoch, count)[position])
-        photo = self.photos.find_readable(index, count, skipped)
-        if photo is not None:
-            return photo
-        raise ValueError(f"none of the {count} photos can be read; the last: {skipped[-1]}")
-
-
-def make_prior_loader(
-    entries: Sequence[Entry], options: Options, steps: range
-) -> Iterator[PriorBatch]:
-    """Iterate over the batches of steps."""
-    return iter(
-        DataLoader(
-            PriorPhotos(entries, options),
-            batch_size=None,
-            sampler=steps,
-            num_workers=options.workers,
-            prefetch_factor=4 if options.workers else None,
-        )
-    )

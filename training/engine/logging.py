@@ -27,13 +27,8 @@ LOG = "log.jsonl"
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a log, except for a last one that is cut off. Raises OSError."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # was being written when the run was killed
-            continue
-    return rows
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def truncate_log(path: Path, step: int) -> None:
@@ -51,10 +46,7 @@ def read_last_figures(path: Path, step: int) -> dict[str, float]:
 
 
 class Monitor:
-    """Collects the loss terms of every step; `flush` checks, prints and logs their means.
-
-    Every process has one, because the means are over all processes. The bar and the log are the main process's.
-    """
+    """Collects the loss terms of every step; `flush` checks, prints and logs their means over all processes."""
 
     def __init__(self, output: Path, accelerator: Accelerator, total: int, start: int) -> None:
         self.output, self.accelerator = output, accelerator
@@ -104,20 +96,16 @@ class Monitor:
     def record(self, row: dict[str, Any]) -> None:
         """Append a row to the log and send it to the trackers."""
         if self.log is not None:
-            self.log.write(json.dumps(row) + "\n")
-            self.log.flush()
+            print(json.dumps(row), file=self.log, flush=True)
         self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
 
     def show(self, picture: Path, step: int) -> None:
         """Send a picture to the trackers that take pictures."""
+        images = {"validation": np.asarray(Image.open(picture))[None]}
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
-                pixels = np.asarray(Image.open(picture))
-                if tracker.name == "tensorboard":
-                    images = {"validation": pixels[None]}
-                    tracker.log_images(images, step=step, dataformats="NHWC")
-                else:
-                    tracker.log_images({"validation": [pixels]}, step=step)
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images(images, step=step, **layout)
 
     def close(self) -> None:
         """Close the bar and the log."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from threading import Event
@@ -36,6 +36,7 @@ from training.paths import save_text
 
 BEST = "best.safetensors"
 LOCK = "run.lock"
+OnStep = Callable[[int], Any]
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -66,14 +67,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def check_folder(output: Path) -> None:
-    """Raise RunError for a path that is a file, or a folder whose README.md does not belong to a run."""
-    if output.exists() and not output.is_dir():
-        raise RunError(f"{output} is a file: a run needs a folder")
-    if (output / CARD).exists() and not (output / CONFIG).exists():
-        raise RunError(f"{output} holds a {CARD} that does not belong to a run: use another folder")
-
-
 def load_latest(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
     """Load the state in the newest checkpoint of a run; None if there is none. Raises RunError if `resume` is missing."""
     output = Path(config.output)
@@ -101,10 +94,14 @@ def check_changes(config: TrainConfig, state: dict[str, Any], verbose: bool) -> 
 
 @contextmanager
 def lock_folder(output: Path) -> Iterator[None]:
-    """Create a folder and hold its lock file. Raises RunError if another process holds it.
+    """Create a folder and hold its lock file, which the system releases when the process ends.
 
-    The system releases the lock of a process that has ended.
+    Raises RunError if another process holds it, and for a path that is a file or holds a README.md but no run.
     """
+    if output.exists() and not output.is_dir():
+        raise RunError(f"{output} is a file: a run needs a folder")
+    if (output / CARD).exists() and not (output / CONFIG).exists():
+        raise RunError(f"{output} holds a {CARD} that does not belong to a run: use another folder")
     output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output / LOCK, timeout=0):
@@ -113,19 +110,14 @@ def lock_folder(output: Path) -> Iterator[None]:
         raise RunError(f"{output} is in use by another process, which holds {LOCK}") from error
 
 
-def train(
-    config: TrainConfig, *, resume: bool = False, on_step: Callable[[int], Any] | None = None
-) -> Path:
+def train(config: TrainConfig, *, resume: bool = False, on_step: OnStep | None = None) -> Path:
     """Run all steps and return the path of the weights. `on_step` is called with the number of steps done.
 
     Raises RunError if the run cannot continue; its checkpoints are kept. Raises ValueError and OSError for a configuration,
     photos or weights that cannot be used, before the first step.
     """
     accelerator = make_accelerator(config)
-    if not accelerator.is_main_process:
-        return _train(config, accelerator, resume, on_step)
-    check_folder(Path(config.output))
-    with lock_folder(Path(config.output)):
+    with lock_folder(Path(config.output)) if accelerator.is_main_process else nullcontext():
         return _train(config, accelerator, resume, on_step)
 
 
@@ -148,10 +140,7 @@ def find_training_photos(
 
 
 def _train(
-    config: TrainConfig,
-    accelerator: Accelerator,
-    resume: bool,
-    on_step: Callable[[int], Any] | None,
+    config: TrainConfig, accelerator: Accelerator, resume: bool, on_step: OnStep | None
 ) -> Path:
     """Run `train` in one of the processes; the main one holds the lock of the folder."""
     main = accelerator.is_main_process
@@ -181,15 +170,9 @@ def _train(
             not trainer.step or int(checkpoint.read_info(best).card["step"]) > trainer.step
         ):
             best.unlink()  # of steps that are run again
-    accelerator.init_trackers(
-        "tensorboard",
-        init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {},
-    )
-    validation = None
-    if held_out:
-        validation = Validation(held_out, config.validation_count)
-        for reason in validation.skipped:
-            print(f"left out a validation photo: {reason}")
+    purge = {"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {}
+    accelerator.init_trackers("tensorboard", init_kwargs=purge)
+    validation = Validation(held_out, config.validation_count) if held_out else None
     if main:
         print(
             f"{len(entries)} photos, {schedule.total} steps, {accelerator.num_processes} process(es) "
@@ -217,11 +200,9 @@ def _train(
 def choose_result(trainer: Trainer, output: Path) -> tuple[SCSNet, int]:
     """Return the network to export and its step: the best of the last stage's validations, or the last one without any."""
     path = output / BEST
-    if not path.exists():
-        return trainer.result, trainer.step
-    step = int(checkpoint.read_info(path).card["step"])
+    step = int(checkpoint.read_info(path).card["step"]) if path.exists() else trainer.step
     if step == trainer.step:
-        return trainer.result, trainer.step
+        return trainer.result, step
     if step == 0:
         print("No step was better on the validation photos than the initial weights.")
     print(f"The best validation was at step {step}: its weights are exported, not the last ones.")
@@ -254,7 +235,7 @@ def _run_steps(
     monitor: Monitor,
     validation: Validation | None,
     stop: Event,
-    on_step: Callable[[int], Any] | None,
+    on_step: OnStep | None,
 ) -> None:
     """Run the steps from the trainer's to the last one. Raises RunError when `stop` is set or the run cannot continue."""
     config, schedule = trainer.config, trainer.schedule

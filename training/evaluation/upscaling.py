@@ -17,7 +17,7 @@ from tqdm import tqdm
 from scsnet.atomic_write import open_atomic
 from training.config.train_config import Precision
 from training.config.upscaling import SIZES
-from training.data.photos import BadPhotoError, Entry, read_photo
+from training.data.photos import Entry, read_photos
 from training.evaluation.image_metrics import psnr_y, ssim_y
 from training.evaluation.protocol import to_tensor, to_uint8
 from training.markdown import format_table
@@ -119,12 +119,8 @@ def score_photos(
     Unreadable photos are printed and left out. Raises ValueError if none can be read.
     """
     sums: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    for entry in tqdm(entries, "evaluation", disable=None):
-        try:
-            photo = read_photo(entry)
-        except BadPhotoError as error:
-            print(f"left out: {error}")
-            continue
+    skipped: list[str] = []
+    for _, photo in read_photos(tqdm(entries, "evaluation", disable=None), skipped):
         for magnification in magnifications:
             low, truth = make_pair(photo, magnification)
             for method in METHODS:
@@ -133,6 +129,8 @@ def score_photos(
                 border = math.ceil(magnification)
                 pair = psnr_y(result, truth, border), ssim_y(result, truth, border)
                 sums.setdefault((method, magnification), []).append(pair)
+    for reason in skipped:
+        print(f"left out: {reason}")
     if not sums:
         raise ValueError("expected photos to evaluate on, none can be read")
     scores: Scores = {}

@@ -27,11 +27,13 @@ class Validation:
     """A set of validation photos, read once. Raises ValueError if none can be read."""
 
     def __init__(self, entries: Sequence[Entry], count: int) -> None:
-        self.skipped: list[str] = []
+        skipped: list[str] = []
         chosen = select_evenly(entries, count)
-        self.squares = [square for _, square in read_squares(chosen, 512, self.skipped)]
+        self.squares = [square for _, square in read_squares(chosen, 512, skipped)]
         if not self.squares:
-            raise ValueError(f"none of the validation photos can be read: {self.skipped[0]}")
+            raise ValueError(f"none of the validation photos can be read: {skipped[0]}")
+        for reason in skipped:
+            print(f"left out a validation photo: {reason}")
 
     def compute(self, net: SCSNet, stage: Stage, picture: Path) -> dict[str, float]:
         """Compute metrics at the input size and the largest magnification of a stage, and write the contact sheet.
