@@ -42,9 +42,8 @@ from training.engine.model_card import PICTURE, WEIGHTS
 from training.evaluation import upscaling
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
-from training.markdown import format_table
 from training.models.upscaling_heads import ROWS
-from training.paths import save_text
+from training.text import format_table, save_text
 
 
 class Row(NamedTuple):

@@ -25,7 +25,7 @@ from training.evaluation.fid_lpips import Extras
 from training.evaluation.protocol import MODES, Colorizer, Protocol, Score, count_parameters, score
 from training.evaluation.report import PLAIN, Page, format_json, format_markdown
 from training.evaluation.results import ResultFolder
-from training.paths import save_text
+from training.text import save_text
 
 
 @dataclass(frozen=True, kw_only=True)

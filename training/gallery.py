@@ -29,7 +29,7 @@ from training.data.photos import find_photos, read_squares, select_evenly
 from training.evaluation import report
 from training.evaluation.image_metrics import psnr
 from training.evaluation.protocol import BICUBIC, make_reference, picture_name, to_tensor, to_uint8
-from training.paths import save_text
+from training.text import save_text
 
 DETAIL = 32  # side of the detail, in pixels of the input
 
@@ -81,9 +81,9 @@ def show(
     net: SCSNet, name: str, square: Image.Image, others: Sequence[Tensor], options: Options
 ) -> Photo:
     """Compute all results of one photo; `others` are references (1, 3, h, w), sRGB in 0..1."""
-    size = (options.size, options.size)
+    size, side = (options.size, options.size), options.input
     truth = square.resize(size, BICUBIC)
-    low = to_tensor(truth.resize((options.input, options.input), BICUBIC))
+    low = to_tensor(truth.resize((side, side), BICUBIC))
     gray, own = rgb_to_gray(low), make_reference(low, options.seed)
     features = encode_picture(net, gray)
     pictures = {"input": to_uint8(gray), "automatic": to_uint8(render(net, features, size))}
@@ -99,12 +99,11 @@ def show(
         pictures["the first other photo"] = to_uint8(others[0])
     pictures["truth"] = np.asarray(truth)
     details: dict[str, np.ndarray] = {}
-    side, start = DETAIL / options.input, 0.5 - DETAIL / options.input / 2
     for magnification in options.magnifications:
-        whole = round(options.input * magnification)
-        corner, width = round(start * whole), round(side * whole)
-        window = (corner, corner, width, width)
-        result = render(net, features, (whole, whole), window)
+        whole = round(side * magnification)
+        corner = round((0.5 - DETAIL / side / 2) * whole)
+        width = round(DETAIL / side * whole)
+        result = render(net, features, (whole, whole), (corner, corner, width, width))
         details[f"x{magnification:g}"] = to_uint8(result)
         enlarged = Image.fromarray(pictures["input"]).resize((whole, whole), BICUBIC)
         box = (corner, corner, corner + width, corner + width)
@@ -132,8 +131,7 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
     found = [(entry.name, square) for entry, square in read_squares(entries, options.size, skipped)]
     if not found:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
-    low = (options.input, options.input)
-    lows = [to_tensor(square.resize(low, BICUBIC)) for _, square in found]
+    lows = [to_tensor(square.resize((options.input,) * 2, BICUBIC)) for _, square in found]
     rng = np.random.default_rng(options.seed)
     photos = []
     for index, (name, square) in enumerate(tqdm(found, unit="photo", disable=None)):

@@ -33,8 +33,7 @@ from training.config.stage import check_ranges
 from training.data import photos
 from training.data.photos import CONTACT_SHEET, BadPhotoError, Entry
 from training.data.shards import read_copies, write_copies, write_shards
-from training.markdown import format_table
-from training.paths import save_text
+from training.text import format_table, save_text
 
 THUMBNAIL = 64  # side in pixels; colour variation is measured on thumbnails
 COLUMNS = 16  # of the contact sheet
@@ -143,14 +142,12 @@ def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
     lists = [source for source in rule.data if Path(source).expanduser().is_file()]
     for path in dict.fromkeys([*lists, *(entry.path for entry in entries)]):
         if os.path.realpath(path).startswith(folder):
-            raise ValueError(
-                f"{path} belongs to --data and lies in {output}: name an --output of its own"
-            )
+            problem = f"{path} belongs to --data and lies in {output}"
+            raise ValueError(f"{problem}: name an --output of its own")
     for name, wanted in (("shards", rule.shards), ("photos", rule.resize and not rule.shards)):
         if wanted and (output / name).is_dir() and any((output / name).iterdir()):
-            raise ValueError(
-                f"{output / name} has files in it already: remove them, or name another --output"
-            )
+            problem = f"{output / name} has files in it already"
+            raise ValueError(f"{problem}: remove them, or name another --output")
 
 
 def prepare(rule: Rule) -> Counter[str]:

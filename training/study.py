@@ -26,8 +26,7 @@ from training.config.cli import Parser, add_fields, select_given
 from training.config.stage import check_ranges
 from training.data.photos import Entry, find_photos, select_evenly
 from training.evaluation.protocol import picture_name
-from training.markdown import format_table
-from training.paths import save_text
+from training.text import format_table, save_text
 
 PAGE = Path(__file__).parent / "evaluation" / "study.html"
 PAIRS = "pairs.json"  # which system made which picture

@@ -58,11 +58,10 @@ def describe_config(config: TrainConfig) -> Iterator[str]:
     parts: dict[str, Any] = {"run": config, "network": config.network}
     parts |= {f"stage {number}": stage for number, stage in enumerate(config.stages, 1)}
     for name, part in parts.items():
-        defaults = vars(type(part)())
-        values = {
-            key: value for key, value in vars(part).items() if key not in ("stages", "network")
-        }
-        changed = [f"{key}={value!r}" for key, value in values.items() if value != defaults[key]]
+        default = type(part)()
+        names = [field.name for field in fields(part) if field.name not in ("stages", "network")]
+        values = [(name, getattr(part, name)) for name in names]
+        changed = [f"{name}={value!r}" for name, value in values if value != getattr(default, name)]
         yield f"{name}: " + (", ".join(changed) or "defaults")
 
 

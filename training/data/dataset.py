@@ -46,12 +46,11 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """Copy the tensors to a device."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input", "low", "high", "mask", "other", "enlarged")
-        }
-        distortion = Distortion(*(t.to(device, non_blocking=True) for t in self.distortion))
-        return self._replace(**moved, distortion=distortion)
+
+        def move(value: Any) -> Any:
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return Batch(*map(move, self))._replace(distortion=Distortion(*map(move, self.distortion)))
 
 
 class Pair(NamedTuple):
@@ -90,10 +89,8 @@ class TrainingPairs(Dataset[Batch]):
         start = info.photos + (part * self.processes + self.rank) * count
         skipped: list[str] = []
         window = slice(top, top + side), slice(left, left + side)
-        pairs = [
-            self._load(number, target, window, stage, skipped)
-            for number in range(start, start + count)
-        ]
+        numbers = range(start, start + count)
+        pairs = [self._load(number, target, window, stage, skipped) for number in numbers]
         distortions = zip(*(pair.distortion for pair in pairs), strict=True)
         return Batch(
             stack_photos([pair.input for pair in pairs]),
@@ -138,35 +135,24 @@ class TrainingPairs(Dataset[Batch]):
         return Pair(degraded, low, np.asarray(full)[window], distortion, mask, other, enlarged)
 
 
-class _Keys:
-    """Sampler of the keys (step, part) from `start` to the end of the run."""
-
-    def __init__(self, schedule: Schedule, start: int) -> None:
-        self.schedule, self.start = schedule, start
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for step in range(self.start, self.schedule.total):
-            for part in range(self.schedule.at(step).stage.accumulate):
-                yield step, part
-
-
 def _identity(batch: Any) -> Any:
     return batch
 
 
 def make_loader(pairs: TrainingPairs, start: int) -> Iterator[Batch]:
     """Iterate over the batches from step `start` to the end of the run, part by part."""
-    return iter(
-        DataLoader(
-            pairs,
-            batch_size=None,
-            sampler=_Keys(pairs.schedule, start),
-            num_workers=pairs.schedule.config.workers,
-            collate_fn=_identity,
-            generator=torch.Generator(),  # the global one is left alone
-            pin_memory=torch.cuda.is_available(),
-        )
+    schedule = pairs.schedule
+    steps = ((step, schedule.at(step).stage) for step in range(start, schedule.total))
+    loader = DataLoader(
+        pairs,
+        batch_size=None,
+        sampler=((step, part) for step, stage in steps for part in range(stage.accumulate)),
+        num_workers=schedule.config.workers,
+        collate_fn=_identity,
+        generator=torch.Generator(),  # the global one is left alone
+        pin_memory=torch.cuda.is_available(),
     )
+    return iter(loader)
 
 
 def crop_random_square(photo: np.ndarray, rng: np.random.Generator, smallest: int) -> Image.Image:

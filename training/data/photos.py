@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from scsnet.pictures.decode import decode_planes
-from training.paths import ERRORS, printable
+from training.text import ERRORS, printable
 
 SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 UNSUPPORTED = {".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"}
@@ -41,6 +41,9 @@ class Entry(NamedTuple):
     offset: int = 0
     size: int = -1
     """Bytes from `offset`; -1: to the end."""
+
+
+Read = Callable[[Entry], np.ndarray]
 
 
 class BadPhotoError(ValueError):
@@ -116,11 +119,9 @@ def _list_shard(path: Path) -> list[Entry]:
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not an uncompressed tar: {error}") from error
     _report_unsupported(path, (Path(member.name) for member in members))
-    return [
-        Entry(printable(f"{path}:{member.name}"), str(path), member.offset_data, member.size)
-        for member in members
-        if Path(member.name).suffix.lower() in SUFFIXES
-    ]
+    members = [member for member in members if Path(member.name).suffix.lower() in SUFFIXES]
+    names = [printable(f"{path}:{member.name}") for member in members]
+    return [Entry(n, str(path), m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
 
 
 def read_bytes(entry: Entry) -> bytes:
@@ -146,9 +147,8 @@ def decode_photo(name: str, content: bytes) -> np.ndarray:
     except BROKEN as error:
         raise BadPhotoError(f"{name}: {error}") from error
     if min(photo.shape[:2]) < SMALLEST:
-        raise BadPhotoError(
-            f"{name}: {photo.shape[1]} x {photo.shape[0]} pixels, expected at least {SMALLEST} on each side"
-        )
+        size = f"{photo.shape[1]} x {photo.shape[0]} pixels"
+        raise BadPhotoError(f"{name}: {size}, expected at least {SMALLEST} on each side")
     return photo
 
 
@@ -184,9 +184,6 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-Read = Callable[[Entry], np.ndarray]
-
-
 def read_photos(
     entries: Iterable[Entry], skipped: list[str], read: Read = read_photo
 ) -> Iterator[tuple[Entry, np.ndarray]]:
@@ -207,13 +204,10 @@ def read_squares(
 
 
 class Cache:
-    """Least recently used cache of decoded photos, up to `capacity` bytes."""
+    """Least recently used cache of decoded photos, up to `capacity` bytes; `read` reads one."""
 
-    def __init__(
-        self, entries: Sequence[Entry], capacity: float, decode: Read = read_photo
-    ) -> None:
-        self.entries, self.capacity, self.decode = entries, capacity, decode
-        self.held = 0
+    def __init__(self, entries: Sequence[Entry], capacity: float, read: Read = read_photo) -> None:
+        self.entries, self.capacity, self.decode, self.held = entries, capacity, read, 0
         self.photos: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getitem__(self, index: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from training.engine.checkpoints import CHECKPOINTS, RunError, describe_last
 from training.engine.distributed import average_over_processes, is_main_process
-from training.paths import save_text
+from training.text import save_text
 
 if TYPE_CHECKING:  # reading a log needs no accelerate
     from accelerate.accelerator import Accelerator

@@ -14,8 +14,7 @@ from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.cpm import CPM
 from training.config import TrainConfig
 from training.config.schedule import Schedule
-from training.markdown import format_table
-from training.paths import save_text
+from training.text import format_table, save_text
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"  # where the Hub looks for a model card
@@ -56,23 +55,15 @@ def scale_chroma(net: SCSNet, factor: float) -> None:
         last.bias[1:] *= factor
 
 
-def describe_training(
-    config: TrainConfig, step: int, photos: int, figures: Mapping[str, float]
-) -> dict[str, Any]:
-    """Return what the weights file records of the training. Paths are reduced to their last part."""
-    values = config.to_dict()
+def remove_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config, with paths reduced to their last part."""
+    values = dict(config)
     for name in ("data", "validation"):
         values[name] = [Path(source).name for source in values[name]]
     for name in ("output", "perceptual_weights", "init", "prior"):
         source = str(values[name])
         values[name] = source if source.startswith("hf:") else Path(source).name
-    return {
-        "trained": date.today().isoformat(),
-        "steps": step,
-        "photos": photos,
-        "figures": dict(figures),
-        "training": values,
-    }
+    return values
 
 
 def export(
@@ -87,9 +78,10 @@ def export(
 ) -> Path:
     """Write weights (float16) and, beside them, the model card; return the path of the weights. Raises ValueError and OSError.
 
-    `chroma` multiplies a and b of all results; `net` itself is not changed.
+    `figures`: metrics of the last validation. `chroma` multiplies a and b of all results; `net` itself is not changed.
     """
-    card = describe_training(config, step, photos, figures)
+    card: dict[str, Any] = {"trained": date.today().isoformat(), "steps": step, "photos": photos}
+    card |= {"figures": dict(figures), "training": remove_paths(config.to_dict())}
     if chroma != 1:
         net = copy.deepcopy(net)
         scale_chroma(net, chroma)

@@ -60,10 +60,8 @@ class Trainer:
         self.step = 0
 
     def _make_optimizer(self, module: nn.Module) -> torch.optim.Adam:
-        betas, decay = self.config.betas, self.config.weight_decay
-        return torch.optim.Adam(
-            module.parameters(), lr=0.0, betas=betas, weight_decay=decay, fused=True
-        )
+        options: Any = {"betas": self.config.betas, "weight_decay": self.config.weight_decay}
+        return torch.optim.Adam(module.parameters(), lr=0.0, fused=True, **options)
 
     @property
     def result(self) -> SCSNet:
@@ -81,13 +79,10 @@ class Trainer:
         if prediction.matched is not None:
             target = losses.move_target(target, prediction.matched, batch.other)
         lab = denormalize_lab(prediction.planes, self.net.config)
-        options: dict[str, Any] = {
-            "enlarged": batch.enlarged,
-            "scale": self.net.config.chroma_scale,
-        }
+        options: dict[str, Any] = {"mean": global_mean, "scale": self.net.config.chroma_scale}
         if info.automatic:
             options |= {"chroma_weight": stage.chroma_weight, "huber_delta": stage.huber_delta}
-        terms = {"content": losses.content_loss(lab, target, mean=global_mean, **options)}
+        terms = {"content": losses.content_loss(lab, target, enlarged=batch.enlarged, **options)}
         if info.mode.supervised:
             terms["supervision"] = prediction.supervision
         if stage.perceptual and self.vgg is not None:
@@ -200,23 +195,19 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state`. Raises RunError if it belongs to another network or other losses."""
-        modules: dict[str, nn.Module | None]
-        modules = {"averaged": self.averaged, "discriminator": self.discriminator}
-        for name, module in modules.items():
-            if (module is None) != (state.get(name) is None):
-                option = "ema" if name == "averaged" else "adversarial"
+        for name, option in (("averaged", "ema"), ("discriminator", "adversarial")):
+            if (getattr(self, name) is None) != (state.get(name) is None):
                 raise RunError(f"{option} cannot be switched on or off in the middle of a run")
         try:
-            for name, module in {"model": self.model, **modules}.items():
-                if module is not None:
+            for name in ("model", "averaged", "discriminator"):
+                if (module := getattr(self, name)) is not None:
                     module.load_state_dict(state[name])
             for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(values)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise RunError(
-                f"the checkpoint belongs to another network or other losses: {reason}"
-            ) from error
+            message = f"the checkpoint belongs to another network or other losses: {reason}"
+            raise RunError(message) from error
         torch.set_rng_state(state["random"]["torch"])
         version, _, gauss = random.getstate()
         random.setstate((version, tuple(state["random"]["python"]), gauss))

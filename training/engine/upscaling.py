@@ -29,7 +29,7 @@ from training.engine.model_card import WEIGHTS
 from training.models.backbones import load_tensors
 from training.models.rdn import Upscaler
 from training.models.upscaling_heads import FACTORS
-from training.paths import save_text
+from training.text import save_text
 
 FORMAT = "rdn-training-1"
 EVALUATION_ONLY = ("validation", "photos", "output", "save_every")

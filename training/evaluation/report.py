@@ -15,8 +15,7 @@ from PIL import Image
 from scsnet.atomic_write import open_atomic
 from training.evaluation.image_metrics import HUES, aggregate
 from training.evaluation.protocol import Protocol, Score, picture_name
-from training.markdown import format_table
-from training.paths import save_text
+from training.text import format_table, save_text
 
 COLUMNS = {
     "psnr": ("PSNR", 2),

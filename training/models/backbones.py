@@ -17,10 +17,8 @@ from scsnet import checkpoint
 
 _WEIGHT = re.compile(r"(?:block(\d)_conv(\d)|features\.(\d+))\.weight$")
 """Names of the caffe convention, for RGB 0..255 minus a mean, and of torchvision's, for normalised RGB 0..1."""
-BROKEN = (
-    *(SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
-    pickle.UnpicklingError,
-)
+BROKEN = (SafetensorError, RuntimeError, ValueError, LookupError, EOFError, AttributeError)
+BROKEN += (TypeError, pickle.UnpicklingError)
 """Exceptions that reading a file of another kind raises."""
 
 
@@ -46,11 +44,8 @@ def load_tensors(source: str) -> dict[str, Tensor]:
 
 def find_blocks(weights: Mapping[str, Tensor]) -> list[list[str]]:
     """Return the names of VGG's convolutions, block by block. Raises ValueError for VGG with batch norm."""
-    found = sorted(
-        (int(m[1] or 0), int(m[2] or m[3]), m.string)
-        for key in weights
-        if (m := _WEIGHT.search(key))
-    )
+    matches = filter(None, map(_WEIGHT.search, weights))
+    found = sorted((int(m[1] or 0), int(m[2] or m[3]), m.string) for m in matches)
     blocks: list[list[str]] = []
     before = 0, -9
     for block, index, key in found:
@@ -63,8 +58,9 @@ def find_blocks(weights: Mapping[str, Tensor]) -> list[list[str]]:
     return blocks
 
 
-def make_convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """Return a 3x3 convolution with given weights."""
+def make_convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
+    """Return a 3x3 convolution with the weights of that name."""
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     conv.load_state_dict({"weight": weight, "bias": bias})
     return conv
@@ -81,21 +77,16 @@ class VGG(nn.Module):
         weights = load_tensors(source)
         blocks = find_blocks(weights)
         if not blocks or weights[f"{blocks[0][0]}.weight"].shape != (64, 3, 3, 3):
-            raise ValueError(
-                f"{source} holds no VGG features: expected features.N.weight or blockB_convI.weight, "
-                f"got {', '.join(sorted(weights)[:3])} ..."
-            )
+            expected = "features.N.weight or blockB_convI.weight"
+            names = ", ".join(sorted(weights)[:3])
+            raise ValueError(f"{source} holds no VGG: expected {expected}, got {names} ...")
         if len(blocks) < 5:
             missing = f"{source} has {len(blocks)} of the 5 blocks of VGG"
             print(f"warning: {missing}: the perceptual loss uses these only")
         self.caffe = "_conv" in blocks[0][0]
         blocks[-1] = blocks[-1][:1]
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                make_convolution(weights[f"{n}.weight"], weights[f"{n}.bias"]) for n in names
-            )
-            for names in blocks
-        )
+        convolutions = [[make_convolution(weights, name) for name in names] for names in blocks]
+        self.blocks = nn.ModuleList(map(nn.ModuleList, convolutions))
         mean = (123.68, 116.779, 103.939) if self.caffe else (0.485, 0.456, 0.406)
         deviation = (1.0, 1.0, 1.0) if self.caffe else (0.229, 0.224, 0.225)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))

@@ -30,9 +30,8 @@ def load_efficientnet(source: str) -> dict[str, Tensor]:
         for name, (conv, norm) in pairs.items():
             scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
             folded[f"{name}.weight"] = weights[f"{conv}.weight"] * scale.view(-1, 1, 1, 1)
-            folded[f"{name}.bias"] = (
-                weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
-            )
+            mean = weights[f"{norm}.running_mean"]
+            folded[f"{name}.bias"] = weights[f"{norm}.bias"] - mean * scale
     except KeyError as error:
         raise ValueError(f"{source} holds no EfficientNet-Lite: no {error.args[0]}") from error
     return folded

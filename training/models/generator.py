@@ -76,11 +76,7 @@ class TrainingModel(nn.Module):
             extracted = branch.extractor.convolve(aggregated)
             attended = branch.extractor.attend(extracted)
             if mode.supervised:
-                points = {
-                    "aggregated": aggregated,
-                    "extracted": extracted,
-                    "attended": attended,
-                }
+                points = {"aggregated": aggregated, "extracted": extracted, "attended": attended}
                 for name, value in points.items():
                     loss = loss + self.supervision.loss(name, value, clean[:, 1:])
             texture = net.texture_encoder(initial) if mode.texture else initial

@@ -1,7 +1,8 @@
-"""Text files, and names of files for messages."""
+"""Text files, names of files for messages, and tables in Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scsnet.atomic_write import open_atomic
@@ -20,3 +21,11 @@ def printable(name: str) -> str:
     """Return a name with replacement characters for what cannot be printed."""
     readable = name.encode(errors=ERRORS).decode(errors="replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in readable)
+
+
+def format_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a table in Markdown; cells are formatted by `str`."""
+    lines = [
+        ["", *(f" {cell} " if cell != "" else " " for cell in row), ""] for row in (header, *rows)
+    ]
+    return ["|".join(lines[0]), "|---" * len(header) + "|", *map("|".join, lines[1:])]
