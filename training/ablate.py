@@ -26,14 +26,8 @@ import torch
 
 from scsnet import SCSNet, checkpoint
 from scsnet.device import choose_device
-from training.config import TrainConfig
+from training.config import TrainConfig, overrides
 from training.config.cli import Parser, parse_options, replace_underscores
-from training.config.overrides import (
-    add_config_options,
-    apply_overrides,
-    check_same_options,
-    describe_config,
-)
 from training.config.stage import Stage
 from training.config.upscaling import UpscalingConfig
 from training.data.photos import find_photos, select_evenly
@@ -85,10 +79,9 @@ PLAIN = LITERAL | {"norm": "none"}
 RESIDUAL = PLAIN | {"residual": True}
 COSINE = RESIDUAL | {"cosine_attention": True, "attention_scale": 30.0}
 OFF, ON = {"supervision": 0.0}, {"supervision": 10.0}
+FIRST = Row(LITERAL, OFF, False)
 START = {
-    "the paper's colour branch: instance norm, plain chain, plain attention": Row(
-        LITERAL, OFF, False
-    ),
+    "the paper's colour branch: instance norm, plain chain, plain attention": FIRST,
     "instance norm, residual": Row(LITERAL | {"residual": True}, OFF, False),
     "no norm, plain chain": Row(PLAIN, OFF, False),
     "no norm, residual": Row(RESIDUAL, OFF, False),
@@ -130,7 +123,7 @@ def train_row(name: str, config: TrainConfig) -> SCSNet:
 
     Raises ValueError if it was trained with other options.
     """
-    check_same_options(name, Path(config.output), config.to_dict())
+    overrides.check_same_options(name, Path(config.output), config.to_dict())
     weights = Path(config.output, WEIGHTS)
     if not weights.exists():
         print(f"== {name}")
@@ -140,8 +133,8 @@ def train_row(name: str, config: TrainConfig) -> SCSNet:
     return checkpoint.load(weights, dtype=torch.float32)
 
 
-def paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
-    """Train and evaluate the rows of table 4 or 5; return its lines in Markdown."""
+def make_paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
+    """Train and evaluate the rows of Table 4 or 5; return its lines in Markdown."""
     entries = select_evenly(find_photos(config.validation), photos)
     stage = config.stages[-1]
     protocol = Protocol(size=4 * stage.size, magnification=4.0, modes=("auto", "self"))
@@ -165,7 +158,7 @@ def paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
     ]
 
 
-def start_table(config: TrainConfig, photos: int) -> list[str]:
+def make_start_table(config: TrainConfig, photos: int) -> list[str]:
     """Train and evaluate the rows of table "start"; return its lines in Markdown.
 
     It shows how much each change makes the network use its reference.
@@ -186,21 +179,17 @@ def start_table(config: TrainConfig, photos: int) -> list[str]:
     return lines + format_table(["", "own", "another's", "gray"], rows)
 
 
-def quality_table(config: UpscalingConfig) -> list[str]:
+def make_quality_table(config: UpscalingConfig) -> list[str]:
     """Train and evaluate the rows of Table 6; return its lines in Markdown, and draw the plot beside the rows."""
     from training.engine.upscaling import train_row  # --help works without the extra
 
-    entries = {
-        Path(source).stem: select_evenly(find_photos([source]), config.photos)
-        for source in config.validation
-    }
+    found = {Path(source).stem: find_photos([source]) for source in config.validation}
+    entries = {name: select_evenly(photos, config.photos) for name, photos in found.items()}
     if len(entries) < len(config.validation):
         raise ValueError(f"expected sets with different names, got {' '.join(config.validation)}")
     networks = {row: train_row(row, config) for row in ROWS}
-    sets = {
-        name: upscaling.score_photos(networks, photos, upscaling.MAGNIFICATIONS)
-        for name, photos in entries.items()
-    }
+    magnifications = upscaling.MAGNIFICATIONS
+    sets = {n: upscaling.score_photos(networks, p, magnifications) for n, p in entries.items()}
     upscaling.plot_quality(sets, config.magnification, Path(config.output, "table6.png"))
     counts = ", ".join(f"{len(photos)} of {name}" for name, photos in entries.items())
     return [
@@ -211,7 +200,7 @@ def quality_table(config: UpscalingConfig) -> list[str]:
     ]
 
 
-def speed_table(config: UpscalingConfig) -> list[str]:
+def make_speed_table(config: UpscalingConfig) -> list[str]:
     """Measure the heads; return the lines of Table 7 in Markdown."""
     device = choose_device()
     heads = upscaling.time_heads(device, config.precision)
@@ -232,15 +221,15 @@ def write_table(table: str, output: str, lines: Sequence[str]) -> str:
 
 
 def ablate(table: str, config: TrainConfig, photos: int) -> str:
-    """Return table 4, 5 or "start" as Markdown, after training the rows; it is also written to the output folder."""
+    """Return Table 4, 5 or "start" as Markdown, after training the rows; it is also written to the output folder."""
     start = table == "start"
-    lines = start_table(config, photos) if start else paper_table(table, config, photos)
+    lines = make_start_table(config, photos) if start else make_paper_table(table, config, photos)
     return write_table(table, config.output, lines)
 
 
 def compare_heads(table: str, config: UpscalingConfig) -> str:
     """Return Table 6 or 7 as Markdown; it is also written to the output folder."""
-    lines = quality_table(config) if table == "6" else speed_table(config)
+    lines = make_quality_table(config) if table == "6" else make_speed_table(config)
     return write_table(table, config.output, lines)
 
 
@@ -262,12 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         text = "number of photos of --validation to evaluate on (default: 50)"
         parser.add_argument("--photos", type=int, default=50, help=text)
-        add_config_options(parser, words)
+        overrides.add_config_options(parser, words)
         options = parser.parse(words)
-        config = apply_overrides(make_small_config(table), vars(options))
+        config = overrides.apply_overrides(make_small_config(table), vars(options))
         if not (config.data and config.validation and config.output):
             parser.error("--data, --validation and --output are needed")
-        print("\n".join(describe_config(config)))
+        print("\n".join(overrides.describe_config(config)))
         print(ablate(table, config, options.photos))
 
 

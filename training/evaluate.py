@@ -21,10 +21,10 @@ from scsnet.device import DTYPES, choose_device
 from training.config.cli import Parser, parse_options
 from training.config.stage import check_ranges
 from training.data.photos import find_photos, select_evenly
+from training.evaluation import protocol
 from training.evaluation.fid_lpips import Extras
-from training.evaluation.protocol import MODES, Colorizer, Protocol, Score, count_parameters, score
+from training.evaluation.protocol import Colorizer, Protocol, ResultFolder
 from training.evaluation.report import PLAIN, Page, format_json, format_markdown
-from training.evaluation.results import ResultFolder
 from training.text import save_text
 
 
@@ -58,11 +58,11 @@ class Options(Protocol):
         check_ranges(self, "limit pictures", 0)
         for result in self.results:
             name, _, folder = result.partition("=")
-            if not name or not folder or name in (*MODES, *PLAIN):
+            if not name or not folder or name in (*protocol.MODES, *PLAIN):
                 raise ValueError(f"expected results as NAME=FOLDER with a new name, got {result!r}")
 
 
-def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
+def evaluate(net: SCSNet, options: Options, label: str) -> tuple[protocol.Score, str]:
     """Compute all metrics, and write the reports if there is an output folder; return the score and the report as text."""
     entries = select_evenly(find_photos(options.data), options.limit)
     page = Page(Path(options.output, "pictures"), options.pictures if options.output else 0)
@@ -75,7 +75,7 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
         extras.add(pictures)
 
     readers = {name: other.read for name, other in others.items()}
-    result = score(Colorizer(net, options), entries, options, keep, readers)
+    result = protocol.score(Colorizer(net, options), entries, options, keep, readers)
     for name, other in others.items():
         result.skipped += [f"{name}: {problem}" for problem in sorted(other.problems)]
     for name, figures in extras.rows().items():
@@ -83,7 +83,7 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
     kind = next(net.parameters()).device.type
     names = {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU"}
     device = names.get(kind) or torch.cuda.get_device_name()
-    facts = {"weights": label, "parameters": count_parameters(net), "device": device}
+    facts = {"weights": label, "parameters": protocol.count_parameters(net), "device": device}
     text = format_markdown(result, options, facts, extras.missing)
     if options.output:
         folder = Path(options.output)

@@ -116,10 +116,8 @@ def make_section(photo: Photo, place: int, mark: str, folder: Path) -> str:
     rows = []
     for kind, pictures in (("whole", photo.pictures), ("detail", photo.details)):
         stem = f"{place:03}_{picture_name(photo.name)}_{kind}"
-        labelled = enumerate(pictures.items())
-        rows.append(
-            [report.render_figure(folder / f"{stem}{n}.jpg", *pair) for n, pair in labelled]
-        )
+        files = [folder / f"{stem}{number}.jpg" for number in range(len(pictures))]
+        rows.append(map(report.render_figure, files, pictures.keys(), pictures.values()))
     title = f"{mark}{Path(photo.name).name}, automatic {photo.psnr:.2f} dB"
     return report.render_section(title, rows)
 
@@ -146,9 +144,8 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
         mark = f"best {place + 1}: " if best else f"worst {len(photos) - place}: " if worst else ""
         sections.append(make_section(photo, place, mark, folder))
     text = f"{len(photos)} photos, {options.input} -> {options.size} px, weights: {options.weights}"
-    save_text(
-        Path(options.output, "index.html"), report.render_page("SCSNet: gallery", text, sections)
-    )
+    page = report.render_page("SCSNet: gallery", text, sections)
+    save_text(Path(options.output, "index.html"), page)
     return photos
 
 

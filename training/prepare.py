@@ -8,11 +8,14 @@ shards. report.json and report.md list the rejected photos and the reasons.
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import json
 import os
 import sys
+import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,9 +35,10 @@ from training.config.cli import Parser, parse_options
 from training.config.stage import check_ranges
 from training.data import photos
 from training.data.photos import CONTACT_SHEET, BadPhotoError, Entry
-from training.data.shards import read_copies, write_copies, write_shards
 from training.text import format_table, save_text
 
+File = tuple[str, bytes]
+"""File name and content."""
 THUMBNAIL = 64  # side in pixels; colour variation is measured on thumbnails
 COLUMNS = 16  # of the contact sheet
 
@@ -134,6 +138,52 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
             sheet.paste(Image.fromarray(thumbnail), (column * THUMBNAIL, top + label))
     with open_atomic(path) as file:
         sheet.save(file, "PNG")
+
+
+def shrink_to_jpeg(content: bytes, name: str, side: int, quality: int) -> bytes:
+    """Encode a photo as JPEG, its short side reduced to `side`. Raises BadPhotoError."""
+    photo = Image.fromarray(photos.decode_photo(name, content))
+    scale = side / min(photo.size)
+    if scale < 1:
+        width, height = (max(1, round(length * scale)) for length in photo.size)
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def read_copies(entries: Sequence[Entry], side: int, quality: int) -> Iterator[File]:
+    """Yield the photos as numbered files: unchanged, or with `side` > 0 as reduced JPEGs. Raises BadPhotoError."""
+    for number, entry in enumerate(entries):
+        content, suffix = photos.read_bytes(entry), Path(entry.name).suffix.lower()
+        if side:
+            content, suffix = shrink_to_jpeg(content, entry.name, side, quality), ".jpg"
+        yield f"{number:08}{suffix}", content
+
+
+def write_copies(folder: Path, contents: Iterable[File]) -> None:
+    """Write files into a folder, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents:
+        with open_atomic(folder / name) as file:
+            file.write(content)
+
+
+def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
+    """Write numbered tars in the layout of WebDataset, each whole or not at all; return their number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rest = iter(contents)
+    for count in itertools.count():
+        batch = list(itertools.islice(rest, per_shard))
+        if not batch:
+            break
+        path = folder / f"photos-{count:06}.tar"
+        with open_atomic(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
+            for name, content in batch:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                shard.addfile(info, io.BytesIO(content))
+    return count
 
 
 def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:

@@ -158,9 +158,8 @@ def format_summary(people: Mapping[str, Mapping[int, int]], pairs: Sequence[Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments; make a study, or print its table."""
     parser = Parser(prog="study.py", description=__doc__)
-    parser.add_argument(
-        "results", nargs="*", metavar="NAME=FOLDER", help="pictures of a system, matched by name"
-    )
+    text = "pictures of a system, matched by name"
+    parser.add_argument("results", nargs="*", metavar="NAME=FOLDER", help=text)
     add_fields(parser.add_argument_group("options"), Options)
     with parser.exit_on_errors():
         values = vars(parser.parse(arguments))

@@ -17,7 +17,7 @@ def save_text(path: Path, text: str) -> None:
         file.write(text.encode(errors=ERRORS))
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     """Return a name with replacement characters for what cannot be printed."""
     readable = name.encode(errors=ERRORS).decode(errors="replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in readable)
@@ -25,7 +25,6 @@ def printable(name: str) -> str:
 
 def format_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
     """Return the lines of a table in Markdown; cells are formatted by `str`."""
-    lines = [
-        ["", *(f" {cell} " if cell != "" else " " for cell in row), ""] for row in (header, *rows)
-    ]
-    return ["|".join(lines[0]), "|---" * len(header) + "|", *map("|".join, lines[1:])]
+    cells = [[f" {cell} " if cell != "" else " " for cell in row] for row in (header, *rows)]
+    first, *others = [f"|{'|'.join(row)}|" for row in cells]
+    return [first, "|---" * len(header) + "|", *others]

@@ -12,25 +12,16 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone that is not installed
 
-from training.config import TrainConfig
+from training.config import TrainConfig, overrides
 from training.config.cli import Parser, replace_underscores
-from training.config.overrides import (
-    CONFIG,
-    add_config_options,
-    apply_overrides,
-    describe_config,
-    format_options,
-    load_config,
-)
 from training.config.presets import PRESETS
 from training.engine.checkpoints import RunError
 
 
 def make_parser(words: Sequence[str]) -> Parser:
     """Return the parser of the arguments, whose help lists the presets with the first line of their docstrings."""
-    presets = [
-        f"  {name:10}{(make.__doc__ or '').splitlines()[0]}" for name, make in PRESETS.items()
-    ]
+    docs = {name: make.__doc__ or "" for name, make in PRESETS.items()}
+    presets = [f"  {name:10}{doc.splitlines()[0]}" for name, doc in docs.items()]
     parser = Parser(prog="train.py", description=__doc__, epilog="\n".join(["presets:", *presets]))
     add = parser.add_mutually_exclusive_group().add_argument
     add("--preset", choices=tuple(PRESETS), help="config to start from (default: laptop)")
@@ -39,7 +30,7 @@ def make_parser(words: Sequence[str]) -> Parser:
     add = parser.add_argument
     add("--dry-run", action="store_true", help="estimate time and memory, stop")
     add("--options-table", action="store_true", help="print all options as Markdown and stop")
-    add_config_options(parser, words)
+    overrides.add_config_options(parser, words)
     return parser
 
 
@@ -49,14 +40,16 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
     parser = make_parser(words)
     options = parser.parse(words)
     if options.options_table:
-        print(format_options())
+        print(overrides.format_options())
         parser.exit()
     if options.resume and not options.output:
         parser.error("--output is required with --resume: the folder of the run")
     with parser.exit_on_errors():
-        file = Path(options.output, CONFIG) if options.resume else options.config
-        config = load_config(Path(file)) if file else PRESETS[options.preset or "laptop"]()
-        config = apply_overrides(config, vars(options))
+        file = Path(options.output, overrides.CONFIG) if options.resume else options.config
+        config = (
+            overrides.load_config(Path(file)) if file else PRESETS[options.preset or "laptop"]()
+        )
+        config = overrides.apply_overrides(config, vars(options))
     if not config.data:
         parser.error("--data is required: the photos to train on")
     if not config.output and not options.dry_run:
@@ -67,21 +60,21 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, or with --dry-run estimate what training needs."""
     config, resume, dry_run = read_options(arguments)
+    is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate
     with Parser(prog="train.py").exit_on_errors(RunError):
-        from training.engine.distributed import is_main_process
         from training.engine.dry_run import estimate
         from training.engine.loop import train
         from training.engine.malloc import keep_freed_memory
 
-        if is_main_process():
-            print("\n".join(describe_config(config)))
+        if is_main:
+            print("\n".join(overrides.describe_config(config)))
         keep_freed_memory()
         if dry_run:
             for line in estimate(config):
                 print(line, flush=True)
             return
         weights = train(config, resume=resume)
-        if is_main_process():
+        if is_main:
             print(f"weights: {weights}")
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from math import ceil, cos, pi
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -30,11 +31,11 @@ from scsnet.device import choose_device, cpu_multiplies_bfloat16
 from scsnet.prior import SemanticPrior, lightness_to_gray
 from training.config.cli import Parser, parse_options
 from training.config.prior import Options
+from training.data import prior_photos
 from training.data.dataset import stack_photos
 from training.data.photos import Entry, find_photos, read_photos, read_squares, select_evenly
-from training.data.prior_photos import STRIDE, PriorBatch, PriorPhotos, read_small_photo
-from training.models.color_bins import compute_loss, compute_targets, count_palette
-from training.models.efficientnet import load_efficientnet
+from training.data.prior_photos import PriorBatch
+from training.models.backbones import load_efficientnet
 
 PALETTE_PHOTOS = 1000  # photos whose pixels are counted for the palette
 DROPOUT = 0.2
@@ -60,7 +61,7 @@ def read_validation_set(source: str, options: Options) -> tuple[Tensor, Tensor]:
     if not squares:
         raise ValueError(f"none of the photos in {source} can be read: {skipped[-1]}")
     lab = rgb_to_lab(stack_photos(squares))
-    return lightness_to_gray(lab[:, :1]), F.avg_pool2d(lab[:, 1:], STRIDE)
+    return lightness_to_gray(lab[:, :1]), F.avg_pool2d(lab[:, 1:], prior_photos.STRIDE)
 
 
 def compute_rate_factor(progress: float) -> float:
@@ -87,8 +88,10 @@ class Trainer:
         if not options.resume:
             some = select_evenly(entries, PALETTE_PHOTOS)
             bar = tqdm(some, desc="palette", unit="photo", disable=None)
-            photos = read_photos(bar, [], read_small_photo)  # training names unreadable ones
-            self.net.palette.copy_(count_palette(photo for _, photo in photos))
+            photos = read_photos(
+                bar, [], prior_photos.read_small_photo
+            )  # training names unreadable ones
+            self.net.palette.copy_(prior_photos.count_palette(photo for _, photo in photos))
         self.net.head.dropout = DROPOUT
         self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net.features.requires_grad_(False)
@@ -97,7 +100,7 @@ class Trainer:
             parameter.requires_grad_(True)
         self.trained = [*upper, *self.net.head.parameters()]
         self.rates = [options.learning_rate * options.features_rate, options.learning_rate]
-        groups = [{"params": upper}, {"params": self.net.head.parameters()}]
+        groups: list[dict[str, Any]] = [{"params": upper}, {"params": self.net.head.parameters()}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.99))
         bf16 = device.type != "cpu" or cpu_multiplies_bfloat16()
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
@@ -125,12 +128,12 @@ class Trainer:
         torch.manual_seed(self.options.seed * 1_000_003 + self.step)  # of the dropout
         gray = batch.gray.to(self.device, memory_format=torch.channels_last)
         ab, inside = batch.ab.to(self.device), batch.inside.to(self.device)
-        targets = compute_targets(ab, inside, self.net.palette)
+        targets = prior_photos.compute_targets(ab, inside, self.net.palette)
         with self.autocast:
             with torch.no_grad():
                 lower = self.net.features.encode_lower(gray)
             logits, _ = self.net.head(*self.net.features.encode_upper(lower))
-        loss = compute_loss(logits, targets)
+        loss = prior_photos.compute_loss(logits, targets)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained, 5.0)
@@ -144,7 +147,8 @@ class Trainer:
     @torch.no_grad()
     def validate(self, sets: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Compute the share of the cells' ab that the mean predicted colours explain, for every validation set."""
-        net, figures = self.net.eval(), {}
+        net = self.net.eval()
+        figures: dict[str, float] = {}
         with self.autocast:
             for name, (gray, ab) in sets.items():
                 parts = (part.to(self.device) for part in gray.split(self.options.batch))
@@ -172,7 +176,7 @@ def train(options: Options) -> SemanticPrior:
     trainer.net.train()
     total, first, began = trainer.total, trainer.step, time.monotonic()
     losses: list[float] = []
-    photos, steps = PriorPhotos(entries, options), range(first, total)
+    photos, steps = prior_photos.PriorPhotos(entries, options), range(first, total)
     loader = DataLoader(photos, batch_size=None, sampler=steps, num_workers=options.workers)
     bar = tqdm(loader, initial=first, total=total, unit="step", mininterval=1)
     with options.log.open("a", encoding="utf-8") as log:

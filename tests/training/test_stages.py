@@ -20,8 +20,7 @@ from training.data.photos import find_photos
 from training.data.references import warp
 from training.engine.loop import train
 from training.evaluation.protocol import Colorizer, Protocol, score
-from training.models.generator import TrainingModel, build_network
-from training.models.matching import match_colors
+from training.models.generator import TrainingModel, build_network, match_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

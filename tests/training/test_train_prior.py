@@ -16,9 +16,8 @@ from scsnet.color import rgb_to_lab
 from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
 from training.data.degradations import add_margins
-from training.data.prior_photos import convert_to_gray
-from training.models.color_bins import compute_targets
-from training.models.efficientnet import load_efficientnet
+from training.data.prior_photos import compute_targets, convert_to_gray
+from training.models.backbones import load_efficientnet
 from training.train_prior import compute_explained
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)

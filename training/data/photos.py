@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from scsnet.pictures.decode import decode_planes
-from training.text import ERRORS, printable
+from training.text import ERRORS, make_printable
 
 SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 UNSUPPORTED = {".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"}
@@ -68,7 +68,7 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
         elif path.suffix == ".tar":
             found = _list_shard(path)
         elif path.suffix.lower() in SUFFIXES:
-            found = [Entry(printable(str(path)), str(path))]
+            found = [Entry(make_printable(str(path)), str(path))]
         else:
             raise ValueError(f"expected a folder, list (.txt), shard (.tar) or photo, got {path}")
         if not found:
@@ -83,7 +83,7 @@ def _list_folder(path: Path) -> list[Entry]:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     for file in files:
         if file.suffix.lower() in SUFFIXES and file.name != CONTACT_SHEET:
-            entries.append(Entry(printable(str(file)), str(file)))
+            entries.append(Entry(make_printable(str(file)), str(file)))
         elif file.suffix == ".tar":
             entries += _list_shard(file)
     _report_unsupported(path, files)
@@ -105,7 +105,7 @@ def _read_list(path: Path) -> list[Entry]:
     # Not splitlines, which also splits at rare characters that names may contain.
     lines = [line.strip() for line in text.split("\n")]
     names = [line for line in lines if line and not line.startswith("#")]
-    return [Entry(printable(name), str(path.parent / name)) for name in names]
+    return [Entry(make_printable(name), str(path.parent / name)) for name in names]
 
 
 def _list_shard(path: Path) -> list[Entry]:
@@ -120,7 +120,7 @@ def _list_shard(path: Path) -> list[Entry]:
         raise ValueError(f"{path} is not an uncompressed tar: {error}") from error
     _report_unsupported(path, (Path(member.name) for member in members))
     members = [member for member in members if Path(member.name).suffix.lower() in SUFFIXES]
-    names = [printable(f"{path}:{member.name}") for member in members]
+    names = [make_printable(f"{path}:{member.name}") for member in members]
     return [Entry(n, str(path), m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
 
 

@@ -54,10 +54,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         with open_atomic(path) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
-        reason: BaseException = error
-        while (
-            not isinstance(reason, OSError) and reason.__context__
-        ):  # torch hides the disk's error
+        reason: BaseException = error  # torch raises errors of its own in the context of the disk's
+        while not isinstance(reason, OSError) and reason.__context__:
             reason = reason.__context__
         raise RunError(f"{path} cannot be written: {reason}; {describe_last(folder)}") from error
     for old in listed(folder)[:-keep]:

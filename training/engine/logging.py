@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.engine.checkpoints import CHECKPOINTS, RunError, describe_last
-from training.engine.distributed import average_over_processes, is_main_process
 from training.text import save_text
 
 if TYPE_CHECKING:  # reading a log needs no accelerate
@@ -53,7 +52,7 @@ class Monitor:
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.skipped: set[str] = set()
         self.pictures, self.began = 0, time.monotonic()
-        main = is_main_process()
+        main = accelerator.is_main_process
         self.bar = tqdm(total=total, initial=start, unit="step", mininterval=1, disable=not main)
         self.log = (output / LOG).open("a", encoding="utf-8") if main else None
 
@@ -76,7 +75,9 @@ class Monitor:
         collected: dict[str, list[float]] = {}
         for step, terms in self.pending:
             values = torch.stack([term.float().reshape(()) for term in terms.values()])
-            for name, value in zip(terms, average_over_processes(values).tolist(), strict=True):
+            for name, value in zip(
+                terms, self.accelerator.reduce(values, "mean").tolist(), strict=True
+            ):
                 if not math.isfinite(value):
                     raise RunError(
                         f"{name} is {value} at step {step}; {describe_last(self.output / CHECKPOINTS)}. Go on from it "

@@ -27,7 +27,6 @@ from training.data.dataset import TrainingPairs, make_loader
 from training.data.photos import Entry, find_photos
 from training.engine import checkpoints
 from training.engine.checkpoints import CHECKPOINTS, RunError
-from training.engine.distributed import any_process, is_equal_everywhere
 from training.engine.logging import LOG, Monitor, read_last_figures, truncate_log
 from training.engine.model_card import CARD, PICTURE, WEIGHTS, export
 from training.engine.step import Trainer
@@ -247,7 +246,7 @@ def _run_steps(
     on_step: OnStep | None,
 ) -> None:
     """Run the steps from the trainer's to the last one. Raises RunError when `stop` is set or the run cannot continue."""
-    config, schedule = trainer.config, trainer.schedule
+    config, schedule, accelerator = trainer.config, trainer.schedule, trainer.accelerator
     parts = make_loader(pairs, trainer.step)
     if validation is not None and not trainer.step:
         validate(trainer, validation, schedule.at(0), monitor)
@@ -268,19 +267,22 @@ def _run_steps(
             _save(trainer)
         if on_step is not None:
             on_step(step)
-        if any_process(stop.is_set(), trainer.device) and step < schedule.total:
+        if stop.is_set():
+            accelerator.set_trigger()
+        several = accelerator.num_processes > 1  # the check waits for the GPU
+        if (several or stop.is_set()) and accelerator.check_trigger() and step < schedule.total:
             monitor.flush(facts)
             if not saves:
                 _save(trainer)
             # torchrun terminates the others when one process ends: not before the checkpoint is written
-            trainer.accelerator.wait_for_everyone()
+            accelerator.wait_for_everyone()
             raise RunError(f"stopped at step {step}; continue with --resume")
 
 
 def _save(trainer: Trainer) -> None:
     """Write a checkpoint. Raises RunError if the processes' weights differ, or if it cannot be written."""
     folder = Path(trainer.config.output, CHECKPOINTS)
-    if not is_equal_everywhere(trainer.checksum()):
+    if len(trainer.accelerator.gather(trainer.checksum()).unique()) > 1:
         last = checkpoints.describe_last(folder)
         raise RunError(f"the weights of the processes differ at step {trainer.step}; {last}")
     if trainer.accelerator.is_main_process:

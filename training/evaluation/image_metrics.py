@@ -60,9 +60,7 @@ def average_cells(lab: np.ndarray) -> np.ndarray:
     """Average ab over 16 x 16 cells of LAB (H, W, 3), which has at least 16 x 16 pixels; returns (16, 16, 2)."""
     rows, columns = (np.arange(CELLS) * n // CELLS for n in lab.shape[:2])
     ab = np.add.reduceat(np.add.reduceat(lab[..., 1:], rows, 0), columns, 1)
-    heights, widths = (
-        np.diff([*starts, n]) for starts, n in zip((rows, columns), lab.shape[:2], strict=True)
-    )
+    heights, widths = np.diff([*rows, lab.shape[0]]), np.diff([*columns, lab.shape[1]])
     return ab / np.outer(heights, widths)[..., None]
 
 
@@ -115,24 +113,24 @@ def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str
     }
 
 
+def _convert_to_polar(ab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hue in degrees and the chroma of ab (..., 2)."""
+    return np.degrees(np.arctan2(ab[..., 1], ab[..., 0])) % 360, np.hypot(ab[..., 0], ab[..., 1])
+
+
 def _count_cells(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Return the sums that `aggregate` needs, from the coarse ab (16, 16, 2) of both pictures."""
     sums: dict[str, float] = {}
     for i, name in enumerate("ab"):
         sums[f"_error_{name}"] = float(((prediction - target)[..., i] ** 2).sum())
         sums[f"_energy_{name}"] = float((target[..., i] ** 2).sum())
-    hue, predicted_hue = (
-        np.degrees(np.arctan2(ab[..., 1], ab[..., 0])) % 360 for ab in (target, prediction)
-    )
-    colored, predicted_colored = (
-        np.hypot(ab[..., 0], ab[..., 1]) >= chroma
-        for ab, chroma in ((target, MIN_CHROMA), (prediction, MIN_CHROMA / 2))
-    )
-    near = np.abs((predicted_hue - hue + 180) % 360 - 180) <= 30
+    (hue, chroma), (predicted_hue, predicted_chroma) = map(_convert_to_polar, (target, prediction))
+    hits = np.abs((predicted_hue - hue + 180) % 360 - 180) <= 30
+    hits &= predicted_chroma >= MIN_CHROMA / 2
     for name, (low, high) in HUES.items():
-        cells = colored & ((hue - low) % 360 < (high - low) % 360)
+        cells = (chroma >= MIN_CHROMA) & ((hue - low) % 360 < (high - low) % 360)
         sums[f"_cells_{name}"] = float(cells.sum())
-        sums[f"_hits_{name}"] = float((cells & near & predicted_colored).sum())
+        sums[f"_hits_{name}"] = float((cells & hits).sum())
     return sums
 
 
@@ -157,9 +155,8 @@ def aggregate(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def moves_towards(automatic: np.ndarray, referenced: np.ndarray, reference: np.ndarray) -> bool:
     """Return whether the mean ab with a reference is nearer to the reference's than without it."""
-    target, before, after = (
-        convert_to_lab(p)[..., 1:].mean((0, 1)) for p in (reference, automatic, referenced)
-    )
+    pictures = reference, automatic, referenced
+    target, before, after = (convert_to_lab(p)[..., 1:].mean((0, 1)) for p in pictures)
     return bool(np.linalg.norm(after - target) < np.linalg.norm(before - target))
 
 

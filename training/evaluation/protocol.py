@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from scsnet import SCSNet, encode_picture, render
 from scsnet.color import rgb_to_gray
 from training.data.degradations import degrade
-from training.data.photos import Entry, read_squares
+from training.data.photos import BadPhotoError, Entry, find_photos, read_photo, read_squares
 from training.data.references import distort_elastically
 from training.evaluation import image_metrics
 
@@ -209,11 +209,9 @@ def score(
                 pictures[name] = picture
         target, border = image_metrics.Target(pictures["truth"]), ceil(protocol.magnification)
         compared = {name: picture for name, picture in pictures.items() if name != "reference"}
+        compare = partial(image_metrics.compare, target=target, border=border)
         with ThreadPoolExecutor() as pool:
-            metrics = pool.map(
-                image_metrics.compare, compared.values(), repeat(target), repeat(border)
-            )
-            for name, row in zip(compared, metrics, strict=True):
+            for name, row in zip(compared, pool.map(compare, compared.values()), strict=True):
                 figures.setdefault(name, {})[entry.name] = row
         if keep is not None:
             keep(entry.name, pictures)
@@ -249,3 +247,36 @@ def count_parameters(net: SCSNet) -> dict[str, int]:
 def picture_name(name: str) -> str:
     """Return the stem of a photo's name, with underscores for characters that a file name may not have."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(name.split(":")[-1]).stem)
+
+
+class ResultFolder:
+    """Pictures that another system made of photos, each named like its photo, with any suffix.
+
+    Raises ValueError if none of the pictures has the name of a photo.
+    """
+
+    def __init__(self, folder: str, entries: Sequence[Entry]) -> None:
+        self.folder = folder
+        found = {picture_name(entry.name): entry for entry in find_photos([folder])}
+        names = {picture_name(entry.name) for entry in entries}
+        self.pictures = {name: found[name] for name in names & set(found)}
+        if not self.pictures:
+            problem = f"no picture in {folder} has the name of a photo"
+            raise ValueError(f"{problem}: expected {min(names)}, got {min(found)}")
+        self.problems = [f"no photo for {Path(found[n].name).name}" for n in set(found) - names]
+        self.problems += [f"missing: {name}" for name in names - set(found)]
+
+    def read(self, name: str, side: int) -> np.ndarray | None:
+        """Return the picture of a photo, uint8 (side, side, 3), or None and note the problem in `problems`."""
+        if (entry := self.pictures.get(picture_name(name))) is None:
+            return None
+        try:
+            picture = read_photo(entry)
+            if picture.shape[:2] == (side, side):
+                return picture
+            got = f"{picture.shape[1]} x {picture.shape[0]}"
+            problem = f"{Path(entry.name).name}: expected {side} x {side} pixels, got {got}"
+        except BadPhotoError as error:
+            problem = str(error)
+        self.problems.append(problem)
+        return None

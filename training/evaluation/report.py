@@ -175,10 +175,8 @@ class Page:
         others = [kind for kind in pictures if kind not in (*self.ORDER, *PLAIN)]
         kinds = [kind for kind in (*self.ORDER, *others, "truth") if kind in pictures]
         stem = f"{len(self.rows):03}_{picture_name(name)}"
-        cells = [
-            render_figure(self.folder / f"{stem}_{kind.split()[0]}.jpg", kind, pictures[kind])
-            for kind in kinds
-        ]
+        files = {kind: self.folder / f"{stem}_{kind.split()[0]}.jpg" for kind in kinds}
+        cells = [render_figure(file, kind, pictures[kind]) for kind, file in files.items()]
         self.rows.append(render_section(Path(name).name, [cells]))
 
     def close(self, path: Path, title: str, body: str) -> None:

@@ -203,8 +203,7 @@ def time_heads(device: torch.device, precision: Precision) -> dict[str, tuple[in
 
 def format_speed(heads: Mapping[str, tuple[int, float]]) -> list[str]:
     """Return Table 7 as lines of Markdown."""
-    rows = [
-        [row, f"{count:,}", f"{1 / seconds:.3g}", *PAPER_SPEED.get(row, ("", ""))]
-        for row, (count, seconds) in heads.items()
-    ]
+    rows = []
+    for row, (count, seconds) in heads.items():
+        rows.append([row, f"{count:,}", f"{1 / seconds:.3g}", *PAPER_SPEED.get(row, ("", ""))])
     return format_table(["head", "parameters", "FPS", "paper: parameters (M)", "paper: FPS"], rows)
