@@ -46,9 +46,8 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
         parser.error("--output is required with --resume: the folder of the run")
     with parser.exit_on_errors():
         file = Path(options.output, overrides.CONFIG) if options.resume else options.config
-        config = (
-            overrides.load_config(Path(file)) if file else PRESETS[options.preset or "laptop"]()
-        )
+        preset = PRESETS[options.preset or "laptop"]
+        config = overrides.load_config(Path(file)) if file else preset()
         config = overrides.apply_overrides(config, vars(options))
     if not config.data:
         parser.error("--data is required: the photos to train on")

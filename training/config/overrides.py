@@ -26,9 +26,7 @@ def add_config_options(parser: Parser, words: Sequence[str]) -> None:
     text = "for all stages; for one of them as --stage2.batch; defaults differ by preset"
     add_fields(parser.add_argument_group("stages", text), Stage)
     add_fields(parser.add_argument_group("network"), SCSNetConfig, "network.")
-    for prefix in sorted(
-        {match[1] for word in words if (match := re.match(r"--(stage\d+\.)", word))}
-    ):
+    for prefix in sorted(set(re.findall(r"--(stage\d+\.)", " ".join(words)))):
         add_fields(parser.add_argument_group(), Stage, prefix, hide=True)
 
 
@@ -38,18 +36,16 @@ def apply_overrides(config: TrainConfig, values: Mapping[str, Any]) -> TrainConf
     known = {f"stage{number}": stage for number, stage in enumerate(changed["stages"], 1)}
     for name, stage in known.items():
         stage |= select_given(values, Stage) | select_given(values, Stage, f"{name}.")
-    if others := {name.split(".")[0] for name in values if re.match(r"stage\d+\.", name)} - {
-        *known
-    }:
+    named = {name.split(".")[0] for name in values if re.match(r"stage\d+\.", name)}
+    if others := named - known.keys():
         raise ValueError(f"expected a stage from 1 to {len(known)}, got {min(others)[5:]}")
     network = select_given(values, SCSNetConfig, "network.")
     changed["network"] |= network
     changed |= select_given(values, TrainConfig)
     if changed["init"] and network:
-        raise ValueError(
-            f"--network.{next(iter(network)).replace('_', '-')} cannot be used with --init "
-            f"{changed['init']!r}, whose file contains the architecture"
-        )
+        option = f"--network.{next(iter(network)).replace('_', '-')}"
+        init = f"--init {changed['init']!r}, whose file contains the architecture"
+        raise ValueError(f"{option} cannot be used with {init}")
     return TrainConfig.from_dict(changed)
 
 
@@ -82,9 +78,8 @@ def check_same_options(row: str, folder: Path, options: Mapping[str, Any]) -> No
         before = json.loads(path.read_text(encoding="utf-8"))
         now = json.loads(json.dumps(options))  # tuples become lists
         if changed := [name for name, value in now.items() if before.get(name) != value]:
-            raise ValueError(
-                f"row {row!r} in {folder} was trained with another {changed[0]}: use another --output"
-            )
+            problem = f"row {row!r} in {folder} was trained with another {changed[0]}"
+            raise ValueError(f"{problem}: use another --output")
 
 
 def format_options() -> str:

@@ -72,9 +72,8 @@ class Stage:
         check_ranges(self, "supervision chroma_weight huber_delta", 0)
         check_ranges(self, "reference_fraction masks others degrade learning_rate", 0, 1)
         if self.batch % self.accumulate:
-            raise ValueError(
-                f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}"
-            )
+            given = f"{self.batch} and {self.accumulate}"
+            raise ValueError(f"batch must be a multiple of accumulate, got {given}")
         if self.size < 8 or self.size % 4:
             raise ValueError(f"size must be a multiple of 4, at least 8, got {self.size}")
         low, high = self.magnification

@@ -282,7 +282,7 @@ def _run_steps(
 def _save(trainer: Trainer) -> None:
     """Write a checkpoint. Raises RunError if the processes' weights differ, or if it cannot be written."""
     folder = Path(trainer.config.output, CHECKPOINTS)
-    if len(trainer.accelerator.gather(trainer.checksum()).unique()) > 1:
+    if len({*trainer.accelerator.gather(trainer.checksum()).flatten().tolist()}) > 1:
         last = checkpoints.describe_last(folder)
         raise RunError(f"the weights of the processes differ at step {trainer.step}; {last}")
     if trainer.accelerator.is_main_process:
