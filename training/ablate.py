@@ -79,9 +79,9 @@ PLAIN = LITERAL | {"norm": "none"}
 RESIDUAL = PLAIN | {"residual": True}
 COSINE = RESIDUAL | {"cosine_attention": True, "attention_scale": 30.0}
 OFF, ON = {"supervision": 0.0}, {"supervision": 10.0}
-FIRST = Row(LITERAL, OFF, False)
+PAPER_BRANCH = Row(LITERAL, OFF, False)
 START = {
-    "the paper's colour branch: instance norm, plain chain, plain attention": FIRST,
+    "the paper's colour branch: instance norm, plain chain, plain attention": PAPER_BRANCH,
     "instance norm, residual": Row(LITERAL | {"residual": True}, OFF, False),
     "no norm, plain chain": Row(PLAIN, OFF, False),
     "no norm, residual": Row(RESIDUAL, OFF, False),

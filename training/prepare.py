@@ -161,14 +161,6 @@ def read_copies(entries: Sequence[Entry], side: int, quality: int) -> Iterator[F
         yield f"{number:08}{suffix}", content
 
 
-def write_copies(folder: Path, contents: Iterable[File]) -> None:
-    """Write files into a folder, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents:
-        with open_atomic(folder / name) as file:
-            file.write(content)
-
-
 def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
     """Write numbered tars in the layout of WebDataset, each whole or not at all; return their number."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +231,10 @@ def prepare(rule: Rule) -> Counter[str]:
         count = write_shards(output / "shards", copies, rule.shards)
         print(f"{count} shards in {output / 'shards'}")
     elif rule.resize:
-        write_copies(output / "photos", copies)
+        (output / "photos").mkdir(exist_ok=True)
+        for name, content in copies:
+            with open_atomic(output / "photos" / name) as file:
+                file.write(content)
         print(f"{len(kept)} copies in {output / 'photos'}")
     return counts
 
