@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -26,14 +26,8 @@ import torch
 
 from scsnet import SCSNet, checkpoint
 from scsnet.device import choose_device
-from training.config import TrainConfig
-from training.config.cli import Parser, parse_options
-from training.config.overrides import (
-    apply_overrides,
-    check_same_options,
-    config_parser,
-    describe_config,
-)
+from training.config import TrainConfig, overrides
+from training.config.cli import Parser, parse_options, replace_underscores
 from training.config.stage import Stage
 from training.config.upscaling import UpscalingConfig
 from training.data.photos import find_photos, select_evenly
@@ -42,92 +36,86 @@ from training.engine.model_card import PICTURE, WEIGHTS
 from training.evaluation import upscaling
 from training.evaluation.protocol import Colorizer, Protocol, score
 from training.evaluation.validation import Validation
-from training.markdown import format_table
 from training.models.upscaling_heads import ROWS
-from training.paths import save_text
+from training.text import format_table, save_text
+
+
+class Row(NamedTuple):
+    """What a row of a table changes in the config, and its figures in the paper."""
+
+    network: dict[str, Any]
+    stage: dict[str, Any]
+    siamese: bool | None = None
+    """None: as in the config."""
+    paper: tuple[float, ...] = ()
+    """FID, PSNR, SSIM as printed."""
+
+
+def _make_loss_row(perceptual: float, adversarial: float, *paper: float) -> Row:
+    return Row({}, {"perceptual": perceptual, "adversarial": adversarial}, paper=paper)
+
+
+def _make_part_row(attention: str, head: str, *paper: float) -> Row:
+    return Row({"attention": attention, "head": head}, {}, paper=paper)
+
 
 PAPER = {
     "4": {
-        "content": (16.290, 26.172, 0.898),
-        "content + perceptual": (15.068, 27.456, 0.918),
-        "content + adversarial": (11.616, 26.536, 0.906),
-        "all three": (9.632, 27.694, 0.923),
+        "content": _make_loss_row(0.0, 0.0, 16.290, 26.172, 0.898),
+        "content + perceptual": _make_loss_row(5.0, 0.0, 15.068, 27.456, 0.918),
+        "content + adversarial": _make_loss_row(0.0, 1.0, 11.616, 26.536, 0.906),
+        "all three": _make_loss_row(5.0, 1.0, 9.632, 27.694, 0.923),
     },
     "5": {
-        "baseline": (17.541, 25.517, 0.887),
-        "BCAttn": (16.635, 26.173, 0.896),
-        "PVCAttn": (15.334, 26.619, 0.907),
-        "CPM": (9.978, 26.796, 0.905),
-        "PVCAttn + CPM": (9.632, 27.694, 0.923),
+        "baseline": _make_part_row("none", "pixel_shuffle", 17.541, 25.517, 0.887),
+        "BCAttn": _make_part_row("basic", "pixel_shuffle", 16.635, 26.173, 0.896),
+        "PVCAttn": _make_part_row("pyramid_valve", "pixel_shuffle", 15.334, 26.619, 0.907),
+        "CPM": _make_part_row("none", "cpm", 9.978, 26.796, 0.905),
+        "PVCAttn + CPM": _make_part_row("pyramid_valve", "cpm", 9.632, 27.694, 0.923),
     },
 }
-"""Table -> row -> FID, PSNR, SSIM as printed."""
-LOSSES = {
-    "content": (0.0, 0.0),
-    "content + perceptual": (5.0, 0.0),
-    "content + adversarial": (0.0, 1.0),
-    "all three": (5.0, 1.0),
-}
-"""Row of Table 4 -> weights of the perceptual and the adversarial loss."""
-PARTS = {
-    "baseline": ("none", "pixel_shuffle"),
-    "BCAttn": ("basic", "pixel_shuffle"),
-    "PVCAttn": ("pyramid_valve", "pixel_shuffle"),
-    "CPM": ("none", "cpm"),
-    "PVCAttn + CPM": ("pyramid_valve", "cpm"),
-}
-"""Row of Table 5 -> attention and head of the network."""
 LITERAL = {"norm": "instance", "residual": False, "cosine_attention": False, "attention_scale": 1.0}
 PLAIN = LITERAL | {"norm": "none"}
 RESIDUAL = PLAIN | {"residual": True}
 COSINE = RESIDUAL | {"cosine_attention": True, "attention_scale": 30.0}
-START: dict[str, tuple[dict[str, Any], bool, float]] = {
-    "the paper's colour branch: instance norm, plain chain, plain attention": (LITERAL, False, 0.0),
-    "instance norm, residual": (LITERAL | {"residual": True}, False, 0.0),
-    "no norm, plain chain": (PLAIN, False, 0.0),
-    "no norm, residual": (RESIDUAL, False, 0.0),
-    "... + siamese start": (RESIDUAL, True, 0.0),
-    "... + deep supervision": (RESIDUAL, True, 10.0),
-    "... + cosine attention, scale 30 (our presets)": (COSINE, True, 10.0),
+OFF, ON = {"supervision": 0.0}, {"supervision": 10.0}
+PAPER_BRANCH = Row(LITERAL, OFF, False)
+START = {
+    "the paper's colour branch: instance norm, plain chain, plain attention": PAPER_BRANCH,
+    "instance norm, residual": Row(LITERAL | {"residual": True}, OFF, False),
+    "no norm, plain chain": Row(PLAIN, OFF, False),
+    "no norm, residual": Row(RESIDUAL, OFF, False),
+    "... + siamese start": Row(RESIDUAL, OFF, True),
+    "... + deep supervision": Row(RESIDUAL, ON, True),
+    "... + cosine attention, scale 30 (our presets)": Row(COSINE, ON, True),
 }
-"""Row -> fields of the network, siamese start, weight of the deep supervision."""
 UPSCALING = ("6", "7")
 TABLES = (*PAPER, *UPSCALING, "start")
 
 
-def small(table: str) -> TrainConfig:
+def make_small_config(table: str) -> TrainConfig:
     """Return a config that trains a row in minutes: 32 -> 128 px; for table "start" 32 px, with references only."""
     stage = Stage(steps=300, batch=8, size=32, chroma_weight=0.0)
     if table == "start":
         stage = replace(stage, trains="all_but_texture", reference_fraction=1.0)
     else:
-        stage = replace(
-            stage, magnification=(4.0, 4.0), reference_fraction=0.5, warmup=30, supervision=0.0
-        )
+        changes: dict[str, Any] = {"reference_fraction": 0.5, "warmup": 30, "supervision": 0.0}
+        stage = replace(stage, magnification=(4.0, 4.0), **changes)
     return TrainConfig(stages=(stage,), ema=0.99, save_every=100, validate_every=10**9, trackers=())
 
 
-def make_variants(table: str, config: TrainConfig) -> dict[str, TrainConfig]:
-    """Return the config of every row of table 4, 5 or "start"."""
-    rows = {}
-    for name in START if table == "start" else PAPER[table]:
-        network: dict[str, Any] = {}
-        losses: dict[str, Any] = {}
-        siamese = config.siamese
-        if table == "start":
-            network, siamese, losses["supervision"] = START[name]
-        elif table == "4":
-            losses["perceptual"], losses["adversarial"] = LOSSES[name]
-        else:
-            network["attention"], network["head"] = PARTS[name]
-        rows[name] = replace(
+def make_variants(rows: Mapping[str, Row], config: TrainConfig) -> dict[str, TrainConfig]:
+    """Return the config of every row."""
+    return {
+        name: replace(
             config,
             output=str(Path(config.output, re.sub(r"\W+", "_", name).strip("_"))),
-            network=replace(config.network, **network),
-            siamese=siamese,
-            stages=tuple(replace(stage, **losses) for stage in config.stages),
+            network=replace(config.network, **row.network),
+            siamese=config.siamese if row.siamese is None else row.siamese,
+            stages=tuple(replace(stage, **row.stage) for stage in config.stages),
         )
-    return rows
+        for name, row in rows.items()
+    }
 
 
 def train_row(name: str, config: TrainConfig) -> SCSNet:
@@ -135,7 +123,7 @@ def train_row(name: str, config: TrainConfig) -> SCSNet:
 
     Raises ValueError if it was trained with other options.
     """
-    check_same_options(name, Path(config.output), config.to_dict())
+    overrides.check_same_options(name, Path(config.output), config.to_dict())
     weights = Path(config.output, WEIGHTS)
     if not weights.exists():
         print(f"== {name}")
@@ -145,41 +133,32 @@ def train_row(name: str, config: TrainConfig) -> SCSNet:
     return checkpoint.load(weights, dtype=torch.float32)
 
 
-def paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
-    """Train and evaluate the rows of table 4 or 5; return its lines in Markdown."""
+def make_paper_table(table: str, config: TrainConfig, photos: int) -> list[str]:
+    """Train and evaluate the rows of Table 4 or 5; return its lines in Markdown."""
     entries = select_evenly(find_photos(config.validation), photos)
     stage = config.stages[-1]
     protocol = Protocol(size=4 * stage.size, magnification=4.0, modes=("auto", "self"))
-    columns = (("psnr", 2), ("ssim", 3), ("ab_error", 2))
-    lines = [
-        f"Table {table} at small scale: {len(entries)} photos, {stage.size} -> {4 * stage.size} px, "
-        f"{sum(s.steps for s in config.stages)} steps of {stage.batch}. Self-reference; in brackets automatic.",
-        "",
-    ]
-    header = [
-        "",
-        "PSNR",
-        "SSIM",
-        "ab error",
-        "parameters",
-        "paper: FID",
-        "paper: PSNR",
-        "paper: SSIM",
-    ]
-    table_rows: list[list[object]] = []
-    for name, variant in make_variants(table, config).items():
+    digits = {"psnr": 2, "ssim": 3, "ab_error": 2}
+    cells: list[list[object]] = []
+    for name, variant in make_variants(PAPER[table], config).items():
         net = train_row(name, variant)
         rows = score(Colorizer(net, protocol), entries, protocol).rows
         own, auto = rows["self"], rows["auto"]
-        cells = [f"{own[k]:.{d}f} ({auto[k]:.{d}f})" for k, d in columns]
-        count = upscaling.count_parameters(net) / 1e6
-        table_rows.append([name, *cells, f"{count:.3f} M", *PAPER[table][name]])
+        figures = [f"{own[key]:.{d}f} ({auto[key]:.{d}f})" for key, d in digits.items()]
+        count = f"{upscaling.count_parameters(net) / 1e6:.3f} M"
+        cells.append([name, *figures, count, *PAPER[table][name].paper])
     for name in ("gray + bicubic", "true colour + bicubic"):  # floor and ceiling
-        table_rows.append([name, *(f"{rows[name][k]:.{d}f}" for k, d in columns), *[""] * 4])
-    return lines + format_table(header, table_rows)
+        cells.append([name, *(f"{rows[name][key]:.{d}f}" for key, d in digits.items()), *[""] * 4])
+    paper = [f"paper: {name}" for name in ("FID", "PSNR", "SSIM")]
+    return [
+        f"Table {table} at small scale: {len(entries)} photos, {stage.size} -> {4 * stage.size} px, "
+        f"{sum(s.steps for s in config.stages)} steps of {stage.batch}. Self-reference; in brackets automatic.",
+        "",
+        *format_table(["", "PSNR", "SSIM", "ab error", "parameters", *paper], cells),
+    ]
 
 
-def start_table(config: TrainConfig, photos: int) -> list[str]:
+def make_start_table(config: TrainConfig, photos: int) -> list[str]:
     """Train and evaluate the rows of table "start"; return its lines in Markdown.
 
     It shows how much each change makes the network use its reference.
@@ -193,28 +172,24 @@ def start_table(config: TrainConfig, photos: int) -> list[str]:
         "",
     ]
     rows = []
-    for name, variant in make_variants("start", config).items():
+    for name, variant in make_variants(START, config).items():
         net = train_row(name, variant)
         metrics = validation.compute(net, stage, Path(variant.output, PICTURE))
         rows.append([name, *(f"{metrics[f'{kind}_ab']:.2f}" for kind in ("own", "swap", "gray"))])
     return lines + format_table(["", "own", "another's", "gray"], rows)
 
 
-def quality_table(config: UpscalingConfig) -> list[str]:
+def make_quality_table(config: UpscalingConfig) -> list[str]:
     """Train and evaluate the rows of Table 6; return its lines in Markdown, and draw the plot beside the rows."""
     from training.engine.upscaling import train_row  # --help works without the extra
 
-    entries = {
-        Path(source).stem: select_evenly(find_photos([source]), config.photos)
-        for source in config.validation
-    }
+    found = {Path(source).stem: find_photos([source]) for source in config.validation}
+    entries = {name: select_evenly(photos, config.photos) for name, photos in found.items()}
     if len(entries) < len(config.validation):
         raise ValueError(f"expected sets with different names, got {' '.join(config.validation)}")
     networks = {row: train_row(row, config) for row in ROWS}
-    sets = {
-        name: upscaling.score_photos(networks, photos, upscaling.MAGNIFICATIONS)
-        for name, photos in entries.items()
-    }
+    magnifications = upscaling.MAGNIFICATIONS
+    sets = {n: upscaling.score_photos(networks, p, magnifications) for n, p in entries.items()}
     upscaling.plot_quality(sets, config.magnification, Path(config.output, "table6.png"))
     counts = ", ".join(f"{len(photos)} of {name}" for name, photos in entries.items())
     return [
@@ -225,7 +200,7 @@ def quality_table(config: UpscalingConfig) -> list[str]:
     ]
 
 
-def speed_table(config: UpscalingConfig) -> list[str]:
+def make_speed_table(config: UpscalingConfig) -> list[str]:
     """Measure the heads; return the lines of Table 7 in Markdown."""
     device = choose_device()
     heads = upscaling.time_heads(device, config.precision)
@@ -237,7 +212,8 @@ def speed_table(config: UpscalingConfig) -> list[str]:
     ]
 
 
-def _write_table(table: str, output: str, lines: Sequence[str]) -> str:
+def write_table(table: str, output: str, lines: Sequence[str]) -> str:
+    """Write a table into a folder, and return it as text."""
     text = "\n".join(lines) + "\n"
     Path(output).mkdir(parents=True, exist_ok=True)
     save_text(Path(output, f"table{table}.md"), text)
@@ -245,28 +221,27 @@ def _write_table(table: str, output: str, lines: Sequence[str]) -> str:
 
 
 def ablate(table: str, config: TrainConfig, photos: int) -> str:
-    """Return table 4, 5 or "start" as Markdown, after training the rows; it is also written to the output folder."""
+    """Return Table 4, 5 or "start" as Markdown, after training the rows; it is also written to the output folder."""
     start = table == "start"
-    lines = start_table(config, photos) if start else paper_table(table, config, photos)
-    return _write_table(table, config.output, lines)
+    lines = make_start_table(config, photos) if start else make_paper_table(table, config, photos)
+    return write_table(table, config.output, lines)
 
 
 def compare_heads(table: str, config: UpscalingConfig) -> str:
     """Return Table 6 or 7 as Markdown; it is also written to the output folder."""
-    lines = quality_table(config) if table == "6" else speed_table(config)
-    return _write_table(table, config.output, lines)
+    lines = make_quality_table(config) if table == "6" else make_speed_table(config)
+    return write_table(table, config.output, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments and print the table."""
-    words = Parser.tidy(arguments)
-    parser = Parser(prog="ablate.py", description=__doc__)
-    text = "of the paper, or start (default: 5)"
-    parser.add_argument("--table", choices=TABLES, default="5", help=text)
+    words = replace_underscores(arguments)
     # The table decides which options there are, so it is parsed first.
     first = Parser(add_help=False)
-    first.add_argument("--table", default="5")
+    text = "of the paper, or start (default: 5)"
+    first.add_argument("--table", choices=TABLES, default="5", help=text)
     table = first.parse_known_args(words)[0].table
+    parser = Parser(prog="ablate.py", description=__doc__, parents=[first])
     with parser.exit_on_errors(RunError):
         if table in UPSCALING:
             heads = parse_options(parser, UpscalingConfig, words)
@@ -276,13 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         text = "number of photos of --validation to evaluate on (default: 50)"
         parser.add_argument("--photos", type=int, default=50, help=text)
-        config = small(table)
-        config_parser(parser, words, len(config.stages))
+        overrides.add_config_options(parser, words)
         options = parser.parse(words)
-        config = apply_overrides(config, vars(options))
+        config = overrides.apply_overrides(make_small_config(table), vars(options))
         if not (config.data and config.validation and config.output):
             parser.error("--data, --validation and --output are needed")
-        print("\n".join(describe_config(config)))
+        print("\n".join(overrides.describe_config(config)))
         print(ablate(table, config, options.photos))
 
 

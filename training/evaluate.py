@@ -15,27 +15,17 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from scsnet import SCSNet, checkpoint
 from scsnet.device import DTYPES, choose_device
 from training.config.cli import Parser, parse_options
-from training.config.stage import check_at_least
+from training.config.stage import check_ranges
 from training.data.photos import find_photos, select_evenly
+from training.evaluation import protocol
 from training.evaluation.fid_lpips import Extras
-from training.evaluation.protocol import (
-    MODES,
-    Colorizer,
-    Protocol,
-    Score,
-    count_parameters,
-    score,
-)
+from training.evaluation.protocol import Colorizer, Protocol, ResultFolder
 from training.evaluation.report import PLAIN, Page, format_json, format_markdown
-from training.evaluation.results import ResultFolder
-from training.paths import save_text
-
-Precision = Literal["float32", "bfloat16", "float16"]
+from training.text import save_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +34,9 @@ class Options(Protocol):
 
     weights: str = "bundled"
     """A file, "bundled", or "hf:owner/repo"."""
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the weights and features."""
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...]
     """Photos: folders, lists (.txt), shards (.tar)."""
     results: tuple[str, ...] = ()
     """Other systems, each NAME=FOLDER: pictures of the size of the truth, named like the photos."""
@@ -65,34 +55,27 @@ class Options(Protocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("limit", "pictures"):
-            check_at_least(self, name, 0)
+        check_ranges(self, "limit pictures", 0)
         for result in self.results:
             name, _, folder = result.partition("=")
-            if not name or not folder or name in (*MODES, *PLAIN):
+            if not name or not folder or name in (*protocol.MODES, *PLAIN):
                 raise ValueError(f"expected results as NAME=FOLDER with a new name, got {result!r}")
 
 
-def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
+def evaluate(net: SCSNet, options: Options, label: str) -> tuple[protocol.Score, str]:
     """Compute all metrics, and write the reports if there is an output folder; return the score and the report as text."""
     entries = select_evenly(find_photos(options.data), options.limit)
     page = Page(Path(options.output, "pictures"), options.pictures if options.output else 0)
-    colorize = Colorizer(net, options)
     extras = Extras(options.inception, options.lpips)
+    pairs = (result.partition("=")[::2] for result in options.results)
+    others = {name: ResultFolder(folder, entries) for name, folder in pairs}
 
-    others = {
-        name: ResultFolder(folder, entries)
-        for name, _, folder in (result.partition("=") for result in options.results)
-    }
+    def keep(name: str, pictures: dict[str, np.ndarray]) -> None:
+        page.add(name, pictures)
+        extras.add(pictures)
+
     readers = {name: other.read for name, other in others.items()}
-    with tqdm(total=len(entries), unit="photo", disable=None) as bar:
-
-        def keep(name: str, pictures: dict[str, np.ndarray]) -> None:
-            page(name, pictures)
-            extras.add(pictures)
-            bar.update()
-
-        result = score(colorize, entries, options, keep, readers)
+    result = protocol.score(Colorizer(net, options), entries, options, keep, readers)
     for name, other in others.items():
         result.skipped += [f"{name}: {problem}" for problem in sorted(other.problems)]
     for name, figures in extras.rows().items():
@@ -100,7 +83,7 @@ def evaluate(net: SCSNet, options: Options, label: str) -> tuple[Score, str]:
     kind = next(net.parameters()).device.type
     names = {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU"}
     device = names.get(kind) or torch.cuda.get_device_name()
-    facts = {"weights": label, "parameters": count_parameters(net), "device": device}
+    facts = {"weights": label, "parameters": protocol.count_parameters(net), "device": device}
     text = format_markdown(result, options, facts, extras.missing)
     if options.output:
         folder = Path(options.output)
@@ -116,8 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="evaluate.py", description=__doc__)
     with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
-        if not options.data:
-            parser.error("--data is missing: the photos to evaluate on")
         device, dtype = choose_device(options.device), DTYPES[options.precision]
         net = checkpoint.load(options.weights, device=device, dtype=dtype)
         print(evaluate(net, options, options.weights)[1])

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from scsnet import SCSNet, checkpoint, encode_picture, render
 from scsnet.atomic_write import open_atomic
 from training.config.cli import Parser, parse_options
-from training.config.stage import check_at_least
+from training.config.stage import check_ranges
 from training.data.photos import centre_square, find_photos, read_photo
 from training.data.references import distort_elastically
 from training.evaluation.protocol import to_tensor, to_uint8
@@ -37,9 +37,9 @@ class Options:
 
     figure: Literal["9", "12"] = "9"
     """Number of the figure."""
-    photo: str = ""
+    photo: str
     """Photo, of which the centre square is used."""
-    output: str = ""
+    output: str
     """A .webp file for figure 9, a .png file for figure 12."""
     weights: str = "bundled"
     """For figure 9: a file, "bundled", or "hf:owner/repo"."""
@@ -59,12 +59,11 @@ class Options:
     """Seed of the elastic copies."""
 
     def __post_init__(self) -> None:
-        for name, low in (("input", 16), ("size", 16), ("frames", 2), ("copies", 1)):
-            check_at_least(self, name, low)
+        check_ranges(self, "input size", 16)
+        check_ranges(self, "frames", 2)
+        check_ranges(self, "copies", 1)
         if not 1 < self.magnification <= 32:
             raise ValueError(f"expected magnification in 1..32, got {self.magnification:g}")
-        if not self.photo or not self.output:
-            raise ValueError("--photo and --output are needed")
         suffix = SUFFIXES[int(self.figure)]
         if Path(self.output).suffix.lower() != suffix:
             raise ValueError(f"expected an output that ends with {suffix}, got {self.output}")
@@ -72,8 +71,7 @@ class Options:
 
 def read_square(path: str, side: int) -> Tensor:
     """Read the centre square of a photo as (1, 3, side, side), sRGB in 0..1."""
-    square = centre_square(read_photo(find_photos([path])[0]), side)
-    return to_tensor(square)
+    return to_tensor(centre_square(read_photo(find_photos([path])[0]), side))
 
 
 def render_zoom(net: SCSNet, options: Options) -> list[Image.Image]:
@@ -111,11 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             net = checkpoint.load(options.weights, dtype=torch.float32)
             first, *others = render_zoom(net, options)
+            film = {"save_all": True, "append_images": others, "duration": MILLISECONDS, "loop": 0}
             with open_atomic(Path(options.output)) as file:
-                first.save(
-                    file, "WEBP", save_all=True, append_images=others, duration=MILLISECONDS, loop=0,
-                    quality=90,
-                )  # fmt: skip
+                first.save(file, "WEBP", quality=90, **film)
     print(options.output)
 
 

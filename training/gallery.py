@@ -7,11 +7,11 @@ Sorted by PSNR of the automatic result, with the best and the worst marked.
 
 from __future__ import annotations
 
-import html
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not installed
 
@@ -24,12 +24,12 @@ from tqdm import tqdm
 from scsnet import SCSNet, checkpoint, encode_picture, render
 from scsnet.color import rgb_to_gray
 from training.config.cli import Parser, parse_options
-from training.config.stage import check_at_least
+from training.config.stage import check_ranges
 from training.data.photos import find_photos, read_squares, select_evenly
+from training.evaluation import report
 from training.evaluation.image_metrics import psnr
 from training.evaluation.protocol import BICUBIC, make_reference, picture_name, to_tensor, to_uint8
-from training.evaluation.report import render_figure, render_page
-from training.paths import save_text
+from training.text import save_text
 
 DETAIL = 32  # side of the detail, in pixels of the input
 
@@ -38,12 +38,12 @@ DETAIL = 32  # side of the detail, in pixels of the input
 class Options:
     """Options of the gallery."""
 
+    data: tuple[str, ...]
+    """Photos: folders, lists (.txt), shards (.tar)."""
+    output: str
+    """Folder for index.html and pictures."""
     weights: str = "bundled"
     """A file, "bundled", or "hf:owner/repo"."""
-    data: tuple[str, ...] = ()
-    """Photos: folders, lists (.txt), shards (.tar)."""
-    output: str = ""
-    """Folder for index.html and pictures."""
     limit: int = 0
     """Number of photos that are used, spread evenly over all. 0: all."""
     input: int = 128
@@ -58,14 +58,13 @@ class Options:
     """Seed of the distortions and of the choice of other photos."""
 
     def __post_init__(self) -> None:
-        for name, low in (("input", DETAIL), ("size", DETAIL), ("limit", 0), ("marked", 0)):
-            check_at_least(self, name, low)
+        check_ranges(self, "input size", DETAIL)
+        check_ranges(self, "limit marked", 0)
         if bad := [m for m in self.magnifications if not 0.1 <= m <= 64]:
             raise ValueError(f"magnifications must be in 0.1..64, got {bad[0]:g}")
 
 
-@dataclass
-class Photo:
+class Photo(NamedTuple):
     """Results of one photo."""
 
     name: str
@@ -82,9 +81,9 @@ def show(
     net: SCSNet, name: str, square: Image.Image, others: Sequence[Tensor], options: Options
 ) -> Photo:
     """Compute all results of one photo; `others` are references (1, 3, h, w), sRGB in 0..1."""
-    size = (options.size, options.size)
+    size, side = (options.size, options.size), options.input
     truth = square.resize(size, BICUBIC)
-    low = to_tensor(truth.resize((options.input, options.input), BICUBIC))
+    low = to_tensor(truth.resize((side, side), BICUBIC))
     gray, own = rgb_to_gray(low), make_reference(low, options.seed)
     features = encode_picture(net, gray)
     pictures = {"input": to_uint8(gray), "automatic": to_uint8(render(net, features, size))}
@@ -100,12 +99,11 @@ def show(
         pictures["the first other photo"] = to_uint8(others[0])
     pictures["truth"] = np.asarray(truth)
     details: dict[str, np.ndarray] = {}
-    side, start = DETAIL / options.input, 0.5 - DETAIL / options.input / 2
     for magnification in options.magnifications:
-        whole = round(options.input * magnification)
-        corner, width = round(start * whole), round(side * whole)
-        window = (corner, corner, width, width)
-        result = render(net, features, (whole, whole), window)
+        whole = round(side * magnification)
+        corner = round((0.5 - DETAIL / side / 2) * whole)
+        width = round(DETAIL / side * whole)
+        result = render(net, features, (whole, whole), (corner, corner, width, width))
         details[f"x{magnification:g}"] = to_uint8(result)
         enlarged = Image.fromarray(pictures["input"]).resize((whole, whole), BICUBIC)
         box = (corner, corner, corner + width, corner + width)
@@ -113,18 +111,15 @@ def show(
     return Photo(name, psnr(pictures["automatic"], pictures["truth"]), pictures, details)
 
 
-def render_section(photo: Photo, place: int, mark: str, folder: Path) -> str:
+def make_section(photo: Photo, place: int, mark: str, folder: Path) -> str:
     """Write the pictures of a photo into a folder; return its section of the page."""
     rows = []
     for kind, pictures in (("whole", photo.pictures), ("detail", photo.details)):
         stem = f"{place:03}_{picture_name(photo.name)}_{kind}"
-        cells = (
-            render_figure(folder / f"{stem}{n}.jpg", label, picture)
-            for n, (label, picture) in enumerate(pictures.items())
-        )
-        rows.append(f"<div>{''.join(cells)}</div>")
-    title = f"{mark}{html.escape(Path(photo.name).name)}, automatic {photo.psnr:.2f} dB"
-    return f"<section><h2>{title}</h2>{''.join(rows)}</section>"
+        files = [folder / f"{stem}{number}.jpg" for number in range(len(pictures))]
+        rows.append(map(report.render_figure, files, pictures.keys(), pictures.values()))
+    title = f"{mark}{Path(photo.name).name}, automatic {photo.psnr:.2f} dB"
+    return report.render_section(title, rows)
 
 
 def gallery(net: SCSNet, options: Options) -> list[Photo]:
@@ -134,8 +129,7 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
     found = [(entry.name, square) for entry, square in read_squares(entries, options.size, skipped)]
     if not found:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
-    low = (options.input, options.input)
-    lows = [to_tensor(square.resize(low, BICUBIC)) for _, square in found]
+    lows = [to_tensor(square.resize((options.input,) * 2, BICUBIC)) for _, square in found]
     rng = np.random.default_rng(options.seed)
     photos = []
     for index, (name, square) in enumerate(tqdm(found, unit="photo", disable=None)):
@@ -148,9 +142,10 @@ def gallery(net: SCSNet, options: Options) -> list[Photo]:
     for place, photo in enumerate(photos):
         best, worst = place < options.marked, place >= len(photos) - options.marked
         mark = f"best {place + 1}: " if best else f"worst {len(photos) - place}: " if worst else ""
-        sections.append(render_section(photo, place, mark, folder))
+        sections.append(make_section(photo, place, mark, folder))
     text = f"{len(photos)} photos, {options.input} -> {options.size} px, weights: {options.weights}"
-    save_text(Path(options.output, "index.html"), render_page("SCSNet: gallery", text, sections))
+    page = report.render_page("SCSNet: gallery", text, sections)
+    save_text(Path(options.output, "index.html"), page)
     return photos
 
 
@@ -159,8 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="gallery.py", description=__doc__)
     with parser.exit_on_errors():
         options = parse_options(parser, Options, arguments)
-        if not options.data or not options.output:
-            parser.error("--data and --output are needed: the photos, and where the page goes")
         gallery(checkpoint.load(options.weights, dtype=torch.float32).eval(), options)
         print(f"page: {Path(options.output, 'index.html')}")
 

@@ -1,7 +1,7 @@
-"""Losses: what the network made and the truth in, one number out. No logging, no weights of terms.
+"""Loss functions: content (Eq. 5), perceptual (Eq. 6) and adversarial (Eq. 7).
 
-`mean` in an adversarial loss is the mean over all processes (training.engine.distributed); anything else is a
-mean over this process's pictures, which the averaging of gradients turns into one over all.
+`mean` is the mean over all processes (training.engine.distributed). All other means are over the pictures of this process;
+averaging the gradients turns them into means over all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def content_loss(
     enlarged: Tensor | None = None,
     scale: float = 110.0,
 ) -> Tensor:
-    """L1 loss between LAB planes (B, 3, H, W) in CIE units, divided by `scale`, the network's chroma_scale (Eq. 5).
+    """Compute the L1 loss between LAB planes (B, 3, H, W) in CIE units, divided by `scale`, the network's chroma_scale (Eq. 5).
 
     `chroma_weight`: the ab loss of a pixel is weighted by 1 + chroma_weight * chroma / 20, normalised to mean 1, so that
     rare saturated colours are not outweighed by the many dull ones. `huber_delta`: see `huber`; applied to ab only.
@@ -54,7 +54,7 @@ def move_target(target: Tensor, matched: Tensor, other: Tensor) -> Tensor:
 
 
 def huber(error: Tensor, delta: float) -> Tensor:
-    """Huber loss of absolute errors, scaled to slope 2 beyond `delta`: e^2 / delta below, 2 e - delta above.
+    """Compute the Huber loss of absolute errors, scaled to slope 2 beyond `delta`: e^2 / delta below, 2 e - delta above.
 
     L1 predicts the median of the plausible colours, which is dull where most of them are; the quadratic part predicts
     their mean.
@@ -63,7 +63,7 @@ def huber(error: Tensor, delta: float) -> Tensor:
 
 
 def perceptual_loss(prediction: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """L1 loss between VGG features (Eq. 6), layer by layer, each (B, C, h, w); a file may have fewer than five layers."""
+    """Compute the L1 loss between VGG features (Eq. 6), layer by layer, each (B, C, h, w); a file may have fewer than five layers."""
     terms = zip(PERCEPTUAL, prediction, target, strict=False)
     return torch.stack([w * F.l1_loss(p.float(), t.float()) for w, p, t in terms]).sum()
 
@@ -71,7 +71,7 @@ def perceptual_loss(prediction: Sequence[Tensor], target: Sequence[Tensor]) -> T
 def discriminator_loss(
     real: Tensor, fake: Tensor, form: Adversarial, mean: Mean = torch.mean
 ) -> Tensor:
-    """Relativistic average least-squares loss of the discriminator (Eq. 7) from its outputs (B, 1, h, w).
+    """Compute the relativistic average least-squares loss of the discriminator (Eq. 7) from its outputs (B, 1, h, w).
 
     "ralsgan" (Jolicoeur-Martineau 2018): real is to exceed the mean of fake by 1, fake to fall below the mean of real by 1.
     "paper": Eq. 7 as printed, a consistent game of opposite sign: fake is to exceed the mean of real by 1.
@@ -85,7 +85,7 @@ def discriminator_loss(
 def generator_loss(
     real: Tensor, fake: Tensor, form: Adversarial, mean: Mean = torch.mean
 ) -> Tensor:
-    """Loss of the generator in the same game as `discriminator_loss`; both must use one form."""
+    """Compute the loss of the generator in the same game as `discriminator_loss`; both must use one form."""
     if form == "paper":
         return (real - mean(fake) - 1).square().mean() + (fake - mean(real)).square().mean()
     above, below = (fake - mean(real) - 1).square(), (real - mean(fake) + 1).square()

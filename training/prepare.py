@@ -8,11 +8,14 @@ shards. report.json and report.md list the rejected photos and the reasons.
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import json
 import os
 import sys
+import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -29,19 +32,13 @@ from tqdm import tqdm
 from scsnet.atomic_write import open_atomic
 from scsnet.color import rgb_to_lab
 from training.config.cli import Parser, parse_options
-from training.config.stage import check_at_least
-from training.data.photos import (
-    CONTACT_SHEET,
-    BadPhotoError,
-    Entry,
-    decode_photo,
-    find_photos,
-    read_bytes,
-)
-from training.data.shards import read_copies, write_copies, write_shards
-from training.markdown import format_table
-from training.paths import save_text
+from training.config.stage import check_ranges
+from training.data import photos
+from training.data.photos import CONTACT_SHEET, BadPhotoError, Entry
+from training.text import format_table, save_text
 
+File = tuple[str, bytes]
+"""File name and content."""
 THUMBNAIL = 64  # side in pixels; colour variation is measured on thumbnails
 COLUMNS = 16  # of the contact sheet
 
@@ -50,9 +47,9 @@ COLUMNS = 16  # of the contact sheet
 class Rule:
     """Options: criteria of the selection, and the copies of the selected photos."""
 
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...]
     """Photos: folders, lists (.txt), shards (.tar)."""
-    output: str = ""
+    output: str
     """Folder for the report, copies and shards."""
     kilobytes: float = 80.0
     """Smallest file size that is kept."""
@@ -70,11 +67,9 @@ class Rule:
     """Processes that read photos."""
 
     def __post_init__(self) -> None:
-        for name in ("kilobytes", "variation", "side", "resize", "shards"):
-            check_at_least(self, name, 0)
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must be between 1 and 100, got {self.quality}")
-        check_at_least(self, "workers", 1)
+        check_ranges(self, "kilobytes variation side resize shards", 0)
+        check_ranges(self, "quality", 1, 100)
+        check_ranges(self, "workers", 1)
 
 
 class Verdict(NamedTuple):
@@ -98,8 +93,8 @@ def measure_variation(rgb: np.ndarray) -> float:
 def judge(entry: Entry, rule: Rule) -> Verdict:
     """Read a photo and apply the criteria."""
     try:
-        content = read_bytes(entry)
-        photo = decode_photo(entry.name, content)
+        content = photos.read_bytes(entry)
+        photo = photos.decode_photo(entry.name, content)
     except BadPhotoError as error:
         return Verdict("unreadable", str(error))
     small = Image.fromarray(photo).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
@@ -145,25 +140,61 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
         sheet.save(file, "PNG")
 
 
+def shrink_to_jpeg(content: bytes, name: str, side: int, quality: int) -> bytes:
+    """Encode a photo as JPEG, its short side reduced to `side`. Raises BadPhotoError."""
+    photo = Image.fromarray(photos.decode_photo(name, content))
+    scale = side / min(photo.size)
+    if scale < 1:
+        width, height = (max(1, round(length * scale)) for length in photo.size)
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def read_copies(entries: Sequence[Entry], side: int, quality: int) -> Iterator[File]:
+    """Yield the photos as numbered files: unchanged, or with `side` > 0 as reduced JPEGs. Raises BadPhotoError."""
+    for number, entry in enumerate(entries):
+        content, suffix = photos.read_bytes(entry), Path(entry.name).suffix.lower()
+        if side:
+            content, suffix = shrink_to_jpeg(content, entry.name, side, quality), ".jpg"
+        yield f"{number:08}{suffix}", content
+
+
+def write_shards(folder: Path, contents: Iterable[File], per_shard: int) -> int:
+    """Write numbered tars in the layout of WebDataset, each whole or not at all; return their number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rest = iter(contents)
+    for count in itertools.count():
+        batch = list(itertools.islice(rest, per_shard))
+        if not batch:
+            break
+        path = folder / f"photos-{count:06}.tar"
+        with open_atomic(path) as file, tarfile.open(fileobj=file, mode="w") as shard:
+            for name, content in batch:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                shard.addfile(info, io.BytesIO(content))
+    return count
+
+
 def check_output(output: Path, entries: Sequence[Entry], rule: Rule) -> None:
     """Raise ValueError if the output could overwrite a photo or mix with the output of an earlier call."""
     folder = os.path.realpath(output) + os.sep
     lists = [source for source in rule.data if Path(source).expanduser().is_file()]
     for path in dict.fromkeys([*lists, *(entry.path for entry in entries)]):
         if os.path.realpath(path).startswith(folder):
-            raise ValueError(
-                f"{path} belongs to --data and lies in {output}: name an --output of its own"
-            )
+            problem = f"{path} belongs to --data and lies in {output}"
+            raise ValueError(f"{problem}: name an --output of its own")
     for name, wanted in (("shards", rule.shards), ("photos", rule.resize and not rule.shards)):
         if wanted and (output / name).is_dir() and any((output / name).iterdir()):
-            raise ValueError(
-                f"{output / name} has files in it already: remove them, or name another --output"
-            )
+            problem = f"{output / name} has files in it already"
+            raise ValueError(f"{problem}: remove them, or name another --output")
 
 
 def prepare(rule: Rule) -> Counter[str]:
     """Select, report and copy photos; return the number of photos by reason ("": kept). Raises ValueError and OSError."""
-    entries = find_photos(rule.data)
+    entries = photos.find_photos(rule.data)
     output = Path(rule.output).expanduser()
     check_output(output, entries, rule)
     output.mkdir(parents=True, exist_ok=True)
@@ -200,7 +231,10 @@ def prepare(rule: Rule) -> Counter[str]:
         count = write_shards(output / "shards", copies, rule.shards)
         print(f"{count} shards in {output / 'shards'}")
     elif rule.resize:
-        write_copies(output / "photos", copies)
+        (output / "photos").mkdir(exist_ok=True)
+        for name, content in copies:
+            with open_atomic(output / "photos" / name) as file:
+                file.write(content)
         print(f"{len(kept)} copies in {output / 'photos'}")
     return counts
 
@@ -210,8 +244,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="prepare.py", description=__doc__)
     with parser.exit_on_errors():
         rule = parse_options(parser, Rule, arguments)
-        if not rule.data or not rule.output:
-            parser.error("--data and --output are needed")
         counts = prepare(rule)
         for reason, count in sorted(counts.items()):
             print(f"{count:8} {reason or 'kept'}")

@@ -27,14 +27,12 @@ FILES = (WEIGHTS, CARD, PICTURE)
 class Options:
     """What is uploaded, and where."""
 
-    run: str = ""
+    run: str
     """Folder of a finished run."""
-    repo: str = ""
+    repo: str
     """Repository on the Hub, owner/name; created if it does not exist."""
     private: bool = False
     """Create the repository as a private one."""
-    message: str = "SCSNet weights"
-    """Message of the commit."""
     dry_run: bool = False
     """List what would be uploaded, and stop."""
 
@@ -53,7 +51,7 @@ def publish(options: Options, files: Sequence[Path]) -> str:
     api = HfApi()
     repo = api.create_repo(options.repo, private=options.private, exist_ok=True)
     operations = [CommitOperationAdd(path.name, str(path)) for path in files]
-    commit = api.create_commit(repo.repo_id, operations, commit_message=options.message)
+    commit = api.create_commit(repo.repo_id, operations, commit_message="SCSNet weights")
     return str(commit.commit_url)
 
 
@@ -61,8 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments and publish."""
     parser = Parser(prog="publish.py", description=__doc__)
     options = parse_options(parser, Options, arguments)
-    if not options.run or not options.repo:
-        parser.error("--run and --repo are needed")
     try:
         hf_hub_url(options.repo, WEIGHTS)  # checks the name, without a call
         if "/" not in options.repo:

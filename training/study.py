@@ -22,22 +22,21 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone, not ins
 
 import numpy as np
 
-from training.config.cli import Parser, add_fields, given
-from training.config.stage import check_at_least
-from training.data.photos import Entry, find_photos
+from training.config.cli import Parser, add_fields, select_given
+from training.config.stage import check_ranges
+from training.data.photos import Entry, find_photos, select_evenly
 from training.evaluation.protocol import picture_name
-from training.markdown import format_table
-from training.paths import save_text
+from training.text import format_table, save_text
 
 PAGE = Path(__file__).parent / "evaluation" / "study.html"
 PAIRS = "pairs.json"  # which system made which picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Options of the command line that have names."""
+class Options:
+    """Options of the study."""
 
-    output: str = ""
+    output: str
     """Folder of the study: index.html, pictures, pairs.json."""
     summary: tuple[str, ...] = ()
     """Files of answers that people have saved: print the table of the study in --output."""
@@ -47,31 +46,18 @@ class Settings:
     """Seconds for which a pair is shown."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, "pairs", 0)
-        if not 0.1 <= self.seconds <= 60:
-            raise ValueError(f"expected seconds in 0.1..60, got {self.seconds}")
-        if not self.output:
-            raise ValueError("--output is missing: the folder of the study")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Settings):
-    """All options of the command line."""
-
-    results: tuple[str, ...] = ()
-    """Systems, each NAME=FOLDER, or FOLDER if it has the name of the system; the first is compared with all others."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.summary and len(self.results) < 2:
-            raise ValueError(f"expected at least two folders of results, got {len(self.results)}")
+        check_ranges(self, "pairs", 0)
+        check_ranges(self, "seconds", 0.1, 60)
 
 
 def find_results(results: Sequence[str]) -> dict[str, dict[str, Entry]]:
     """Find the pictures of each system: name of the system -> name of the picture -> picture.
 
-    Raises ValueError for two systems of one name, and the errors of `find_photos`.
+    results: each NAME=FOLDER, or FOLDER if it has the name of the system. Raises ValueError for fewer than two systems and
+    for two of one name, and the errors of `find_photos`.
     """
+    if len(results) < 2:
+        raise ValueError(f"expected at least two folders of results, got {len(results)}")
     systems: dict[str, dict[str, Entry]] = {}
     for result in results:
         name, _, folder = result.rpartition("=")
@@ -82,22 +68,20 @@ def find_results(results: Sequence[str]) -> dict[str, dict[str, Entry]]:
     return systems
 
 
-def make_study(options: Options) -> int:
+def make_study(results: Sequence[str], options: Options) -> int:
     """Write the page, the pictures and a list of which system made which; return the number of pairs.
 
-    Raises ValueError if two systems have no picture of the same name.
+    The first system is compared with all others. Raises ValueError if two have no picture of the same name.
     """
-    systems = find_results(options.results)
+    systems = find_results(results)
     ours, *others = systems
     pairs: list[dict[str, Any]] = []
     for other in others:
         shared = sorted(systems[ours].keys() & systems[other].keys())
         if not shared:
             raise ValueError(f"{ours} and {other} have no pictures of the same name")
-        if options.pairs:
-            chosen = np.linspace(0, len(shared) - 1, min(options.pairs, len(shared)))
-            shared = [shared[i] for i in chosen.round().astype(int)]
-        pairs += [{"systems": [ours, other], "picture": name} for name in shared]
+        chosen = select_evenly(shared, options.pairs)
+        pairs += [{"systems": [ours, other], "picture": name} for name in chosen]
     text = json.dumps(pairs, indent=1)
     identity = hashlib.sha256(text.encode()).hexdigest()[:16]
     folder = Path(options.output)
@@ -162,15 +146,10 @@ def format_summary(people: Mapping[str, Mapping[int, int]], pairs: Sequence[Any]
         wins = sum(chosen.count(0) for chosen in votes.values())
         share, (low, high) = 100 * wins / count, compute_wilson_interval(wins, count)
         same = [a == b for chosen in votes.values() for a, b in combinations(chosen, 2)]
-        rows.append(
-            [
-                f"{ours} v.s. {other}",
-                f"{share:.1f} v.s. {100 - share:.1f}",
-                f"{100 * low:.1f} to {100 * high:.1f}",
-                count,
-                f"{100 * np.mean(same):.1f}" if same else "n/a",
-            ]
-        )
+        preferred = f"{share:.1f} v.s. {100 - share:.1f}"
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        agreement = f"{100 * np.mean(same):.1f}" if same else "n/a"
+        rows.append([f"{ours} v.s. {other}", preferred, interval, count, agreement])
     header = ["", "preferred, %", "95 % interval of the first", "answers", "two people agree, %"]
     first = f"{len(people)} people, {sum(map(len, people.values()))} answers.\n"
     return "\n".join([first, *format_table(header, rows)])
@@ -179,17 +158,17 @@ def format_summary(people: Mapping[str, Mapping[int, int]], pairs: Sequence[Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments; make a study, or print its table."""
     parser = Parser(prog="study.py", description=__doc__)
-    parser.add_argument(
-        "results", nargs="*", metavar="NAME=FOLDER", help="pictures of a system, matched by name"
-    )
-    add_fields(parser.add_argument_group("options"), Settings)
+    text = "pictures of a system, matched by name"
+    parser.add_argument("results", nargs="*", metavar="NAME=FOLDER", help=text)
+    add_fields(parser.add_argument_group("options"), Options)
     with parser.exit_on_errors():
-        options = Options(**given(vars(parser.parse(arguments)), Options))
+        values = vars(parser.parse(arguments))
+        options = Options(**select_given(values, Options))
         if options.summary:
             study = json.loads(Path(options.output, PAIRS).read_text(encoding="utf-8"))
             print(format_summary(read_answers(options.summary, study), study["pairs"]))
         else:
-            count = make_study(options)
+            count = make_study(values["results"], options)
             print(f"{count} pairs: open {Path(options.output, 'index.html')}")
 
 

@@ -8,65 +8,47 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone that is not installed
 
-from training.config import TrainConfig
-from training.config.cli import Parser
-from training.config.overrides import (
-    CONFIG,
-    apply_overrides,
-    config_parser,
-    describe_config,
-    format_options,
-    load_config,
-)
+from training.config import TrainConfig, overrides
+from training.config.cli import Parser, replace_underscores
 from training.config.presets import PRESETS
+from training.engine.checkpoints import RunError
 
 
-def describe_presets() -> str:
-    """Return the presets, each with the first line of its docstring."""
-    first_lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in PRESETS.items()}
-    return "\n".join(["presets:", *(f"  {name:10}{line}" for name, line in first_lines.items())])
+def make_parser(words: Sequence[str]) -> Parser:
+    """Return the parser of the arguments, whose help lists the presets with the first line of their docstrings."""
+    docs = {name: make.__doc__ or "" for name, make in PRESETS.items()}
+    presets = [f"  {name:10}{doc.splitlines()[0]}" for name, doc in docs.items()]
+    parser = Parser(prog="train.py", description=__doc__, epilog="\n".join(["presets:", *presets]))
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--preset", choices=tuple(PRESETS), help="config to start from (default: laptop)")
+    add("--config", type=os.path.expanduser, help="config.json to start from, instead of a preset")
+    add("--resume", action="store_true", help="continue the run in --output with its config")
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="estimate time and memory, stop")
+    add("--options-table", action="store_true", help="print all options as Markdown and stop")
+    overrides.add_config_options(parser, words)
+    return parser
 
 
 def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bool]:
     """Parse the arguments; return the config, --resume and --dry-run. Exits with a message for invalid ones."""
-    words = Parser.tidy(arguments)
-    parser = Parser(prog="train.py", description=__doc__, epilog=describe_presets())
-    add = parser.add_argument
-    add("--preset", choices=tuple(PRESETS), help="config to start from (default: laptop)")
-    add("--config", default="", help="config.json to start from, instead of a preset")
-    add("--resume", action="store_true", help="continue the run in --output")
-    add("--dry-run", action="store_true", help="check the data, estimate time and memory, stop")
-    add("--options-table", action="store_true", help="print all options as Markdown and stop")
-    if "--options-table" in words:
-        print(format_options())
-        sys.exit()
-    # The number of stages decides which options there are, so these are parsed first.
-    first = Parser(add_help=False)
-    for name in ("--preset", "--config", "--output"):
-        first.add_argument(name, default="", type=os.path.expanduser)
-    known, _ = first.parse_known_args(words)
-    resume = "--resume" in words
-    if resume and (known.preset or known.config):
-        parser.error("--resume uses the config of the run: leave out --preset and --config")
-    if resume and not known.output:
+    words = replace_underscores(arguments)
+    parser = make_parser(words)
+    options = parser.parse(words)
+    if options.options_table:
+        print(overrides.format_options())
+        parser.exit()
+    if options.resume and not options.output:
         parser.error("--output is required with --resume: the folder of the run")
-    if known.preset and known.config:
-        parser.error("expected either --preset or --config, got both")
-    try:
-        if resume or known.config:
-            config = load_config(Path(known.config or Path(known.output, CONFIG)))
-        else:
-            config = PRESETS.get(known.preset, PRESETS["laptop"])()
-        config_parser(parser, words, len(config.stages))
-        options = parser.parse(words)
-        config = apply_overrides(config, vars(options))
-    except ValueError as error:
-        parser.error(str(error))
+    with parser.exit_on_errors():
+        file = Path(options.output, overrides.CONFIG) if options.resume else options.config
+        preset = PRESETS[options.preset or "laptop"]
+        config = overrides.load_config(Path(file)) if file else preset()
+        config = overrides.apply_overrides(config, vars(options))
     if not config.data:
         parser.error("--data is required: the photos to train on")
     if not config.output and not options.dry_run:
@@ -74,35 +56,25 @@ def read_options(arguments: Sequence[str] | None) -> tuple[TrainConfig, bool, bo
     return config, options.resume, options.dry_run
 
 
-def run(config: TrainConfig, resume: bool, dry_run: bool) -> None:
-    """Print the config, then train, or with `dry_run` estimate what training needs."""
-    from training.engine.distributed import is_main_process
-    from training.engine.dry_run import describe_data, measure
-    from training.engine.loop import train
-    from training.engine.malloc import keep_freed_memory
-
-    if is_main_process():
-        print("\n".join(describe_config(config)))
-    keep_freed_memory()
-    if dry_run:
-        for line in chain(describe_data(config), measure(config)):
-            print(line, flush=True)
-        return
-    weights = train(config, resume=resume)
-    if is_main_process():
-        print(f"weights: {weights}")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the arguments and run."""
+    """Train, or with --dry-run estimate what training needs."""
     config, resume, dry_run = read_options(arguments)
-    with Parser(prog="train.py").exit_on_errors():
-        from training.engine.checkpoints import RunError
+    is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate
+    with Parser(prog="train.py").exit_on_errors(RunError):
+        from training.engine.dry_run import estimate
+        from training.engine.loop import train
+        from training.engine.malloc import keep_freed_memory
 
-        try:
-            run(config, resume, dry_run)
-        except (RunError, ValueError, OSError) as error:
-            sys.exit(f"train.py: {error}")
+        if is_main:
+            print("\n".join(overrides.describe_config(config)))
+        keep_freed_memory()
+        if dry_run:
+            for line in estimate(config):
+                print(line, flush=True)
+            return
+        weights = train(config, resume=resume)
+        if is_main:
+            print(f"weights: {weights}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from math import ceil, cos, pi
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from scsnet import prior
@@ -31,11 +31,11 @@ from scsnet.device import choose_device, cpu_multiplies_bfloat16
 from scsnet.prior import SemanticPrior, lightness_to_gray
 from training.config.cli import Parser, parse_options
 from training.config.prior import Options
+from training.data import prior_photos
 from training.data.dataset import stack_photos
-from training.data.photos import BadPhotoError, Entry, find_photos, read_squares, select_evenly
-from training.data.prior_photos import STRIDE, PriorBatch, make_prior_loader, read_small_photo
-from training.models.color_bins import compute_loss, compute_targets, count_palette
-from training.models.efficientnet import load_efficientnet
+from training.data.photos import Entry, find_photos, read_photos, read_squares, select_evenly
+from training.data.prior_photos import PriorBatch
+from training.models.backbones import load_efficientnet
 
 PALETTE_PHOTOS = 1000  # photos whose pixels are counted for the palette
 DROPOUT = 0.2
@@ -53,35 +53,15 @@ def compute_explained(prediction: Tensor, target: Tensor) -> dict[str, float]:
     return {"ab": 100 * (1 - error.sum() / power.sum()).item(), "a": a, "b": b}
 
 
-class ValidationSet:
-    """Gray photos of a validation set and the mean ab of their cells. Raises ValueError if none can be read."""
-
-    def __init__(self, source: str, options: Options) -> None:
-        self.name = Path(source).stem
-        skipped: list[str] = []
-        entries = select_evenly(find_photos([source]), options.validation_count)
-        squares = [np.asarray(square) for _, square in read_squares(entries, options.size, skipped)]
-        if not squares:
-            raise ValueError(f"none of the photos in {source} can be read: {skipped[-1]}")
-        lab = rgb_to_lab(stack_photos(squares))
-        self.gray = lightness_to_gray(lab[:, :1])
-        self.ab = F.avg_pool2d(lab[:, 1:], STRIDE)
-
-    @torch.no_grad()
-    def measure(self, net: SemanticPrior, batch: int) -> dict[str, float]:
-        """Compute the share of the cells' ab that the network's mean colours explain (`compute_explained`)."""
-        device = net.palette.device
-        ab = torch.cat(
-            [net.compute_mean_color(net(g.to(device))[0]).cpu() for g in self.gray.split(batch)]
-        )
-        return {f"{self.name}_{k}": v for k, v in compute_explained(ab, self.ab).items()}
-
-
-def choose_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return autocast to bfloat16, or float32 on CPUs that only emulate bfloat16."""
-    if device.type == "cpu" and not cpu_multiplies_bfloat16():
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+def read_validation_set(source: str, options: Options) -> tuple[Tensor, Tensor]:
+    """Read gray photos (N, 1, size, size) and the mean ab of their cells (N, 2, h, w). Raises ValueError if none can be read."""
+    skipped: list[str] = []
+    entries = select_evenly(find_photos([source]), options.validation_count)
+    squares = [np.asarray(square) for _, square in read_squares(entries, options.size, skipped)]
+    if not squares:
+        raise ValueError(f"none of the photos in {source} can be read: {skipped[-1]}")
+    lab = rgb_to_lab(stack_photos(squares))
+    return lightness_to_gray(lab[:, :1]), F.avg_pool2d(lab[:, 1:], prior_photos.STRIDE)
 
 
 def compute_rate_factor(progress: float) -> float:
@@ -89,22 +69,6 @@ def compute_rate_factor(progress: float) -> float:
     if progress < WARM_UP:
         return 0.52 - 0.48 * cos(pi * progress / WARM_UP)
     return 0.5 + 0.5 * cos(pi * (progress - WARM_UP) / (1 - WARM_UP))
-
-
-def read_palette_photos(entries: Sequence[Entry]) -> Iterator[np.ndarray]:
-    """Yield the readable ones of the photos that the palette is counted from. Raises ValueError if there are none."""
-    count = 0
-    some = select_evenly(entries, PALETTE_PHOTOS)
-    for entry in tqdm(some, desc="palette", unit="photo", disable=None):
-        try:
-            photo = read_small_photo(entry)
-        except BadPhotoError as error:
-            tqdm.write(f"skipped a photo: {error}", file=sys.stderr)
-            continue
-        count += 1
-        yield photo
-    if not count:
-        raise ValueError(f"none of {len(some)} photos can be read")
 
 
 class Trainer:
@@ -120,22 +84,26 @@ class Trainer:
         try:
             self.net.features.load_state_dict(load_efficientnet(options.efficientnet))
         except RuntimeError as error:
-            raise ValueError(
-                f"{options.efficientnet} is not EfficientNet-Lite2: {error}"
-            ) from error
+            raise ValueError(f"{options.efficientnet} is no EfficientNet-Lite2: {error}") from error
         if not options.resume:
-            self.net.palette.copy_(count_palette(read_palette_photos(entries)))
+            some = select_evenly(entries, PALETTE_PHOTOS)
+            bar = tqdm(some, desc="palette", unit="photo", disable=None)
+            photos = read_photos(
+                bar, [], prior_photos.read_small_photo
+            )  # training names unreadable ones
+            self.net.palette.copy_(prior_photos.count_palette(photo for _, photo in photos))
         self.net.head.dropout = DROPOUT
         self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net.features.requires_grad_(False)
         upper = self.net.features.upper_half() if options.features_rate else []
         for parameter in upper:
             parameter.requires_grad_(True)
-        head = [*self.net.head.parameters()]
-        self.trained = [*upper, *head]
+        self.trained = [*upper, *self.net.head.parameters()]
         self.rates = [options.learning_rate * options.features_rate, options.learning_rate]
-        groups = [{"params": upper}, {"params": head}]
+        groups: list[dict[str, Any]] = [{"params": upper}, {"params": self.net.head.parameters()}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.99))
+        bf16 = device.type != "cpu" or cpu_multiplies_bfloat16()
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
         self.total = options.steps or ceil(options.epochs * len(entries) / options.batch)
         self.step = 0
 
@@ -160,12 +128,12 @@ class Trainer:
         torch.manual_seed(self.options.seed * 1_000_003 + self.step)  # of the dropout
         gray = batch.gray.to(self.device, memory_format=torch.channels_last)
         ab, inside = batch.ab.to(self.device), batch.inside.to(self.device)
-        targets = compute_targets(ab, inside, self.net.palette)
-        with choose_precision(self.device):
+        targets = prior_photos.compute_targets(ab, inside, self.net.palette)
+        with self.autocast:
             with torch.no_grad():
                 lower = self.net.features.encode_lower(gray)
             logits, _ = self.net.head(*self.net.features.encode_upper(lower))
-        loss = compute_loss(logits, targets)
+        loss = prior_photos.compute_loss(logits, targets)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained, 5.0)
@@ -176,14 +144,17 @@ class Trainer:
         self.step += 1
         return loss.item()
 
-    def validate(self, sets: Sequence[ValidationSet]) -> dict[str, float]:
-        """Compute the metrics of all validation sets."""
-        self.net.eval()
+    @torch.no_grad()
+    def validate(self, sets: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Compute the share of the cells' ab that the mean predicted colours explain, for every validation set."""
+        net = self.net.eval()
         figures: dict[str, float] = {}
-        with choose_precision(self.device):
-            for validation_set in sets:
-                figures |= validation_set.measure(self.net, self.options.batch)
-        self.net.train()
+        with self.autocast:
+            for name, (gray, ab) in sets.items():
+                parts = (part.to(self.device) for part in gray.split(self.options.batch))
+                colors = torch.cat([net.compute_mean_color(net(part)[0]).cpu() for part in parts])
+                figures |= {f"{name}_{k}": v for k, v in compute_explained(colors, ab).items()}
+        net.train()
         return figures
 
 
@@ -193,7 +164,9 @@ def train(options: Options) -> SemanticPrior:
     Raises ValueError and OSError for photos, weights or a checkpoint that cannot be used.
     """
     entries = find_photos(options.data)
-    sets = [ValidationSet(source, options) for source in options.validation]
+    sets = {
+        Path(source).stem: read_validation_set(source, options) for source in options.validation
+    }
     trainer = Trainer(options, entries, choose_device(options.device))
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     if options.resume:
@@ -203,35 +176,29 @@ def train(options: Options) -> SemanticPrior:
     trainer.net.train()
     total, first, began = trainer.total, trainer.step, time.monotonic()
     losses: list[float] = []
-    bar = tqdm(total=total, initial=first, unit="step", disable=None)
-    with bar, options.log.open("a", encoding="utf-8") as log:
-        for batch in make_prior_loader(entries, options, range(first, total)):
+    photos, steps = prior_photos.PriorPhotos(entries, options), range(first, total)
+    loader = DataLoader(photos, batch_size=None, sampler=steps, num_workers=options.workers)
+    bar = tqdm(loader, initial=first, total=total, unit="step", mininterval=1)
+    with options.log.open("a", encoding="utf-8") as log:
+        for batch in bar:
             for name in batch.skipped:
                 bar.write(f"skipped a photo: {name}", file=sys.stderr)
             losses.append(trainer.learn(batch))
-            bar.update()
             step, ends = trainer.step, trainer.step == total
             if ends or step % options.save_every == 0:
                 trainer.save()
             row: dict[str, float] = {}
             if ends or step % options.log_every == 0:
-                loss = sum(losses) / len(losses)
-                seconds = (time.monotonic() - began) / (step - first)
-                row |= {"loss": loss, "seconds_per_step": seconds}
+                row["loss"] = sum(losses) / len(losses)
+                row["seconds_per_step"] = (time.monotonic() - began) / (step - first)
                 losses.clear()
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                if bar.disable:  # not a terminal
-                    minutes = (total - step) * seconds / 60
-                    text = f"step {step}/{total}, loss {loss:.3f}, {seconds:.2f} s per step"
-                    print(f"{text}, {minutes:.0f} min left", flush=True)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             if sets and (ends or step % options.validate_every == 0):
                 row |= (figures := trainer.validate(sets))
                 words = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
                 bar.write(f"step {step}: per cent explained: {words}")
-                sys.stdout.flush()
             if row:
-                log.write(json.dumps({"step": step} | row) + "\n")
-                log.flush()
+                print(json.dumps({"step": step} | row), file=log, flush=True)
     return trainer.net.eval()
 
 

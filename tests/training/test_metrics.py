@@ -11,9 +11,8 @@ from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 
 from training.data.photos import find_photos
 from training.evaluation import fid_lpips, image_metrics
-from training.evaluation.protocol import Protocol, score
+from training.evaluation.protocol import Protocol, ResultFolder, score
 from training.evaluation.report import format_markdown
-from training.evaluation.results import ResultFolder
 
 
 @pytest.fixture

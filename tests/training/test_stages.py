@@ -20,8 +20,7 @@ from training.data.photos import find_photos
 from training.data.references import warp
 from training.engine.loop import train
 from training.evaluation.protocol import Colorizer, Protocol, score
-from training.models.generator import TrainingModel, build_network
-from training.models.matching import match_colors
+from training.models.generator import TrainingModel, build_network, match_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -190,7 +189,8 @@ def test_gallery_shows_what_evaluate_computes(photos):
     net = make_net().eval()
     with Image.open(photos / "00.png") as photo:
         square = photo.resize((64, 64))
-    shown = gallery.show(net, "a", square, (), gallery.Options(input=32, size=64))
+    options = gallery.Options(data=(), output="", input=32, size=64)
+    shown = gallery.show(net, "a", square, (), options)
     low = torch.from_numpy(shown.pictures["input"]).permute(2, 0, 1)[None].float() / 255
     made = Colorizer(net, Protocol(size=64, magnification=2))(low, None, "auto")
     assert np.abs(made.astype(int) - shown.pictures["automatic"].astype(int)).max() <= 1

@@ -77,7 +77,7 @@ def test_options_change_the_preset(monkeypatch):
         ("--preset laptopp", "invalid choice: 'laptopp'"),
         ("--preset finetune --network.width 32", "cannot be used with --init"),
         ("--resume", "Config not found: run/config.json"),
-        ("--resume --preset paper", "leave out --preset"),
+        ("--resume --preset paper", "not allowed with argument --resume"),
         ("--resume --output=", "--output is required with --resume"),
         ("--data", "--data is required"),
     ],

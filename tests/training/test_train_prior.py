@@ -16,7 +16,7 @@ from scsnet.color import rgb_to_lab
 from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
 from training.data.prior_photos import convert_to_gray
-from training.models.efficientnet import load_efficientnet
+from training.models.backbones import load_efficientnet
 
 GREEN, RED = (120, 230, 120), (120, 20, 20)
 

@@ -40,7 +40,7 @@ def test_unusable_photos_are_left_out(config, photos, capsys):
     for step in range(20):
         patches.draw(step, 2)
     assert capsys.readouterr().out.count("00.png: not a picture") == 1
-    with pytest.raises(ValueError, match="smaller than 128 x 128"):
+    with pytest.raises(ValueError, match="at least 128 pixels"):
         engine.Patches(replace(config, patch=32)).draw(0, 2)
 
 

@@ -7,11 +7,12 @@ import ast
 import difflib
 import inspect
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -19,7 +20,7 @@ Config = TypeVar("Config")  # a dataclass
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that suggests the nearest option; `-` and `_` are equivalent in names."""
+    """ArgumentParser that suggests the nearest option and reports expected errors in one line."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -41,34 +42,30 @@ class Parser(argparse.ArgumentParser):
         except ImportError as error:
             self.exit(1, f"{self.prog}: {error}; pip install -r training/requirements.txt\n")
         except expected as error:
-            self.error(str(error))
+            self.exit(1, f"{self.prog}: {error}\n")
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parse the arguments; exit for unknown options, naming the nearest one."""
-        words = self.tidy(arguments)
+        """Parse the arguments, by default those of the process; exit for unknown options, naming the nearest one."""
+        words = replace_underscores(arguments)
         names = self._option_string_actions
         for name in (word.partition("=")[0] for word in words):
             if name.startswith("--") and name not in names:
-                near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
+                near = difflib.get_close_matches(name, sorted(names), n=1)
                 self.error(f"unknown option {name}" + f", did you mean {near[0]}?" * bool(near))
         return self.parse_args(words)
 
-    @staticmethod
-    def tidy(arguments: Sequence[str] | None) -> list[str]:
-        """Return the arguments, by default those of the process, with dashes for underscores in names of options."""
-        tidied = []
-        for word in sys.argv[1:] if arguments is None else arguments:
-            name, equals, value = word.partition("=")
-            named = name.startswith("--")
-            tidied.append((name.replace("_", "-") if named else name) + equals + value)
-        return tidied
+
+def replace_underscores(arguments: Sequence[str] | None) -> list[str]:
+    """Return the arguments, by default those of the process, with dashes for underscores in names of options."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), word) for word in words]
 
 
-def documentation(cls: type) -> dict[str, str]:
+def read_field_docs(cls: type) -> dict[str, str]:
     """Return the docstring of every field of a dataclass and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(body, ast.ClassDef)
         name = ""
         for node in body.body:
@@ -86,7 +83,7 @@ def format_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _describe_type(kind: Any, metavar: str) -> dict[str, Any]:
+def _describe_type(kind: Any, metavar: str, required: bool) -> dict[str, Any]:
     """Return the arguments of `add_argument` for a field of a type. Text may be a path with ~, as in --output=~/runs."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -97,7 +94,7 @@ def _describe_type(kind: Any, metavar: str) -> dict[str, Any]:
     values: dict[str, Any] = {"metavar": metavar}
     if get_origin(kind) is tuple:
         kind, *others = get_args(kind)
-        values["nargs"] = "*" if others[-1] is Ellipsis else 1 + len(others)
+        values["nargs"] = ("+" if required else "*") if others[-1] is Ellipsis else 1 + len(others)
     return values | {"type": os.path.expanduser if kind is str else kind}
 
 
@@ -106,25 +103,25 @@ def add_fields(
 ) -> None:
     """Add an option for every field of a dataclass, except for fields that are dataclasses themselves.
 
-    Options that are not given are None. `hide` leaves them out of the help.
+    Fields without a default are required; other options that are not given are None. `hide` leaves them out of the help.
     """
-    docs, kinds = documentation(cls), get_type_hints(cls)
+    docs, kinds = read_field_docs(cls), get_type_hints(cls)
     for field in fields(cls):
-        kind = kinds[field.name]
-        if is_dataclass(kind) or field.name == "stages":
+        if is_dataclass(kinds[field.name]) or field.name == "stages":
             continue
-        default = format_value(field.default) or "none"
-        text = f"{docs.get(field.name, '')} (default: {default})".replace("%", "%%")
+        required = field.default is MISSING
+        default = "required" if required else f"default: {format_value(field.default) or 'none'}"
+        text = f"{docs.get(field.name, '')} ({default})".replace("%", "%%")
         group.add_argument(
             f"--{prefix}{field.name.replace('_', '-')}",
             dest=f"{prefix}{field.name}",
-            default=None,
+            required=required,
             help=argparse.SUPPRESS if hide else text,
-            **_describe_type(kind, field.name.upper()),
+            **_describe_type(kinds[field.name], field.name.upper(), required),
         )
 
 
-def given(values: dict[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
+def select_given(values: Mapping[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
     """Return the options that were given for a dataclass, by field name."""
     found = {f.name: values.get(prefix + f.name) for f in fields(cls)}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if v is not None}
@@ -133,4 +130,4 @@ def given(values: dict[str, Any], cls: type, prefix: str = "") -> dict[str, Any]
 def parse_options(parser: Parser, cls: type[Config], arguments: Sequence[str] | None) -> Config:
     """Return the dataclass with the options given. Exits for unknown options; raises the class's ValueError."""
     add_fields(parser.add_argument_group("options"), cls)
-    return cls(**given(vars(parser.parse(arguments)), cls))
+    return cls(**select_given(vars(parser.parse(arguments)), cls))

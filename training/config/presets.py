@@ -80,7 +80,6 @@ def bundled() -> TrainConfig:
         trains="color",
         learning_rate=1.5e-4,
         supervision=0.0,
-        chroma_weight=0.5,
         huber_delta=40.0,
         masks=0.4,
         others=0.2,

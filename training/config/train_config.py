@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from scsnet import SCSNetConfig
-from training.config.stage import Stage, check_at_least
+from training.config.stage import Stage, check_ranges
 
 Adversarial = Literal["ralsgan", "paper"]
 Precision = Literal["bf16", "float32"]
@@ -78,17 +78,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages must not be empty")
-        for name in ("log_every", "save_every", "keep", "validate_every", "validation_count"):
-            check_at_least(self, name, 1)
-        for name in ("weight_decay", "clip", "workers", "cache"):
-            check_at_least(self, name, 0)
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
-        check_at_least(self, "discriminator_width", 4)
+        check_ranges(self, "log_every save_every keep validate_every validation_count", 1)
+        check_ranges(self, "weight_decay clip workers cache", 0)
+        check_ranges(self, "seed", 0, 2**63 - 1)
+        check_ranges(self, "discriminator_width", 4)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers, at least 0 and below 1, got {self.betas}")
         for name, kind in (("precision", Precision), ("adversarial_form", Adversarial)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
@@ -106,21 +101,20 @@ class TrainConfig:
 
         Raises ValueError for unknown fields and values out of range; the message names the stage.
         """
-        stages = []
-        for number, stage in enumerate(values.get("stages", ()), 1):
-            try:
-                stages.append(_build(Stage, stage))
-            except ValueError as error:
-                raise ValueError(f"stage {number}: {error}") from error
-        network = SCSNetConfig.from_dict(values.get("network"))
-        return _build(cls, {**values, "stages": tuple(stages), "network": network})
+        stages = enumerate(values.get("stages", ()), 1)
+        parts = {
+            "stages": tuple(_build(Stage, stage, f"stage {number}: ") for number, stage in stages),
+            "network": SCSNetConfig.from_dict(values.get("network")),
+        }
+        return _build(cls, {**values, **parts})
 
 
-def _build(cls: type, values: Mapping[str, Any]) -> Any:
-    """Return an instance of a dataclass. Raises ValueError for unknown fields."""
+def _build(cls: type, values: Mapping[str, Any], place: str = "") -> Any:
+    """Return an instance of a dataclass. Raises ValueError for unknown fields and values out of range."""
     known = {f.name for f in fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(
-            f"{cls.__name__} has no field {unknown[0]!r}, it has {', '.join(sorted(known))}"
-        )
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    try:
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"no field {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except ValueError as error:
+        raise ValueError(f"{place}{error}") from error

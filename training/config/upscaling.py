@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from training.config.stage import check_at_least
+from training.config.stage import check_ranges
 from training.config.train_config import Precision
 
 
@@ -61,16 +61,12 @@ class UpscalingConfig:
     """Steps between checkpoints, from which an interrupted row continues."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            check_at_least(self, name, 1)
-        check_at_least(self, "patch", 8)
+        check_ranges(self, "steps batch save_every", 1)
+        check_ranges(self, "patch", 8)
+        check_ranges(self, "photos", 0)
+        check_ranges(self, "seed", 0, 2**63 - 1)
         low, high = self.magnification
         if not 1 <= low <= high <= 64:
-            raise ValueError(
-                f"magnification must be two numbers, 1 <= low <= high <= 64, got {low} {high}"
-            )
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
-        check_at_least(self, "photos", 0)
+            raise ValueError(f"magnification must be 1 <= low <= high <= 64, got {low} {high}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")

@@ -14,11 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from training.config.schedule import Schedule
 from training.config.stage import Stage
 from training.data.degradations import add_margins, degrade
-from training.data.photos import BadPhotoError, Cache, Entry, centre_square
+from training.data.photos import Cache, Entry, centre_square
 from training.data.references import Distortion, draw_distortion, draw_mask, keep_undistorted
 
 BICUBIC = Image.Resampling.BICUBIC
-TRIES = 100  # bad photos in a row before giving up
 
 
 class Batch(NamedTuple):
@@ -47,12 +46,23 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """Copy the tensors to a device."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input", "low", "high", "mask", "other", "enlarged")
-        }
-        distortion = Distortion(*(t.to(device, non_blocking=True) for t in self.distortion))
-        return self._replace(**moved, distortion=distortion)
+
+        def move(value: Any) -> Any:
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return Batch(*map(move, self))._replace(distortion=Distortion(*map(move, self.distortion)))
+
+
+class Pair(NamedTuple):
+    """What one photo adds to a batch: pictures are uint8 (H, W, 3), the mask is bool (H, W)."""
+
+    input: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    distortion: Distortion
+    mask: np.ndarray
+    other: bool
+    enlarged: bool
 
 
 class TrainingPairs(Dataset[Batch]):
@@ -78,19 +88,18 @@ class TrainingPairs(Dataset[Batch]):
         count = stage.batch // (stage.accumulate * self.processes)
         start = info.photos + (part * self.processes + self.rank) * count
         skipped: list[str] = []
-        photos = [
-            self._load(number, target, (top, left, side), stage, skipped)
-            for number in range(start, start + count)
-        ]
-        inputs, lows, highs, distortions, masks, others, enlarged = zip(*photos, strict=True)
+        window = slice(top, top + side), slice(left, left + side)
+        numbers = range(start, start + count)
+        pairs = [self._load(number, target, window, stage, skipped) for number in numbers]
+        distortions = zip(*(pair.distortion for pair in pairs), strict=True)
         return Batch(
-            stack_photos(inputs),
-            stack_photos(lows),
-            stack_photos(highs),
-            Distortion(*(torch.cat(parts) for parts in zip(*distortions, strict=True))),
-            torch.from_numpy(np.stack(masks))[:, None].float(),
-            torch.tensor(others),
-            torch.tensor(enlarged),
+            stack_photos([pair.input for pair in pairs]),
+            stack_photos([pair.low for pair in pairs]),
+            stack_photos([pair.high for pair in pairs]),
+            Distortion(*map(torch.cat, distortions)),
+            torch.from_numpy(np.stack([pair.mask for pair in pairs]))[:, None].float(),
+            torch.tensor([pair.other for pair in pairs]),
+            torch.tensor([pair.enlarged for pair in pairs]),
             (target, target),
             (top, left, side, side),
             tuple(skipped),
@@ -100,68 +109,30 @@ class TrainingPairs(Dataset[Batch]):
         self,
         number: int,
         target: int,
-        window: tuple[int, int, int],
+        window: tuple[slice, slice],
         stage: Stage,
         skipped: list[str],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Distortion, np.ndarray, bool, bool]:
-        """Return the number-th photo of the run: input, low, high, distortion, mask, other, enlarged of a batch."""
+    ) -> Pair:
+        """Make the pair of the number-th photo of the run; unreadable photos are replaced and added to `skipped`."""
         rng, generator = self.schedule.photo_rng(number)
-        top, left, side = window
-        photo = self._read(number, skipped)
-        if stage.trains == "details":
-            photo = self._find_detailed(photo, target, rng, skipped)
-        if self.schedule.config.augment:
-            square = crop_random_square(photo, rng, target)
-        else:
-            square = centre_square(photo, target)
+        photo = self.photos.read(self.schedule.photo(number), skipped)
+        if stage.trains == "details" and min(photo.shape[:2]) < target:  # no detail to learn from
+            photo = self.photos.draw(rng, target, skipped)
+        augment = self.schedule.config.augment
+        square = crop_random_square(photo, rng, target) if augment else centre_square(photo, target)
         full = square.resize((target, target), BICUBIC)
         degrades, has_margins, masked = rng.random(3) < (stage.degrade, stage.degrade, stage.masks)
         other = bool(rng.random() < stage.others)
         if has_margins:
             full = Image.fromarray(add_margins(np.asarray(full), rng)[0])
         low = np.asarray(full.resize((stage.size, stage.size), BICUBIC))
-        high = np.asarray(full)[top : top + side, left : left + side]
         degraded = degrade(low, rng) if degrades else low
         distortion, mask = draw_distortion(1, generator), np.ones((stage.size, stage.size), bool)
         if masked and not other:
             mask, marks_regions = draw_mask(stage.size, rng)
             distortion = distortion if marks_regions else keep_undistorted(distortion)
-        return degraded, low, high, distortion, mask, other, min(photo.shape[:2]) < target
-
-    def _read(self, number: int, skipped: list[str]) -> np.ndarray:
-        """Read the number-th photo of the run; an unreadable one is replaced by the next in the list."""
-        tries = min(TRIES, self.schedule.photos)
-        photo = self.photos.find_readable(self.schedule.photo(number), tries, skipped)
-        if photo is not None:
-            return photo
-        raise ValueError(f"{len(skipped)} photos in a row cannot be used; the last: {skipped[-1]}")
-
-    def _find_detailed(
-        self, photo: np.ndarray, target: int, rng: np.random.Generator, skipped: list[str]
-    ) -> np.ndarray:
-        """Return the photo, or a random one if it is smaller than the target and has no detail to learn from."""
-        for _ in range(TRIES):
-            if min(photo.shape[:2]) >= target:
-                return photo
-            try:
-                photo = self.photos[int(rng.integers(self.schedule.photos))]
-            except BadPhotoError as error:
-                skipped.append(str(error))
-        raise ValueError(
-            f"expected photos of at least {target} pixels for a stage that trains details, got none in {TRIES}"
-        )
-
-
-class _Keys:
-    """Sampler of the keys (step, part) from `start` to the end of the run."""
-
-    def __init__(self, schedule: Schedule, start: int) -> None:
-        self.schedule, self.start = schedule, start
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for step in range(self.start, self.schedule.total):
-            for part in range(self.schedule.at(step).stage.accumulate):
-                yield step, part
+        enlarged = min(photo.shape[:2]) < target
+        return Pair(degraded, low, np.asarray(full)[window], distortion, mask, other, enlarged)
 
 
 def _identity(batch: Any) -> Any:
@@ -170,19 +141,18 @@ def _identity(batch: Any) -> Any:
 
 def make_loader(pairs: TrainingPairs, start: int) -> Iterator[Batch]:
     """Iterate over the batches from step `start` to the end of the run, part by part."""
-    workers = pairs.schedule.config.workers
-    return iter(
-        DataLoader(
-            pairs,
-            batch_size=None,
-            sampler=_Keys(pairs.schedule, start),
-            num_workers=workers,
-            collate_fn=_identity,
-            generator=torch.Generator(),  # the global one is left alone
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if workers else None,
-        )
+    schedule = pairs.schedule
+    steps = ((step, schedule.at(step).stage) for step in range(start, schedule.total))
+    loader = DataLoader(
+        pairs,
+        batch_size=None,
+        sampler=((step, part) for step, stage in steps for part in range(stage.accumulate)),
+        num_workers=schedule.config.workers,
+        collate_fn=_identity,
+        generator=torch.Generator(),  # the global one is left alone
+        pin_memory=torch.cuda.is_available(),
     )
+    return iter(loader)
 
 
 def crop_random_square(photo: np.ndarray, rng: np.random.Generator, smallest: int) -> Image.Image:

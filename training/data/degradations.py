@@ -14,10 +14,9 @@ from PIL import Image
 Array = np.ndarray  # float32 (H, W), 0..1
 
 
-def film(rgb: Array, rng: np.random.Generator) -> Array:
+def mix_channels(rgb: Array, rng: np.random.Generator) -> Array:
     """Convert RGB (H, W, 3) to gray with random weights, as films and plates differ in their sensitivity to colours."""
-    weights = rng.dirichlet((3.0, 4.0, 2.0)).astype(np.float32)
-    return rgb @ weights
+    return rgb @ rng.dirichlet((3.0, 4.0, 2.0)).astype(np.float32)
 
 
 def fade(gray: Array, rng: np.random.Generator) -> Array:
@@ -26,31 +25,29 @@ def fade(gray: Array, rng: np.random.Generator) -> Array:
     return black + (white - black) * gray ** rng.uniform(0.75, 1.35)
 
 
-def gaussian(gray: Array, sigma: float) -> Array:
+def blur_gaussian(gray: Array, sigma: float) -> Array:
     """Blur with a Gaussian of `sigma` pixels, at most 1.5, cut off at 4 pixels; the border is replicated."""
     taps = np.exp(-0.5 * (np.arange(-4, 5, dtype=np.float32) / np.float32(sigma)) ** 2)
     for axis in (0, 1):
         width = [(4, 4) if axis == a else (0, 0) for a in (0, 1)]
-        padded = np.pad(gray, width, mode="edge")
-        parts = [
-            padded.take(range(k, k + gray.shape[axis]), axis) * tap for k, tap in enumerate(taps)
-        ]
+        padded, length = np.pad(gray, width, mode="edge"), gray.shape[axis]
+        parts = [padded.take(range(k, k + length), axis) * tap for k, tap in enumerate(taps)]
         gray = np.sum(parts, axis=0) / taps.sum()
     return gray
 
 
-def blur(gray: Array, rng: np.random.Generator) -> Array:
+def defocus(gray: Array, rng: np.random.Generator) -> Array:
     """Blur like a lens out of focus, with a Gaussian of 0.3 to 1 pixel."""
-    return gaussian(gray, rng.uniform(0.3, 1.0))
+    return blur_gaussian(gray, rng.uniform(0.3, 1.0))
 
 
-def grain(gray: Array, rng: np.random.Generator) -> Array:
+def add_grain(gray: Array, rng: np.random.Generator) -> Array:
     """Add film grain: noise with a correlation of 0.6 pixels, strongest in the middle tones."""
-    clumps = gaussian(rng.standard_normal(gray.shape).astype(np.float32), 0.6)
+    clumps = blur_gaussian(rng.standard_normal(gray.shape).astype(np.float32), 0.6)
     return gray + rng.uniform(0.02, 0.08) * clumps * 4 * gray * (1 - gray)
 
 
-def noise(gray: Array, rng: np.random.Generator) -> Array:
+def add_noise(gray: Array, rng: np.random.Generator) -> Array:
     """Add white noise, as of a scanner, with a deviation of 0.005 to 0.03."""
     return gray + rng.uniform(0.005, 0.03) * rng.standard_normal(gray.shape).astype(np.float32)
 
@@ -62,7 +59,7 @@ def tone(gray: Array, rng: np.random.Generator) -> np.ndarray:
     return gray[..., None] * (1 - strength) + sepia * strength
 
 
-def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def compress(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Compress uint8 (H, W, 3) by JPEG of quality 30 to 90."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=int(rng.integers(30, 91)))
@@ -71,21 +68,19 @@ def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Degrade a photo, uint8 (H, W, 3), by a random choice of effects, like a scan of an old print of it."""
-    gray = film(rgb.astype(np.float32) / 255, rng)
-    for effect, share in ((blur, 0.4), (fade, 0.7), (grain, 0.5), (noise, 0.5)):
+    gray = mix_channels(rgb.astype(np.float32) / 255, rng)
+    for effect, share in ((defocus, 0.4), (fade, 0.7), (add_grain, 0.5), (add_noise, 0.5)):
         if rng.random() < share:
             gray = np.clip(effect(gray, rng), 0, 1)
     toned = tone(gray, rng) if rng.random() < 0.3 else np.repeat(gray[..., None], 3, axis=2)
     picture = (toned * 255).round().clip(0, 255).astype(np.uint8)
-    return jpeg(picture, rng) if rng.random() < 0.4 else picture
+    return compress(picture, rng) if rng.random() < 0.4 else picture
 
 
 def _draw_margin_level(rng: np.random.Generator) -> float:
     """Draw the gray level of a margin in 0..255: near white, near black, gray, or as of paper."""
-    low, high = ((235, 255), (0, 25), (40, 220), (180, 240))[
-        rng.choice(4, p=(0.35, 0.25, 0.15, 0.25))
-    ]
-    return rng.uniform(low, high)
+    ranges = ((235, 255), (0, 25), (40, 220), (180, 240))
+    return rng.uniform(*ranges[rng.choice(4, p=(0.35, 0.25, 0.15, 0.25))])
 
 
 def add_margins(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

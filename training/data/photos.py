@@ -9,13 +9,13 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from scsnet.pictures.decode import decode_planes
-from training.paths import ERRORS, printable
+from training.text import ERRORS, make_printable
 
 SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 UNSUPPORTED = {".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"}
@@ -28,6 +28,8 @@ BROKEN = (
 CONTACT_SHEET = "contact_sheet.png"
 """Overview that prepare.py writes, which is never used as a photo."""
 SMALLEST = 16  # pixels on the short side; smaller photos are not used
+TRIES = 100  # unreadable photos in a row before giving up
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -39,6 +41,9 @@ class Entry(NamedTuple):
     offset: int = 0
     size: int = -1
     """Bytes from `offset`; -1: to the end."""
+
+
+Read = Callable[[Entry], np.ndarray]
 
 
 class BadPhotoError(ValueError):
@@ -57,13 +62,13 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
         if not path.exists():
             raise FileNotFoundError(f"Photos not found: {path}")
         if path.is_dir():
-            found = _folder(path)
+            found = _list_folder(path)
         elif path.suffix == ".txt":
-            found = _list(path)
+            found = _read_list(path)
         elif path.suffix == ".tar":
-            found = _shard(path)
+            found = _list_shard(path)
         elif path.suffix.lower() in SUFFIXES:
-            found = [Entry(printable(str(path)), str(path))]
+            found = [Entry(make_printable(str(path)), str(path))]
         else:
             raise ValueError(f"expected a folder, list (.txt), shard (.tar) or photo, got {path}")
         if not found:
@@ -72,17 +77,16 @@ def find_photos(sources: Sequence[str | Path]) -> list[Entry]:
     return entries
 
 
-def _folder(path: Path) -> list[Entry]:
+def _list_folder(path: Path) -> list[Entry]:
     """List the photos of a folder and of the shards in it, recursively."""
     entries = []
-    for file in sorted(path.rglob("*")):
-        if file.name == CONTACT_SHEET:
-            continue
-        if file.suffix.lower() in SUFFIXES and file.is_file():
-            entries.append(Entry(printable(str(file)), str(file)))
-        elif file.suffix == ".tar" and file.is_file():
-            entries += _shard(file)
-    _report_unsupported(path, path.rglob("*"))
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        if file.suffix.lower() in SUFFIXES and file.name != CONTACT_SHEET:
+            entries.append(Entry(make_printable(str(file)), str(file)))
+        elif file.suffix == ".tar":
+            entries += _list_shard(file)
+    _report_unsupported(path, files)
     return entries
 
 
@@ -93,21 +97,18 @@ def _report_unsupported(source: Path, files: Iterable[Path]) -> None:
         print(f"left out {counts[suffix]} files of {source}: {suffix} is not supported")
 
 
-def _list(path: Path) -> list[Entry]:
+def _read_list(path: Path) -> list[Entry]:
     """List the photos that a text file names, one per line, relative to its folder."""
     text = path.read_text("utf-8-sig", ERRORS)
     if "\0" in text:
         raise ValueError(f"{path} is no list of photos in UTF-8")
     # Not splitlines, which also splits at rare characters that names may contain.
     lines = [line.strip() for line in text.split("\n")]
-    return [
-        Entry(printable(line), str(path.parent / line))
-        for line in lines
-        if line and not line.startswith("#")
-    ]
+    names = [line for line in lines if line and not line.startswith("#")]
+    return [Entry(make_printable(name), str(path.parent / name)) for name in names]
 
 
-def _shard(path: Path) -> list[Entry]:
+def _list_shard(path: Path) -> list[Entry]:
     """List the photos of an uncompressed tar in the layout of WebDataset, by their offsets.
 
     Photos can then be read in any order, which makes resumed runs exact.
@@ -118,11 +119,9 @@ def _shard(path: Path) -> list[Entry]:
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not an uncompressed tar: {error}") from error
     _report_unsupported(path, (Path(member.name) for member in members))
-    return [
-        Entry(printable(f"{path}:{member.name}"), str(path), member.offset_data, member.size)
-        for member in members
-        if Path(member.name).suffix.lower() in SUFFIXES
-    ]
+    members = [member for member in members if Path(member.name).suffix.lower() in SUFFIXES]
+    names = [make_printable(f"{path}:{member.name}") for member in members]
+    return [Entry(n, str(path), m.offset_data, m.size) for n, m in zip(names, members, strict=True)]
 
 
 def read_bytes(entry: Entry) -> bytes:
@@ -148,9 +147,8 @@ def decode_photo(name: str, content: bytes) -> np.ndarray:
     except BROKEN as error:
         raise BadPhotoError(f"{name}: {error}") from error
     if min(photo.shape[:2]) < SMALLEST:
-        raise BadPhotoError(
-            f"{name}: {photo.shape[1]} x {photo.shape[0]} pixels, expected at least {SMALLEST} on each side"
-        )
+        size = f"{photo.shape[1]} x {photo.shape[0]} pixels"
+        raise BadPhotoError(f"{name}: {size}, expected at least {SMALLEST} on each side")
     return photo
 
 
@@ -170,11 +168,11 @@ def read_photo(entry: Entry) -> np.ndarray:
     return decode_photo(entry.name, read_bytes(entry))
 
 
-def select_evenly(entries: Sequence[Entry], count: int) -> list[Entry]:
+def select_evenly(photos: Sequence[T], count: int) -> list[T]:
     """Select `count` photos, spread evenly over all; 0 selects all."""
-    if count <= 0 or count >= len(entries):
-        return list(entries)
-    return [entries[i * len(entries) // count] for i in range(count)]
+    if count <= 0 or count >= len(photos):
+        return list(photos)
+    return [photos[i * len(photos) // count] for i in range(count)]
 
 
 def centre_square(photo: np.ndarray, size: int) -> Image.Image:
@@ -186,32 +184,30 @@ def centre_square(photo: np.ndarray, size: int) -> Image.Image:
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def read_squares(
-    entries: Sequence[Entry], size: int, skipped: list[str]
-) -> Iterator[tuple[Entry, Image.Image]]:
-    """Yield the central squares of photos, size x size; the reasons of unreadable ones are added to `skipped`."""
+def read_photos(
+    entries: Iterable[Entry], skipped: list[str], read: Read = read_photo
+) -> Iterator[tuple[Entry, np.ndarray]]:
+    """Yield the photos that can be read; the reasons of the others are added to `skipped`."""
     for entry in entries:
         try:
-            photo = read_photo(entry)
+            yield entry, read(entry)
         except BadPhotoError as error:
             skipped.append(str(error))
-            continue
+
+
+def read_squares(
+    entries: Iterable[Entry], size: int, skipped: list[str]
+) -> Iterator[tuple[Entry, Image.Image]]:
+    """Yield the central squares of the photos that can be read, size x size; see `read_photos`."""
+    for entry, photo in read_photos(entries, skipped):
         yield entry, centre_square(photo, size)
 
 
 class Cache:
-    """Least recently used cache of decoded photos, up to `capacity` bytes."""
+    """Least recently used cache of decoded photos, up to `capacity` bytes; `read` reads one."""
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        capacity: float,
-        read: Callable[[Entry], np.ndarray] = read_photo,
-    ) -> None:
-        self.entries = entries
-        self.read = read
-        self.capacity = capacity
-        self.held = 0
+    def __init__(self, entries: Sequence[Entry], capacity: float, read: Read = read_photo) -> None:
+        self.entries, self.capacity, self.decode, self.held = entries, capacity, read, 0
         self.photos: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -219,21 +215,37 @@ class Cache:
         if index in self.photos:
             self.photos.move_to_end(index)
             return self.photos[index]
-        photo = self.read(self.entries[index])
+        photo = self.decode(self.entries[index])
         self.photos[index] = photo
         self.held += photo.nbytes
         while self.held > self.capacity and len(self.photos) > 1:
             self.held -= self.photos.popitem(last=False)[1].nbytes
         return photo
 
-    def find_readable(self, index: int, tries: int, skipped: list[str]) -> np.ndarray | None:
-        """Return a photo, or in place of an unreadable one the next in the list; None if `tries` photos are unreadable.
+    def read(self, index: int, skipped: list[str]) -> np.ndarray:
+        """Return a photo, or in place of an unreadable one the next in the list.
 
-        The reasons are added to `skipped`.
+        The reasons are added to `skipped`. Raises ValueError if `TRIES` photos are unreadable.
         """
+        tries = min(TRIES, len(self.entries))
         for offset in range(tries):
             try:
                 return self[(index + offset) % len(self.entries)]
             except BadPhotoError as error:
                 skipped.append(str(error))
-        return None
+        raise ValueError(f"{tries} photos in a row cannot be read; the last: {skipped[-1]}")
+
+    def draw(self, rng: np.random.Generator, side: int, skipped: list[str]) -> np.ndarray:
+        """Return a random photo of at least side x side pixels.
+
+        The reasons of unreadable ones are added to `skipped`. Raises ValueError if `TRIES` photos are smaller or unreadable.
+        """
+        for _ in range(TRIES):
+            try:
+                photo = self[int(rng.integers(len(self.entries)))]
+            except BadPhotoError as error:
+                skipped.append(str(error))
+                continue
+            if min(photo.shape[:2]) >= side:
+                return photo
+        raise ValueError(f"expected photos of at least {side} pixels, got none in {TRIES} tries")

@@ -1,27 +1,31 @@
-"""Training batches of the semantic prior: gray photos and the colours of their positions."""
+"""Training batches of the semantic prior, its palette, and the targets of its loss: how often a photo has each colour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from scsnet.color import rgb_to_lab, srgb_to_linear
+from scsnet.prior import COLORS
 from training.config.prior import Options
-from training.config.schedule import permute_photos
+from training.config.schedule import pick_photo
 from training.data.dataset import BICUBIC, crop_random_square, stack_photos
 from training.data.degradations import add_margins, degrade
-from training.data.photos import Cache, Entry, read_photo
+from training.data.photos import Cache, Entry, centre_square, read_photo
 
 STRIDE = 16  # side of a cell of the prediction, in pixels
 SUBCELLS = 4  # along a side of a cell, whose target is the distribution of 4 x 4 colours
 DEGRADED_SIDE = 128  # pixels at which photos are degraded and get margins
 CACHED_SIDE = 256  # pixels of the short side of a photo in the cache
+BIN = 10  # side of a bin of ab, in CIE units
+REACH = 11  # bins on either side of neutral
 _LINEAR = srgb_to_linear(torch.arange(256).view(256, 1, 1) / 255).flatten().numpy()
 
 
@@ -81,13 +85,10 @@ class PriorPhotos(Dataset[PriorBatch]):
         return PriorBatch(torch.stack(gray), ab, torch.from_numpy(np.stack(inside)), skipped)
 
     def _load(self, number: int, skipped: list[str]) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        """Return the number-th photo of the run as gray, colours and mask.
-
-        gray: (1, size, size) in 0..1; colours: sRGB uint8 (size/4, size/4, 3); mask: bool (size/4, size/4), false where a
-        margin is.
-        """
+        """Return the number-th photo of the run: gray (1, size, size), colours, uint8 (size/4, size/4, 3), and `inside`."""
         rng = np.random.default_rng((self.options.seed, 1, number))
-        crop = crop_random_square(self._read(number, skipped), rng, 1)
+        index = pick_photo(self.options.seed, number, len(self.photos.entries))
+        crop = crop_random_square(self.photos.read(index, skipped), rng, 1)
         size, fine = self.options.size, self.options.size // STRIDE * SUBCELLS
         colors = np.asarray(crop.resize((fine, fine), BICUBIC))
         inside = np.ones((fine, fine), bool)
@@ -106,30 +107,45 @@ class PriorPhotos(Dataset[PriorBatch]):
         gray = torch.from_numpy(np.array(plane, np.float32)).unsqueeze(0) / 255
         return change_exposure(gray, rng), colors, inside
 
-    def _read(self, number: int, skipped: list[str]) -> np.ndarray:
-        """Read the number-th photo of the run: each once per epoch, in random order.
 
-        An unreadable photo is replaced by the next in the list. Raises ValueError if all are unreadable.
-        """
-        count = len(self.photos.entries)
-        epoch, position = divmod(number, count)
-        index = int(permute_photos(self.options.seed, epoch, count)[position])
-        photo = self.photos.find_readable(index, count, skipped)
-        if photo is not None:
-            return photo
-        raise ValueError(f"none of the {count} photos can be read; the last: {skipped[-1]}")
+def find_bins(ab: Tensor) -> Tensor:
+    """Return the numbers (B, h, w), int64, of the bins that ab (B, 2, h, w), CIE units, are in."""
+    a, b = (ab / BIN).round().clamp(-REACH, REACH).long().unbind(1)
+    return (a + REACH) * (2 * REACH + 1) + b + REACH
 
 
-def make_prior_loader(
-    entries: Sequence[Entry], options: Options, steps: range
-) -> Iterator[PriorBatch]:
-    """Iterate over the batches of steps."""
-    return iter(
-        DataLoader(
-            PriorPhotos(entries, options),
-            batch_size=None,
-            sampler=steps,
-            num_workers=options.workers,
-            prefetch_factor=4 if options.workers else None,
-        )
-    )
+def list_bin_colors() -> Tensor:
+    """Return ab (bins, 2) of the centres of all bins, in the order of `find_bins`."""
+    side = torch.arange(-REACH, REACH + 1, dtype=torch.float32) * BIN
+    return torch.cartesian_prod(side, side)
+
+
+def count_palette(photos: Iterable[np.ndarray]) -> Tensor:
+    """Return ab (COLORS, 2) in CIE units of the bins that contain most pixels of photos, each uint8 (H, W, 3)."""
+    colors = list_bin_colors()
+    counts = torch.zeros(len(colors))
+    for photo in photos:
+        small = np.asarray(centre_square(photo, 64))
+        bins = find_bins(rgb_to_lab(stack_photos([small]))[:, 1:])
+        counts += bins.flatten().bincount(minlength=len(colors))
+    counts -= colors.norm(dim=1) * 1e-6  # of bins without a pixel, the duller come first
+    return colors[counts.topk(COLORS).indices.sort().values]
+
+
+def compute_targets(ab: Tensor, inside: Tensor, palette: Tensor) -> Tensor:
+    """Count in each cell of the prediction the positions whose nearest colour of the palette is that of the channel.
+
+    ab: (B, 2, H, W), CIE units; inside: bool (B, H, W), positions outside are not counted; palette: (COLORS, 2). Returns
+    counts (B, COLORS, H/4, W/4).
+    """
+    nearest = torch.cdist(list_bin_colors().to(palette), palette).argmin(1)
+    index = nearest[find_bins(ab)]  # (B, H, W)
+    index = F.pixel_unshuffle(index[:, None], SUBCELLS)  # (B, 16, h, w)
+    weight = F.pixel_unshuffle(inside[:, None].float(), SUBCELLS)
+    batch, _, h, w = index.shape
+    return torch.zeros(batch, COLORS, h, w, device=ab.device).scatter_add_(1, index, weight)
+
+
+def compute_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the cross entropy of logits (B, COLORS, h, w) and the counts of `compute_targets`, mean over all positions."""
+    return -(logits.float().log_softmax(1) * targets).sum() / targets.sum().clamp_min(1)

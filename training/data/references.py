@@ -27,7 +27,7 @@ class Distortion(NamedTuple):
 
 
 def draw_distortion(batch: int, generator: torch.Generator) -> Distortion:
-    """A random distortion of `batch` pictures."""
+    """Draw a random distortion of `batch` pictures."""
     low, high = DISPLACEMENT
     strength = low + (high - low) * torch.rand(batch, generator=generator)
     noise = torch.randn(batch, 2, 2 * _COARSE, 2 * _COARSE, generator=generator)
@@ -72,7 +72,7 @@ def draw_mask(size: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
 
 
 def smooth(noise: Tensor) -> Tensor:
-    """Noise (B, 2, 64, 64) -> Gaussian-smoothed, unit deviation (B, 2, 32, 32), sigma `SIGMA` of the side."""
+    """Smooth noise (B, 2, 64, 64) with a Gaussian of `SIGMA` of the side; returns (B, 2, 32, 32) of unit deviation."""
     x = torch.arange(-_COARSE // 2, _COARSE // 2 + 1, dtype=torch.float32, device=noise.device)
     kernel = torch.exp(-0.5 * (x / (SIGMA * _COARSE)) ** 2)
     kernel = (kernel / kernel.square().sum().sqrt()).expand(2, 1, -1)
@@ -83,7 +83,7 @@ def smooth(noise: Tensor) -> Tensor:
 
 
 def warp(planes: Tensor, distortion: Distortion) -> Tensor:
-    """Planes (B, C, H, W), each mirrored or not and distorted, the same shape."""
+    """Mirror and distort planes (B, C, H, W); returns the same shape."""
     batch, _, height, width = planes.shape
     strength = distortion.strength.view(-1, 1, 1, 1)
     field = smooth(distortion.noise) * strength * 2  # grid_sample counts -1..1 across a side
@@ -91,11 +91,9 @@ def warp(planes: Tensor, distortion: Distortion) -> Tensor:
     theta = torch.zeros(batch, 2, 3, device=planes.device)
     theta[:, 0, 0], theta[:, 1, 1] = distortion.flip, 1.0
     grid = F.affine_grid(theta, [batch, 1, height, width], align_corners=False) + field
-    return F.grid_sample(
-        planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
+    return F.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
 
 
 def distort_elastically(planes: Tensor, generator: torch.Generator) -> Tensor:
-    """A random elastic copy of each of the planes (B, C, H, W)."""
+    """Return a random elastic copy of each picture, (B, C, H, W)."""
     return warp(planes, draw_distortion(planes.shape[0], generator))

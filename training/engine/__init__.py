@@ -1,1 +1,1 @@
-"""The training loop: steps, checkpoints, logs, processes, signals."""
+"""The training loop: steps, checkpoints, logs, processes."""

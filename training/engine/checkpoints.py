@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import pickle
-import re
 import struct
 import zipfile
 import zlib
@@ -16,12 +15,12 @@ import torch
 from scsnet.atomic_write import open_atomic
 
 CHECKPOINTS = "checkpoints"  # in the folder of a run
+FORMAT = "scsnet-training-2"
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error),
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 """Exceptions that reading a damaged file raises."""
-_NAME = re.compile(r"step-\d{8}\.pt$")
 
 
 class RunError(RuntimeError):
@@ -30,7 +29,7 @@ class RunError(RuntimeError):
 
 def listed(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*.pt") if _NAME.search(path.name))
+    return sorted(folder.glob(f"step-{8 * '[0-9]'}.pt"))
 
 
 def last(folder: Path) -> Path | None:
@@ -55,18 +54,16 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         with open_atomic(path) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
-        # torch raises RuntimeErrors, of which the first has the disk's OSError as its context
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__ or cause.__context__
-        reason = cause or error
+        reason: BaseException = error  # torch raises errors of its own in the context of the disk's
+        while not isinstance(reason, OSError) and reason.__context__:
+            reason = reason.__context__
         raise RunError(f"{path} cannot be written: {reason}; {describe_last(folder)}") from error
     for old in listed(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
 
 
-def load(path: Path, kind: str = "scsnet-training-2") -> dict[str, Any]:
+def load(path: Path, kind: str = FORMAT) -> dict[str, Any]:
     """Load the state in a checkpoint to the CPU. Raises RunError for a damaged file, or one of another format than `kind`."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch writes checksums, but does not compare them

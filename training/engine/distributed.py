@@ -1,4 +1,4 @@
-"""Collectives over the processes of a run. In a run of one process each returns its argument."""
+"""Means over the processes of a run, with gradients."""
 
 from __future__ import annotations
 
@@ -7,16 +7,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-
-def world_size() -> int:
-    """Return the number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def is_main_process() -> bool:
-    """Return whether this process writes and prints."""
-    return world_size() == 1 or dist.get_rank() == 0
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -42,35 +32,7 @@ def global_mean(values: Tensor) -> Tensor:
     DistributedDataParallel does, gives the gradient of one process with all photos.
     """
     local = values.mean()
-    if world_size() == 1:
+    if not (dist.is_available() and dist.is_initialized()):
         return local
     total: Tensor = _AllReduceSum.apply(local)  # type: ignore[no-untyped-call]
-    return total / world_size()
-
-
-@torch.no_grad()
-def average_over_processes(values: Tensor) -> Tensor:
-    """Return the elementwise mean of a tensor over all processes, without gradients."""
-    if world_size() > 1:
-        values = values.clone()
-        dist.all_reduce(values)
-        values /= world_size()
-    return values
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set in any process."""
-    if world_size() == 1:
-        return flag
-    value = torch.tensor(float(flag), device=device)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
-    return bool(value.item())
-
-
-def is_equal_everywhere(value: Tensor) -> bool:
-    """Return whether a scalar tensor has the same value in all processes."""
-    if world_size() == 1:
-        return True
-    bounds = torch.stack([value, -value])
-    dist.all_reduce(bounds, dist.ReduceOp.MAX)
-    return bool(bounds[0] == -bounds[1])
+    return total / dist.get_world_size()

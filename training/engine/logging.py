@@ -16,8 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.engine.checkpoints import CHECKPOINTS, RunError, describe_last
-from training.engine.distributed import average_over_processes, is_main_process
-from training.paths import save_text
+from training.text import save_text
 
 if TYPE_CHECKING:  # reading a log needs no accelerate
     from accelerate.accelerator import Accelerator
@@ -27,13 +26,8 @@ LOG = "log.jsonl"
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a log, except for a last one that is cut off. Raises OSError."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # was being written when the run was killed
-            continue
-    return rows
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def truncate_log(path: Path, step: int) -> None:
@@ -51,17 +45,14 @@ def read_last_figures(path: Path, step: int) -> dict[str, float]:
 
 
 class Monitor:
-    """Collects the loss terms of every step; `flush` checks, prints and logs their means.
-
-    Every process has one, because the means are over all processes. The bar and the log are the main process's.
-    """
+    """Collects the loss terms of every step; `flush` checks, prints and logs their means over all processes."""
 
     def __init__(self, output: Path, accelerator: Accelerator, total: int, start: int) -> None:
         self.output, self.accelerator = output, accelerator
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.skipped: set[str] = set()
         self.pictures, self.began = 0, time.monotonic()
-        main = is_main_process()
+        main = accelerator.is_main_process
         self.bar = tqdm(total=total, initial=start, unit="step", mininterval=1, disable=not main)
         self.log = (output / LOG).open("a", encoding="utf-8") if main else None
 
@@ -84,7 +75,9 @@ class Monitor:
         collected: dict[str, list[float]] = {}
         for step, terms in self.pending:
             values = torch.stack([term.float().reshape(()) for term in terms.values()])
-            for name, value in zip(terms, average_over_processes(values).tolist(), strict=True):
+            for name, value in zip(
+                terms, self.accelerator.reduce(values, "mean").tolist(), strict=True
+            ):
                 if not math.isfinite(value):
                     raise RunError(
                         f"{name} is {value} at step {step}; {describe_last(self.output / CHECKPOINTS)}. Go on from it "
@@ -104,20 +97,16 @@ class Monitor:
     def record(self, row: dict[str, Any]) -> None:
         """Append a row to the log and send it to the trackers."""
         if self.log is not None:
-            self.log.write(json.dumps(row) + "\n")
-            self.log.flush()
+            print(json.dumps(row), file=self.log, flush=True)
         self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
 
     def show(self, picture: Path, step: int) -> None:
         """Send a picture to the trackers that take pictures."""
+        images = {"validation": np.asarray(Image.open(picture))[None]}
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
-                pixels = np.asarray(Image.open(picture))
-                if tracker.name == "tensorboard":
-                    images = {"validation": pixels[None]}
-                    tracker.log_images(images, step=step, dataformats="NHWC")
-                else:
-                    tracker.log_images({"validation": [pixels]}, step=step)
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images(images, step=step, **layout)
 
     def close(self) -> None:
         """Close the bar and the log."""

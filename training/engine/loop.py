@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from threading import Event
+from types import FrameType
 from typing import Any
 
 import torch
@@ -26,16 +27,15 @@ from training.data.dataset import TrainingPairs, make_loader
 from training.data.photos import Entry, find_photos
 from training.engine import checkpoints
 from training.engine.checkpoints import CHECKPOINTS, RunError
-from training.engine.distributed import any_process, is_equal_everywhere
 from training.engine.logging import LOG, Monitor, read_last_figures, truncate_log
 from training.engine.model_card import CARD, PICTURE, WEIGHTS, export
-from training.engine.signals import catch_stop_signals
 from training.engine.step import Trainer
 from training.evaluation.validation import Validation
-from training.paths import save_text
+from training.text import save_text
 
 BEST = "best.safetensors"
 LOCK = "run.lock"
+OnStep = Callable[[int], Any]
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -56,80 +56,84 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         raise ValueError(f"the tracker {name!r} is not installed: pip install {name}")
     for number, stage in enumerate(config.stages, 1):
         if stage.batch % (stage.accumulate * accelerator.num_processes):
-            raise ValueError(
-                f"stage {number}: batch must be a multiple of accumulate x processes, got "
-                f"{stage.batch}, {stage.accumulate} and {accelerator.num_processes}"
-            )
+            given = f"{stage.batch}, {stage.accumulate} and {accelerator.num_processes}"
+            expected = "batch must be a multiple of accumulate x processes"
+            raise ValueError(f"stage {number}: {expected}, got {given}")
     emulated = on_cpu and config.precision == "bf16" and not cpu_multiplies_bfloat16()
     if emulated and accelerator.is_main_process:
         print("This CPU only emulates bfloat16: --precision float32 is faster.")
     return accelerator
 
 
-def check_folder(output: Path) -> None:
-    """Raise RunError for a path that is a file, or a folder whose README.md does not belong to a run."""
-    if output.exists() and not output.is_dir():
-        raise RunError(f"{output} is a file: a run needs a folder")
-    if (output / CARD).exists() and not (output / CONFIG).exists():
-        raise RunError(f"{output} holds a {CARD} that does not belong to a run: use another folder")
+def load_latest(config: TrainConfig, resume: bool, verbose: bool) -> dict[str, Any] | None:
+    """Load the state in the newest checkpoint of a run; None if there is none.
 
-
-def load_latest(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
-    """Load the state in the newest checkpoint of a run; None if there is none. Raises RunError if `resume` is missing."""
+    Raises RunError if `resume` is missing, and if the seed or the network differs from the checkpoint's; other changes are
+    printed if `verbose`.
+    """
     output = Path(config.output)
     newest = checkpoints.last(output / CHECKPOINTS)
     if newest is None:
         return None
     if not resume:
-        raise RunError(
-            f"{output} holds a run already ({newest.name}): continue it with --resume, or use another folder"
-        )
-    return checkpoints.load(newest)
-
-
-def check_changes(config: TrainConfig, state: dict[str, Any], verbose: bool) -> None:
-    """Raise RunError if the seed or the network differs from the checkpoint's; if `verbose`, print the other changes."""
-    before = TrainConfig.from_dict(state["config"])
-    for field in fields(config):
-        old, new = getattr(before, field.name), getattr(config, field.name)
-        if old != new:
-            if field.name in ("seed", "network"):
-                raise RunError(f"{field.name} cannot change during a run: it was {old}, now {new}")
-            if verbose:
-                print(f"changed since the checkpoint: {field.name}")
+        advice = "continue it with --resume, or use another folder"
+        raise RunError(f"{output} holds a run already ({newest.name}): {advice}")
+    state = checkpoints.load(newest)
+    before, after = vars(TrainConfig.from_dict(state["config"])), vars(config)
+    for name in (name for name in after if before[name] != after[name]):
+        if name in ("seed", "network"):
+            change = f"it was {before[name]}, now {after[name]}"
+            raise RunError(f"{name} cannot change during a run: {change}")
+        if verbose:
+            print(f"changed since the checkpoint: {name}")
+    return state
 
 
 @contextmanager
 def lock_folder(output: Path) -> Iterator[None]:
-    """Create a folder and hold its lock file. Raises RunError if another process holds it.
+    """Create a folder and hold its lock file, which the system releases when the process ends.
 
-    The system releases the lock of a process that has ended.
+    Raises RunError if another process holds it, and for a path that is a file or holds a README.md but no run.
     """
+    if output.exists() and not output.is_dir():
+        raise RunError(f"{output} is a file: a run needs a folder")
+    if (output / CARD).exists() and not (output / CONFIG).exists():
+        raise RunError(f"{output} holds a {CARD} that does not belong to a run: use another folder")
     output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / LOCK, timeout=0)
     try:
-        lock.acquire()
+        with FileLock(output / LOCK, timeout=0):
+            yield
     except Timeout as error:
         raise RunError(f"{output} is in use by another process, which holds {LOCK}") from error
+
+
+@contextmanager
+def catch_stop_signals() -> Iterator[threading.Event]:
+    """Yield an event that the first SIGINT or SIGTERM sets; a second one raises KeyboardInterrupt."""
+    stop, previous = threading.Event(), {}
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
+        previous = {n: signal.signal(n, request_stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
-        lock.release()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def train(
-    config: TrainConfig, *, resume: bool = False, on_step: Callable[[int], Any] | None = None
-) -> Path:
+def train(config: TrainConfig, *, resume: bool = False, on_step: OnStep | None = None) -> Path:
     """Run all steps and return the path of the weights. `on_step` is called with the number of steps done.
 
     Raises RunError if the run cannot continue; its checkpoints are kept. Raises ValueError and OSError for a configuration,
     photos or weights that cannot be used, before the first step.
     """
     accelerator = make_accelerator(config)
-    if not accelerator.is_main_process:
-        return _train(config, accelerator, resume, on_step)
-    check_folder(Path(config.output))
-    with lock_folder(Path(config.output)):
+    with lock_folder(Path(config.output)) if accelerator.is_main_process else nullcontext():
         return _train(config, accelerator, resume, on_step)
 
 
@@ -152,10 +156,7 @@ def find_training_photos(
 
 
 def _train(
-    config: TrainConfig,
-    accelerator: Accelerator,
-    resume: bool,
-    on_step: Callable[[int], Any] | None,
+    config: TrainConfig, accelerator: Accelerator, resume: bool, on_step: OnStep | None
 ) -> Path:
     """Run `train` in one of the processes; the main one holds the lock of the folder."""
     main = accelerator.is_main_process
@@ -163,42 +164,28 @@ def _train(
     held_out = find_photos(config.validation) if main else []
     entries = find_training_photos(config, held_out, verbose=main)
     schedule = Schedule(config, len(entries))
-    state = load_latest(config, resume)
-    if state is not None:
-        check_changes(config, state, verbose=main)
+    state = load_latest(config, resume, verbose=main)
     trainer = Trainer(config, schedule, accelerator)
     if state is not None:
         trainer.load_state(state)
         if main and state["photos"] != schedule.photos:
-            print(
-                f"the checkpoint was trained on {state['photos']} photos, now there are "
-                f"{schedule.photos}: their order changes from here on"
-            )
+            change = f"{state['photos']} photos, now there are {schedule.photos}"
+            print(f"the checkpoint was trained on {change}: their order changes from here on")
     accelerator.wait_for_everyone()
     if main:  # everything has been accepted: only now the folder changes
         for leftover in output.rglob(LEFTOVERS):  # of a process that was killed
             leftover.unlink(missing_ok=True)
         save_text(output / CONFIG, json.dumps(config.to_dict(), indent=2) + "\n")
         truncate_log(output / LOG, trainer.step)
-        best = output / BEST
-        if best.exists() and (
-            not trainer.step or int(checkpoint.read_info(best).card["step"]) > trainer.step
-        ):
+        best, done = output / BEST, trainer.step
+        if best.exists() and (not done or int(checkpoint.read_info(best).card["step"]) > done):
             best.unlink()  # of steps that are run again
-    accelerator.init_trackers(
-        "tensorboard",
-        init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {},
-    )
-    validation = None
-    if held_out:
-        validation = Validation(held_out, config.validation_count)
-        for reason in validation.skipped:
-            print(f"left out a validation photo: {reason}")
+    purge = {"tensorboard": {"purge_step": trainer.step + 1}} if trainer.step else {}
+    accelerator.init_trackers("tensorboard", init_kwargs=purge)
+    validation = Validation(held_out, config.validation_count) if held_out else None
     if main:
-        print(
-            f"{len(entries)} photos, {schedule.total} steps, {accelerator.num_processes} process(es) "
-            f"on {accelerator.device}"
-        )
+        processes = f"{accelerator.num_processes} process(es) on {accelerator.device}"
+        print(f"{len(entries)} photos, {schedule.total} steps, {processes}")
         if trainer.step >= schedule.total:
             print(f"all steps are done: the checkpoint is at step {trainer.step}")
     pairs = TrainingPairs(entries, schedule, accelerator.process_index, accelerator.num_processes)
@@ -221,11 +208,9 @@ def _train(
 def choose_result(trainer: Trainer, output: Path) -> tuple[SCSNet, int]:
     """Return the network to export and its step: the best of the last stage's validations, or the last one without any."""
     path = output / BEST
-    if not path.exists():
-        return trainer.result, trainer.step
-    step = int(checkpoint.read_info(path).card["step"])
+    step = int(checkpoint.read_info(path).card["step"]) if path.exists() else trainer.step
     if step == trainer.step:
-        return trainer.result, trainer.step
+        return trainer.result, step
     if step == 0:
         print("No step was better on the validation photos than the initial weights.")
     print(f"The best validation was at step {step}: its weights are exported, not the last ones.")
@@ -257,11 +242,11 @@ def _run_steps(
     pairs: TrainingPairs,
     monitor: Monitor,
     validation: Validation | None,
-    stop: Event,
-    on_step: Callable[[int], Any] | None,
+    stop: threading.Event,
+    on_step: OnStep | None,
 ) -> None:
     """Run the steps from the trainer's to the last one. Raises RunError when `stop` is set or the run cannot continue."""
-    config, schedule = trainer.config, trainer.schedule
+    config, schedule, accelerator = trainer.config, trainer.schedule, trainer.accelerator
     parts = make_loader(pairs, trainer.step)
     if validation is not None and not trainer.step:
         validate(trainer, validation, schedule.at(0), monitor)
@@ -282,21 +267,23 @@ def _run_steps(
             _save(trainer)
         if on_step is not None:
             on_step(step)
-        if any_process(stop.is_set(), trainer.device) and step < schedule.total:
+        if stop.is_set():
+            accelerator.set_trigger()
+        several = accelerator.num_processes > 1  # the check waits for the GPU
+        if (several or stop.is_set()) and accelerator.check_trigger() and step < schedule.total:
             monitor.flush(facts)
             if not saves:
                 _save(trainer)
             # torchrun terminates the others when one process ends: not before the checkpoint is written
-            trainer.accelerator.wait_for_everyone()
+            accelerator.wait_for_everyone()
             raise RunError(f"stopped at step {step}; continue with --resume")
 
 
 def _save(trainer: Trainer) -> None:
     """Write a checkpoint. Raises RunError if the processes' weights differ, or if it cannot be written."""
     folder = Path(trainer.config.output, CHECKPOINTS)
-    if not is_equal_everywhere(trainer.checksum()):
-        raise RunError(
-            f"the weights of the processes differ at step {trainer.step}; {checkpoints.describe_last(folder)}"
-        )
+    if len({*trainer.accelerator.gather(trainer.checksum()).flatten().tolist()}) > 1:
+        last = checkpoints.describe_last(folder)
+        raise RunError(f"the weights of the processes differ at step {trainer.step}; {last}")
     if trainer.accelerator.is_main_process:
         checkpoints.save(folder, trainer.step, trainer.state(), trainer.config.keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from scsnet import SCSNet, SCSNetConfig, checkpoint
 from scsnet.cpm import CPM
 from training.config import TrainConfig
 from training.config.schedule import Schedule
-from training.markdown import format_table
-from training.paths import save_text
+from training.text import format_table, save_text
 
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"  # where the Hub looks for a model card
@@ -34,8 +33,9 @@ def load_averaged_network(state: Mapping[str, Any]) -> SCSNet:
     net = SCSNet(SCSNetConfig.from_dict(state["network"]))
     averaged = state["averaged"] is not None
     weights, prefix = (state["averaged"], "module.") if averaged else (state["model"], "net.")
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    net.load_state_dict(own)
+    net.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    )
     return net.eval()
 
 
@@ -48,30 +48,22 @@ def scale_chroma(net: SCSNet, factor: float) -> None:
         raise ValueError(f"chroma must be above 0 and at most 2, got {factor}")
     if not isinstance(net.head, CPM):
         raise ValueError(f"chroma can be scaled where the head is cpm, got {net.config.head}")
-    last = net.head.linears[-1]
-    assert isinstance(last, torch.nn.Linear)  # 256 -> L, a, b
+    last = net.head.linears[-1]  # 256 -> L, a, b
+    assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         last.weight[1:] *= factor
         last.bias[1:] *= factor
 
 
-def describe_training(
-    config: TrainConfig, step: int, photos: int, figures: Mapping[str, float]
-) -> dict[str, Any]:
-    """Return what the weights file records of the training. Paths are reduced to their last part."""
-    values = config.to_dict()
+def remove_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config, with paths reduced to their last part."""
+    values = dict(config)
     for name in ("data", "validation"):
         values[name] = [Path(source).name for source in values[name]]
     for name in ("output", "perceptual_weights", "init", "prior"):
         source = str(values[name])
         values[name] = source if source.startswith("hf:") else Path(source).name
-    return {
-        "trained": date.today().isoformat(),
-        "steps": step,
-        "photos": photos,
-        "figures": dict(figures),
-        "training": values,
-    }
+    return values
 
 
 def export(
@@ -86,9 +78,10 @@ def export(
 ) -> Path:
     """Write weights (float16) and, beside them, the model card; return the path of the weights. Raises ValueError and OSError.
 
-    `chroma` multiplies a and b of all results; `net` itself is not changed.
+    `figures`: metrics of the last validation. `chroma` multiplies a and b of all results; `net` itself is not changed.
     """
-    card = describe_training(config, step, photos, figures)
+    card: dict[str, Any] = {"trained": date.today().isoformat(), "steps": step, "photos": photos}
+    card |= {"figures": dict(figures), "training": remove_paths(config.to_dict())}
     if chroma != 1:
         net = copy.deepcopy(net)
         scale_chroma(net, chroma)
@@ -99,32 +92,25 @@ def export(
     return path
 
 
-def _format_figures(card: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the metrics of the last validation as lines of Markdown."""
+def format_figures(card: Mapping[str, Any]) -> str:
+    """Format the metrics of the last validation as Markdown."""
     figures, training = card["figures"], card["training"]
     if not figures:
-        yield "There was no validation before this step."
-        return
+        return "There was no validation before this step."
     schedule = Schedule(TrainConfig.from_dict(training), card["photos"])
     stage = schedule.at(max(0, min(int(figures["step"]), schedule.total) - 1)).stage
-    yield (
+    lines = [
         f"At step {figures['step']:g}, on at most {training['validation_count']} photos of "
         f"{', '.join(training['validation'])}: {stage.size} px, magnified by {stage.magnification[1]:g}."
-    )
+    ]
     if "chroma" in card:
-        yield f"After that a and b of the results were multiplied by {card['chroma']:g}."
-    yield ""
+        lines += [f"After that a and b of the results were multiplied by {card['chroma']:g}."]
     rows = []
     for name, reference in REFERENCES.items():
         psnr, ab, chroma = (figures[f"{name}_{kind}"] for kind in ("psnr", "ab", "chroma"))
         rows.append([reference, f"{psnr:.2f}", f"{ab:.2f}", f"{chroma:.0%}"])
     header = ["reference", "PSNR of sRGB, dB", "mean error of ab", "chroma over the truth's"]
-    yield from format_table(header, rows)
-
-
-def _format_fields(title: str, values: Mapping[str, Any]) -> str:
-    """Return a section with a table of names and values in Markdown."""
-    return "\n".join([f"## {title}\n", *format_table(["", ""], values.items())])
+    return "\n".join([*lines, "", *format_table(header, rows)])
 
 
 CARD_TEMPLATE = """\
@@ -165,7 +151,7 @@ Colours are plausible, not historical: the network cannot know what was there.
 """The licence is the publisher's to fill in."""
 PICTURE_TEMPLATE = """
 
-![validation photos]({picture})
+![validation photos]({})
 
 One photo per column. From the top: gray, automatic, an elastic copy as the reference, the result with it, the truth."""
 
@@ -173,15 +159,17 @@ One photo per column. From the top: gray, automatic, an elastic copy as the refe
 def format_card(net: SCSNet, card: Mapping[str, Any], file: str, picture: str = "") -> str:
     """Return the model card with the front matter of the Hub. `picture`: file name of the validation picture."""
     training = card["training"]
-    figures, base = "\n".join(_format_figures(card)), ""
-    if picture:
-        figures += PICTURE_TEMPLATE.format(picture=picture)
-    if training["init"].startswith("hf:"):
-        repo = training["init"].removeprefix("hf:").split("@")[0].split("/")[:2]
+    base, init = "", training["init"]
+    if init.startswith("hf:"):
+        repo = init.removeprefix("hf:").split("@")[0].split("/")[:2]
         base = f"\nbase_model: {'/'.join(repo)}"
-    fields = [_format_fields("Network", net.config.to_dict())]
-    fields += [_format_fields(f"Stage {n}", s) for n, s in enumerate(training["stages"], 1)]
-    facts = training | card | {"data": ", ".join(training["data"]), "figures": figures}
-    facts["init"] = training["init"] or "random weights"
-    facts["working_size"] = net.config.working_size
-    return CARD_TEMPLATE.format(base=base, file=file, fields="\n\n".join(fields), **facts)
+    sections = {"Network": net.config.to_dict()}
+    sections |= {f"Stage {n}": stage for n, stage in enumerate(training["stages"], 1)}
+    tables = [
+        "\n".join([f"## {title}\n", *format_table(["", ""], values.items())])
+        for title, values in sections.items()
+    ]
+    facts = training | card | {"base": base, "file": file, "fields": "\n\n".join(tables)}
+    facts |= {"data": ", ".join(training["data"]), "init": init or "random weights"}
+    facts["figures"] = format_figures(card) + (PICTURE_TEMPLATE.format(picture) if picture else "")
+    return CARD_TEMPLATE.format(working_size=net.config.working_size, **facts)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from training.config import TrainConfig
 from training.config.schedule import Schedule, StepInfo
 from training.config.stage import Stage
 from training.data.dataset import Batch
+from training.engine import checkpoints
 from training.engine.checkpoints import RunError
 from training.engine.distributed import global_mean
 from training.models.backbones import VGG
@@ -35,40 +35,33 @@ class Trainer:
     def __init__(self, config: TrainConfig, schedule: Schedule, accelerator: Accelerator) -> None:
         self.config, self.schedule, self.accelerator = config, schedule, accelerator
         self.device: torch.device = accelerator.device
+        self.adversarial: Any = {"form": config.adversarial_form, "mean": global_mean}
         torch.manual_seed(config.seed)
-        np.random.seed(config.seed % 2**32)  # noqa: NPY002 -- for trackers that may use it
         random.seed(config.seed)
         adversarial = any(stage.adversarial for stage in config.stages)
         perceptual = any(stage.perceptual for stage in config.stages)
         self.net = build_network(config).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = TrainingModel(self.net, config).to(self.device)
-        self.discriminator = (
-            Discriminator(config.discriminator_width).to(self.device) if adversarial else None
-        )
-        self.vgg = VGG(config.perceptual_weights).to(self.device) if perceptual else None
-        self.averaged = (
-            AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-            if config.ema
-            else None
-        )
+        self.discriminator: Discriminator | None = None
+        self.vgg = self.averaged = self.wrapped_discriminator = None
+        if adversarial:
+            self.discriminator = Discriminator(config.discriminator_width).to(self.device)
+        if perceptual:
+            self.vgg = VGG(config.perceptual_weights).to(self.device)
+        if config.ema:
+            update = get_ema_multi_avg_fn(config.ema)
+            self.averaged = AveragedModel(self.net, multi_avg_fn=update)
         self.wrapped = accelerator.prepare_model(self.model)
-        self.wrapped_discriminator = (
-            accelerator.prepare_model(self.discriminator) if self.discriminator else None
-        )
         self.optimizers = [self._make_optimizer(self.model)]
         if self.discriminator is not None:
+            self.wrapped_discriminator = accelerator.prepare_model(self.discriminator)
             self.optimizers.append(self._make_optimizer(self.discriminator))
         self.step = 0
 
     def _make_optimizer(self, module: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            module.parameters(),
-            lr=0.0,
-            betas=self.config.betas,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        options: Any = {"betas": self.config.betas, "weight_decay": self.config.weight_decay}
+        return torch.optim.Adam(module.parameters(), lr=0.0, fused=True, **options)
 
     @property
     def result(self) -> SCSNet:
@@ -86,20 +79,10 @@ class Trainer:
         if prediction.matched is not None:
             target = losses.move_target(target, prediction.matched, batch.other)
         lab = denormalize_lab(prediction.planes, self.net.config)
-        options = (
-            {"chroma_weight": stage.chroma_weight, "huber_delta": stage.huber_delta}
-            if info.automatic
-            else {}
-        )
-        content = losses.content_loss(
-            lab,
-            target,
-            mean=global_mean,
-            enlarged=batch.enlarged,
-            scale=self.net.config.chroma_scale,
-            **options,
-        )
-        terms = {"content": content}
+        options: dict[str, Any] = {"mean": global_mean, "scale": self.net.config.chroma_scale}
+        if info.automatic:
+            options |= {"chroma_weight": stage.chroma_weight, "huber_delta": stage.huber_delta}
+        terms = {"content": losses.content_loss(lab, target, enlarged=batch.enlarged, **options)}
         if info.mode.supervised:
             terms["supervision"] = prediction.supervision
         if stage.perceptual and self.vgg is not None:
@@ -111,20 +94,14 @@ class Trainer:
             self.discriminator.requires_grad_(False)
             scores = self._discriminate(self.discriminator, target_planes, prediction.planes)
             self.discriminator.requires_grad_(True)
-            terms["adversarial"] = losses.generator_loss(
-                *scores, self.config.adversarial_form, global_mean
-            )
+            terms["adversarial"] = losses.generator_loss(*scores, **self.adversarial)
         return terms, target_planes
 
-    def _discriminate(
-        self, discriminator: nn.Module, real: Tensor, fake: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the discriminator's outputs for both from one pass, as the relativistic means need."""
+    def _discriminate(self, discriminator: nn.Module, *planes: Tensor) -> tuple[Any, Any]:
+        """Return the discriminator's scores of real and fake planes from one pass, as the relativistic means need."""
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            scores = discriminator(torch.cat([real, fake]))
-        real_scores, fake_scores = scores.chunk(2)
-        return real_scores, fake_scores
+            return discriminator(torch.cat(planes)).chunk(2)
 
     def backward(self, batch: Batch, info: StepInfo) -> Terms:
         """Accumulate the gradients of both networks for one part of a batch; return the terms of the losses."""
@@ -140,12 +117,9 @@ class Trainer:
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         (total / parts).backward()
         if "adversarial" in terms and self.wrapped_discriminator is not None:
-            scores = self._discriminate(
-                self.wrapped_discriminator, target, prediction.planes.detach()
-            )
-            terms["discriminator"] = losses.discriminator_loss(
-                *scores, self.config.adversarial_form, global_mean
-            )
+            fake = prediction.planes.detach()
+            scores = self._discriminate(self.wrapped_discriminator, target, fake)
+            terms["discriminator"] = losses.discriminator_loss(*scores, **self.adversarial)
             (terms["discriminator"] / parts).backward()
         return {name: term.detach() for name, term in terms.items()}
 
@@ -166,8 +140,10 @@ class Trainer:
         for part in range(info.stage.accumulate):
             batch = next(parts)
             skipped += batch.skipped
-            last = part + 1 == info.stage.accumulate
-            with nullcontext() if last else self._without_synchronisation():
+            with ExitStack() as stack:
+                if part + 1 < info.stage.accumulate:  # gradients are exchanged after the last part
+                    for module in filter(None, (self.wrapped, self.wrapped_discriminator)):
+                        stack.enter_context(self.accelerator.no_sync(module))
                 terms = self.backward(batch.to(self.device), info)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term / info.stage.accumulate
@@ -192,14 +168,6 @@ class Trainer:
         frozen = {net.texture_encoder} if stage.trains == "all_but_texture" else set()
         return [module for module in net.children() if module not in frozen]
 
-    def _without_synchronisation(self) -> ExitStack:
-        """Keep DistributedDataParallel from exchanging the gradients of a part that is not the last."""
-        stack = ExitStack()
-        for module in (self.wrapped, self.wrapped_discriminator):
-            if module is not None:
-                stack.enter_context(self.accelerator.no_sync(module))
-        return stack
-
     def checksum(self) -> Tensor:
         """Return a scalar int64 that differs between processes whose weights have diverged.
 
@@ -211,40 +179,35 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint holds."""
+        averaged, discriminator = self.averaged, self.discriminator
         return {
-            "format": "scsnet-training-2",
+            "format": checkpoints.FORMAT,
             "config": self.config.to_dict(),
             "network": self.net.config.to_dict(),
             "step": self.step,
             "photos": self.schedule.photos,
             "model": self.model.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "discriminator": None
-            if self.discriminator is None
-            else self.discriminator.state_dict(),
+            "averaged": averaged and averaged.state_dict(),
+            "discriminator": discriminator and discriminator.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "random": {"torch": torch.get_rng_state(), "python": list(random.getstate()[1])},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state`. Raises RunError if it belongs to another network or other losses."""
-        for name, module in (("averaged", self.averaged), ("discriminator", self.discriminator)):
-            if (module is None) != (state.get(name) is None):
-                option = "ema" if name == "averaged" else "adversarial"
+        for name, option in (("averaged", "ema"), ("discriminator", "adversarial")):
+            if (getattr(self, name) is None) != (state.get(name) is None):
                 raise RunError(f"{option} cannot be switched on or off in the middle of a run")
         try:
-            self.model.load_state_dict(state["model"])
-            if self.averaged is not None:
-                self.averaged.load_state_dict(state["averaged"])
-            if self.discriminator is not None:
-                self.discriminator.load_state_dict(state["discriminator"])
+            for name in ("model", "averaged", "discriminator"):
+                if (module := getattr(self, name)) is not None:
+                    module.load_state_dict(state[name])
             for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(values)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise RunError(
-                f"the checkpoint belongs to another network or other losses: {reason}"
-            ) from error
+            message = f"the checkpoint belongs to another network or other losses: {reason}"
+            raise RunError(message) from error
         torch.set_rng_state(state["random"]["torch"])
         version, _, gauss = random.getstate()
         random.setstate((version, tuple(state["random"]["python"]), gauss))

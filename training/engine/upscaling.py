@@ -20,8 +20,8 @@ from scsnet.atomic_write import open_atomic
 from scsnet.device import choose_device
 from training.config.overrides import CONFIG, check_same_options
 from training.config.upscaling import SIZES, UpscalingConfig
-from training.data.dataset import TRIES, stack_photos
-from training.data.photos import BadPhotoError, Cache, find_photos
+from training.data.dataset import stack_photos
+from training.data.photos import Cache, find_photos
 from training.engine import checkpoints
 from training.engine.checkpoints import CHECKPOINTS, RunError
 from training.engine.loop import lock_folder
@@ -29,7 +29,7 @@ from training.engine.model_card import WEIGHTS
 from training.models.backbones import load_tensors
 from training.models.rdn import Upscaler
 from training.models.upscaling_heads import FACTORS
-from training.paths import save_text
+from training.text import save_text
 
 FORMAT = "rdn-training-1"
 EVALUATION_ONLY = ("validation", "photos", "output", "save_every")
@@ -59,7 +59,7 @@ class Patches:
         side = round(config.patch * (factor or magnification))
         targets, inputs = [], []
         for _ in range(config.batch):
-            photo = self._read(rng)
+            photo = self._draw_photo(rng)
             top, left = (int(rng.random() * (n - side + 1)) for n in photo.shape[:2])
             target = np.rot90(photo[top : top + side, left : left + side], int(rng.integers(4)))
             target = target[:, ::-1] if rng.random() < 0.5 else target
@@ -68,21 +68,14 @@ class Patches:
             inputs.append(np.asarray(low.resize((config.patch,) * 2, Image.Resampling.BICUBIC)))
         return stack_photos(inputs), stack_photos(targets)
 
-    def _read(self, rng: np.random.Generator) -> np.ndarray:
-        """Read a random photo that is large enough for all rows. Raises ValueError if `TRIES` in a row are not."""
-        for _ in range(TRIES):
-            try:
-                photo = self.photos[int(rng.integers(len(self.photos.entries)))]
-            except BadPhotoError as error:
-                if str(error) not in self.unreadable:
-                    print(f"left out: {error}")
-                self.unreadable.add(str(error))
-                continue
-            if min(photo.shape[:2]) >= self.least:
-                return photo
-        raise ValueError(
-            f"{TRIES} photos in a row cannot be read or are smaller than {self.least} x {self.least} pixels"
-        )
+    def _draw_photo(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw a photo that is large enough for all rows; unreadable ones are printed once."""
+        skipped: list[str] = []
+        photo = self.photos.draw(rng, self.least, skipped)
+        for reason in set(skipped) - self.unreadable:
+            print(f"left out: {reason}")
+        self.unreadable |= set(skipped)
+        return photo
 
 
 def train_row(row: str, config: UpscalingConfig) -> Upscaler:

@@ -10,16 +10,10 @@ import torch
 
 from training.evaluation.image_metrics import frechet_distance, kernel_distance
 from training.evaluation.protocol import to_tensor
-from training.models.backbones import load_pickle
+from training.models.backbones import load_tensors
 
 Picture = np.ndarray  # uint8 (H, W, 3)
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
-
-
-def check_inception(weights: str) -> None:
-    """Raise FileNotFoundError for a missing file, ValueError for one that does not hold Inception's weights."""
-    if "Conv2d_1a_3x3.conv.weight" not in load_pickle(weights):
-        raise ValueError(f"inception: expected {INCEPTION} of torch-fidelity, got {weights}")
 
 
 def load_inception(weights: str) -> Callable[[Picture], np.ndarray]:
@@ -35,10 +29,10 @@ def load_inception(weights: str) -> Callable[[Picture], np.ndarray]:
     )
 
     @torch.inference_mode()
-    def features(picture: Picture) -> np.ndarray:
+    def compute_features(picture: Picture) -> np.ndarray:
         return np.asarray(net(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None])[0][0].cpu())
 
-    return features
+    return compute_features
 
 
 def load_lpips() -> Callable[[Picture, Picture], float]:
@@ -48,10 +42,10 @@ def load_lpips() -> Callable[[Picture, Picture], float]:
     net = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
 
     @torch.inference_mode()
-    def distance(a: Picture, b: Picture) -> float:
+    def compute_distance(a: Picture, b: Picture) -> float:
         return float(net(to_tensor(a), to_tensor(b)))
 
-    return distance
+    return compute_distance
 
 
 class Extras:
@@ -65,14 +59,17 @@ class Extras:
         no_inception = f"no --inception, the {INCEPTION} of torch-fidelity"
         self.missing: dict[str, str] = {"fid": no_inception, "kid": no_inception}
         self.missing["lpips"] = "not asked for (--lpips fetches AlexNet through torchvision)"
-        self.features: Callable[[Picture], np.ndarray] | None = None
-        self.distance: Callable[[Picture, Picture], float] | None = None
+        self.compute_features: Callable[[Picture], np.ndarray] | None = None
+        self.compute_distance: Callable[[Picture, Picture], float] | None = None
         if inception_weights:
-            check_inception(inception_weights)
-            self.features = self._load(lambda: load_inception(inception_weights), "fid", "kid")
+            if "Conv2d_1a_3x3.conv.weight" not in load_tensors(inception_weights):
+                raise ValueError(f"expected {INCEPTION} of torch-fidelity, got {inception_weights}")
+            self.compute_features = self._load(
+                lambda: load_inception(inception_weights), "fid", "kid"
+            )
         if with_lpips:
-            self.distance = self._load(load_lpips, "lpips")
-        self.collected: dict[str, list[np.ndarray]] = {}
+            self.compute_distance = self._load(load_lpips, "lpips")
+        self.features: dict[str, list[np.ndarray]] = {}
         self.distances: dict[str, list[float]] = {}
 
     def _load(self, load: Callable[[], Any], *names: str) -> Any:
@@ -90,12 +87,10 @@ class Extras:
     def add(self, pictures: dict[str, Picture]) -> None:
         """Add the pictures of one photo by row; "truth" is the original, "reference" is not a row."""
         for name, picture in pictures.items():
-            if name == "reference":
-                continue
-            if self.features is not None:
-                self.collected.setdefault(name, []).append(self.features(picture))
-            if self.distance is not None:
-                distance = self.distance(picture, pictures["truth"])
+            if name != "reference" and self.compute_features is not None:
+                self.features.setdefault(name, []).append(self.compute_features(picture))
+            if name != "reference" and self.compute_distance is not None:
+                distance = self.compute_distance(picture, pictures["truth"])
                 self.distances.setdefault(name, []).append(distance)
 
     def rows(self) -> dict[str, dict[str, float]]:
@@ -103,10 +98,9 @@ class Extras:
         found: dict[str, dict[str, float]] = {}
         for name, distances in self.distances.items():
             found.setdefault(name, {})["lpips"] = float(np.mean(distances))
-        for name, features in self.collected.items():
-            target, prediction = np.stack(self.collected["truth"]), np.stack(features)
-            if len(prediction) > 1:
-                row = found.setdefault(name, {})
-                row["fid"] = frechet_distance(target, prediction)
-                row["kid"] = kernel_distance(target, prediction)
+        for name, features in self.features.items():
+            pair = np.stack(self.features["truth"]), np.stack(features)
+            if len(features) > 1:
+                distance = {"fid": frechet_distance(*pair), "kid": kernel_distance(*pair)}
+                found.setdefault(name, {}).update(distance)
         return found

@@ -17,8 +17,9 @@ HUES = {"reds": (345, 45), "skin": (45, 75), "greens": (95, 165), "blues": (225,
 MIN_CHROMA = 10.0  # CIE units; cells of less chroma have no reliable hue
 
 
-def compute_psnr(mean_square: float, peak: float) -> float:
-    """Compute the PSNR in dB from a mean squared error; infinite for an error of 0."""
+def compute_psnr(error: np.ndarray, peak: float = 255) -> float:
+    """Compute the PSNR in dB from the errors of all pixels; infinite if all are 0."""
+    mean_square = float(np.mean(error**2))
     return math.inf if mean_square == 0 else 10 * math.log10(peak**2 / mean_square)
 
 
@@ -31,28 +32,16 @@ def convert_to_lab(rgb: np.ndarray) -> np.ndarray:
 
 def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
     """Compute the PSNR in dB over all three sRGB planes, peak 255."""
-    return compute_psnr(float(np.mean((prediction.astype(np.float64) - target) ** 2)), 255)
+    return compute_psnr(prediction.astype(np.float64) - target)
 
 
-def _compute_ssim(target: np.ndarray, prediction: np.ndarray, channel_axis: int | None) -> float:
+def ssim(prediction: np.ndarray, target: np.ndarray, channel_axis: int | None = 2) -> float:
+    """Compute SSIM, mean over the sRGB planes: Gaussian window of 11 taps, sigma 1.5, population covariance."""
     from skimage.metrics import structural_similarity  # --help works without the extra
 
-    return float(
-        structural_similarity(
-            target,
-            prediction,
-            data_range=255,
-            channel_axis=channel_axis,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
-
-
-def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Compute SSIM, mean over the sRGB planes: Gaussian window of 11 taps, sigma 1.5, population covariance."""
-    return _compute_ssim(target, prediction, channel_axis=2)
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    options = window | {"data_range": 255, "channel_axis": channel_axis}
+    return float(structural_similarity(target, prediction, **options))
 
 
 def colorfulness(rgb: np.ndarray, absolute: bool = False) -> float:
@@ -71,9 +60,7 @@ def average_cells(lab: np.ndarray) -> np.ndarray:
     """Average ab over 16 x 16 cells of LAB (H, W, 3), which has at least 16 x 16 pixels; returns (16, 16, 2)."""
     rows, columns = (np.arange(CELLS) * n // CELLS for n in lab.shape[:2])
     ab = np.add.reduceat(np.add.reduceat(lab[..., 1:], rows, 0), columns, 1)
-    heights, widths = (
-        np.diff([*starts, n]) for starts, n in zip((rows, columns), lab.shape[:2], strict=True)
-    )
+    heights, widths = np.diff([*rows, lab.shape[0]]), np.diff([*columns, lab.shape[1]])
     return ab / np.outer(heights, widths)[..., None]
 
 
@@ -87,31 +74,24 @@ class Target:
         self.cells = average_cells(self.lab)
 
 
-def compute_luma(picture: np.ndarray) -> np.ndarray:
-    """Compute the luma Y of BT.601, (H, W), 16..235, not rounded."""
-    return 16 + picture.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255)
+def compute_luma(picture: np.ndarray, border: int) -> np.ndarray:
+    """Compute the luma Y of BT.601, 16..235, not rounded, without `border` pixels on each side."""
+    luma: np.ndarray = 16 + picture.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255)
+    return luma[border : luma.shape[0] - border, border : luma.shape[1] - border]
 
 
 def psnr_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
     """Compute the PSNR of luma in dB without `border` pixels on each side, as super-resolution papers report it."""
-    inner = slice(border, -border or None)
-    error = (compute_luma(prediction) - compute_luma(target))[inner, inner]
-    return compute_psnr(float(np.mean(error**2)), 255)
+    return compute_psnr(compute_luma(prediction, border) - compute_luma(target, border))
 
 
 def ssim_y(prediction: np.ndarray, target: np.ndarray, border: int) -> float:
     """Compute SSIM of luma without `border` pixels on each side; window as in `ssim`."""
-    inner = slice(border, -border or None)
-    first, second = (compute_luma(picture)[inner, inner] for picture in (target, prediction))
-    return _compute_ssim(first, second, channel_axis=None)
+    return ssim(compute_luma(prediction, border), compute_luma(target, border), channel_axis=None)
 
 
 def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str, float]:
-    """Compute the metrics of a picture against a target; `border` is that of `psnr_y`. Raises ValueError if sizes differ."""
-    if prediction.shape != target.picture.shape:
-        raise ValueError(
-            f"expected pictures of one size, got {prediction.shape} and {target.picture.shape}"
-        )
+    """Compute the metrics of a picture against a target of its size; `border` is that of `psnr_y`."""
     from skimage.color import deltaE_ciede2000
 
     lab = convert_to_lab(prediction)
@@ -121,9 +101,9 @@ def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str
         "psnr": psnr(prediction, target.picture),
         "ssim": ssim(prediction, target.picture),
         "psnr_y": psnr_y(prediction, target.picture, border),
-        "psnr_l": compute_psnr(float(np.mean(error[..., 0] ** 2)), 100),
+        "psnr_l": compute_psnr(error[..., 0], peak=100),
         "ab_error": float(np.abs(error[..., 1:]).mean()),
-        "psnr_ab": compute_psnr(float(np.mean(error[..., 1:] ** 2)), 255),
+        "psnr_ab": compute_psnr(error[..., 1:]),
         "delta_e": float(deltaE_ciede2000(target.lab, lab).mean()),
         "chroma": float(np.hypot(lab[..., 1], lab[..., 2]).mean()),
         "m3": m3,
@@ -133,24 +113,24 @@ def compare(prediction: np.ndarray, target: Target, border: int = 0) -> dict[str
     }
 
 
+def _convert_to_polar(ab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hue in degrees and the chroma of ab (..., 2)."""
+    return np.degrees(np.arctan2(ab[..., 1], ab[..., 0])) % 360, np.hypot(ab[..., 0], ab[..., 1])
+
+
 def _count_cells(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Return the sums that `aggregate` needs, from the coarse ab (16, 16, 2) of both pictures."""
     sums: dict[str, float] = {}
     for i, name in enumerate("ab"):
         sums[f"_error_{name}"] = float(((prediction - target)[..., i] ** 2).sum())
         sums[f"_energy_{name}"] = float((target[..., i] ** 2).sum())
-    hue, predicted_hue = (
-        np.degrees(np.arctan2(ab[..., 1], ab[..., 0])) % 360 for ab in (target, prediction)
-    )
-    colored, predicted_colored = (
-        np.hypot(ab[..., 0], ab[..., 1]) >= chroma
-        for ab, chroma in ((target, MIN_CHROMA), (prediction, MIN_CHROMA / 2))
-    )
-    near = np.abs((predicted_hue - hue + 180) % 360 - 180) <= 30
+    (hue, chroma), (predicted_hue, predicted_chroma) = map(_convert_to_polar, (target, prediction))
+    hits = np.abs((predicted_hue - hue + 180) % 360 - 180) <= 30
+    hits &= predicted_chroma >= MIN_CHROMA / 2
     for name, (low, high) in HUES.items():
-        cells = colored & ((hue - low) % 360 < (high - low) % 360)
+        cells = (chroma >= MIN_CHROMA) & ((hue - low) % 360 < (high - low) % 360)
         sums[f"_cells_{name}"] = float(cells.sum())
-        sums[f"_hits_{name}"] = float((cells & near & predicted_colored).sum())
+        sums[f"_hits_{name}"] = float((cells & hits).sum())
     return sums
 
 
@@ -175,9 +155,8 @@ def aggregate(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def moves_towards(automatic: np.ndarray, referenced: np.ndarray, reference: np.ndarray) -> bool:
     """Return whether the mean ab with a reference is nearer to the reference's than without it."""
-    target, before, after = (
-        convert_to_lab(p)[..., 1:].mean((0, 1)) for p in (reference, automatic, referenced)
-    )
+    pictures = reference, automatic, referenced
+    target, before, after = (convert_to_lab(p)[..., 1:].mean((0, 1)) for p in pictures)
     return bool(np.linalg.norm(after - target) < np.linalg.norm(before - target))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import repeat
+from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from scsnet import SCSNet, encode_picture, render
 from scsnet.color import rgb_to_gray
 from training.data.degradations import degrade
-from training.data.photos import Entry, read_squares
+from training.data.photos import BadPhotoError, Entry, find_photos, read_photo, read_squares
 from training.data.references import distort_elastically
 from training.evaluation import image_metrics
 
@@ -55,10 +56,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.size < 16 or not 0.1 <= self.magnification <= 64:
-            raise ValueError(
-                "expected size >= 16 and magnification in 0.1..64, "
-                f"got {self.size} and {self.magnification}"
-            )
+            given = f"{self.size} and {self.magnification}"
+            raise ValueError(f"expected size >= 16 and magnification in 0.1..64, got {given}")
         if unknown := set(self.modes) - set(MODES):
             raise ValueError(f"modes are {', '.join(MODES)}, got {sorted(unknown)[0]!r}")
 
@@ -84,7 +83,8 @@ class Score:
     """Mode -> median seconds per picture, from gray input to result."""
     photos: int
     """Number of photos."""
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[str]
+    """Photos that could not be read, and problems of other systems' results, each with the reason."""
 
 
 def to_tensor(picture: Image.Image | np.ndarray) -> Tensor:
@@ -95,25 +95,6 @@ def to_tensor(picture: Image.Image | np.ndarray) -> Tensor:
 def to_uint8(rgb: Tensor) -> np.ndarray:
     """Convert (1, 3, H, W) in 0..1 to uint8 (H, W, 3), clamped and rounded."""
     return (rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def colorize_photos(
-    net: SCSNet,
-    photos: Tensor,
-    references: Sequence[Tensor],
-    size: tuple[int, int],
-    working_size: int | None = None,
-    masks: Sequence[Tensor | None] = (),
-) -> Tensor:
-    """Colorize and enlarge photos as users do: `encode_picture`, then `render`.
-
-    photos (B, 1 or 3, h, w), of which the luminance is used, and references, each (1 or B, 3, h', w'): sRGB in 0..1; masks
-    as for `encode_references`. Returns sRGB (B, 3, H, W) of `size` = (H, W), on the device and in the precision of the weights.
-    """
-    features = encode_picture(
-        net, photos, references, reference_masks=masks, working_size=working_size
-    )
-    return render(net, features, size)
 
 
 class Colorizer:
@@ -127,13 +108,11 @@ class Colorizer:
         self, low: Tensor, reference: Tensor | None, mode: str, mask: Tensor | None = None
     ) -> np.ndarray:
         """Colorize an input (1, 1 or 3, h, w), sRGB in 0..1, with a reference and its mask; returns uint8 (H, W, 3)."""
-        protocol = self.protocol
         began = time.perf_counter()
-        references = [] if reference is None else [reference]
-        size = (protocol.size, protocol.size)
-        masks = [mask] * len(references)
-        rgb = colorize_photos(self.net, low, references, size, protocol.working_size, masks)
-        result = to_uint8(rgb)
+        references, masks = ([], []) if reference is None else ([reference], [mask])
+        options: dict[str, Any] = {"working_size": self.protocol.working_size}
+        features = encode_picture(self.net, low, references, reference_masks=masks, **options)
+        result = to_uint8(render(self.net, features, (self.protocol.size,) * 2))
         self.seconds.setdefault(mode, []).append(time.perf_counter() - began)
         return result
 
@@ -143,16 +122,17 @@ def make_reference(rgb: Tensor, seed: int) -> Tensor:
     return distort_elastically(rgb, torch.Generator().manual_seed(seed)).clamp(0, 1)
 
 
-def scan(rgb: Tensor, seed: int) -> Tensor:
-    """Degrade a photo (1, 3, h, w) in 0..1 like a scan of an old print of it."""
-    return to_tensor(degrade(to_uint8(rgb), np.random.default_rng(seed)))
+def enlarge(rgb: Tensor, side: int) -> np.ndarray:
+    """Resize (1, 1 or 3, h, w) in 0..1 to uint8 (side, side, 3), bicubic."""
+    picture = Image.fromarray(to_uint8(rgb.expand(-1, 3, -1, -1)))
+    return np.asarray(picture.resize((side, side), BICUBIC))
 
 
-def draw_dots(size: tuple[int, int], count: int, rng: np.random.Generator) -> Tensor:
-    """Return a mask (1, 1, H, W) that is 1 in square dots of `DOT` pixels at random places."""
-    mask = torch.zeros(1, 1, *size)
+def draw_dots(side: int, count: int, rng: np.random.Generator) -> Tensor:
+    """Draw a mask (1, 1, side, side) that is 1 in square dots of `DOT` pixels at random places."""
+    mask = torch.zeros(1, 1, side, side)
     for _ in range(count):
-        top, left = (int(rng.integers(0, max(1, n - DOT + 1))) for n in size)
+        top, left = rng.integers(0, max(1, side - DOT + 1)), rng.integers(0, max(1, side - DOT + 1))
         mask[..., top : top + DOT, left : left + DOT] = 1
     return mask
 
@@ -192,58 +172,53 @@ def score(
     moved: list[bool] = []
     shifts: list[tuple[float, float]] = []
     skipped: list[str] = []
-    rng = np.random.default_rng(protocol.seed)
-    partners = _derangement(len(entries), rng)
-    count = 0
-    for index, (entry, square) in enumerate(read_squares(entries, protocol.size, skipped)):
+    partners = draw_partners(len(entries), np.random.default_rng(protocol.seed))
+    size, modes, count = protocol.size, protocol.modes, 0
+    bar = tqdm(entries, unit="photo", disable=None)
+    for index, (entry, square) in enumerate(read_squares(bar, size, skipped)):
+        seed = protocol.seed + index
+        low = input_rgb = to_tensor(square.resize((protocol.low, protocol.low), BICUBIC))
+        if protocol.degraded:
+            input_rgb = to_tensor(degrade(to_uint8(low), np.random.default_rng(seed)))
         pictures = {"truth": np.asarray(square)}
-        low = to_tensor(square.resize((protocol.low, protocol.low), BICUBIC))
-        input_rgb = scan(low, protocol.seed + index) if protocol.degraded else low
-        black_and_white = Image.fromarray(to_uint8(rgb_to_gray(input_rgb)))
-        pictures["gray + bicubic"] = np.asarray(black_and_white.resize(square.size, BICUBIC))
-        in_color = Image.fromarray(to_uint8(low))
-        pictures["true colour + bicubic"] = np.asarray(in_color.resize(square.size, BICUBIC))
-        if protocol.modes:
+        pictures["gray + bicubic"] = enlarge(rgb_to_gray(input_rgb), size)
+        pictures["true colour + bicubic"] = enlarge(low, size)
+        if modes:
             pictures["auto"] = colorize(input_rgb, None, "auto")
-        if "self" in protocol.modes:
-            own = make_reference(low, protocol.seed + index)
-            pictures["self"] = colorize(input_rgb, own, "self")
-        if "random" in protocol.modes:
+        if "self" in modes:
+            pictures["self"] = colorize(input_rgb, make_reference(low, seed), "self")
+        if "random" in modes:
             candidates = [entries[i] for i in np.roll(partners, -index)]
             others = read_squares([p for p in candidates if p is not entry], protocol.low, [])
             if (other := next(others, None)) is not None:
-                reference = make_reference(to_tensor(other[1]), protocol.seed + index)
+                reference = make_reference(to_tensor(other[1]), seed)
                 pictures["random"] = colorize(input_rgb, reference, "random")
                 pictures["reference"] = to_uint8(reference)
                 three = (pictures[name] for name in ("auto", "random", "reference"))
                 moved.append(image_metrics.moves_towards(*three))
-        if "dots" in protocol.modes:
-            dots_rng = np.random.default_rng((protocol.seed, index))
-            mask = draw_dots((protocol.low, protocol.low), protocol.dots, dots_rng)
+        if "dots" in modes:
+            rng = np.random.default_rng((protocol.seed, index))
+            mask = draw_dots(protocol.low, protocol.dots, rng)
             pictures["dots"] = colorize(input_rgb, low, "dots", mask)
-        if "margins" in protocol.modes:
+        if "margins" in modes:
             framed, width = add_margin(input_rgb, index)
             inside = crop_margin(colorize(framed, None, "margins"), width, framed.shape[3])
             shifts.append(image_metrics.measure_color_shift(pictures["auto"], inside))
         for name, read in (results or {}).items():
-            if (picture := read(entry.name, protocol.size)) is not None:
+            if (picture := read(entry.name, size)) is not None:
                 pictures[name] = picture
+        target, border = image_metrics.Target(pictures["truth"]), ceil(protocol.magnification)
         compared = {name: picture for name, picture in pictures.items() if name != "reference"}
+        compare = partial(image_metrics.compare, target=target, border=border)
         with ThreadPoolExecutor() as pool:
-            target, border = image_metrics.Target(pictures["truth"]), ceil(protocol.magnification)
-            metrics = pool.map(
-                image_metrics.compare, compared.values(), repeat(target), repeat(border)
-            )
-            for name, row in zip(compared, metrics, strict=True):
+            for name, row in zip(compared, pool.map(compare, compared.values()), strict=True):
                 figures.setdefault(name, {})[entry.name] = row
         if keep is not None:
             keep(entry.name, pictures)
         count += 1
     if not count:
         raise ValueError(f"none of the {len(entries)} photos can be read; the first: {skipped[0]}")
-    rows = {
-        name: image_metrics.aggregate(list(photos.values())) for name, photos in figures.items()
-    }
+    rows = {name: image_metrics.aggregate([*photos.values()]) for name, photos in figures.items()}
     seconds = getattr(colorize, "seconds", {})
     medians = {mode: float(np.median(values)) for mode, values in seconds.items()}
     share = float(np.mean(moved)) if moved else None
@@ -252,7 +227,7 @@ def score(
     return Score(rows, figures, share, relative, medians, count, skipped)
 
 
-def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
+def draw_partners(count: int, rng: np.random.Generator) -> np.ndarray:
     """Return a random partner for each of `count` photos, never itself unless there is only one."""
     order = rng.permutation(count)
     partner = np.empty(count, dtype=int)
@@ -263,9 +238,8 @@ def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
 def count_parameters(net: SCSNet) -> dict[str, int]:
     """Count the parameters that each mode uses; without a reference its encoder and the cross attention are not used."""
     total = sum(p.numel() for p in net.parameters())
-    unused = sum(
-        p.numel() for module in net.color_branch.only_reference for p in module.parameters()
-    )
+    only_reference = net.color_branch.only_reference
+    unused = sum(p.numel() for module in only_reference for p in module.parameters())
     automatic = dict.fromkeys(("auto", "margins"), total - unused)
     return automatic | dict.fromkeys(("self", "random", "dots"), total)
 
@@ -273,3 +247,36 @@ def count_parameters(net: SCSNet) -> dict[str, int]:
 def picture_name(name: str) -> str:
     """Return the stem of a photo's name, with underscores for characters that a file name may not have."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(name.split(":")[-1]).stem)
+
+
+class ResultFolder:
+    """Pictures that another system made of photos, each named like its photo, with any suffix.
+
+    Raises ValueError if none of the pictures has the name of a photo.
+    """
+
+    def __init__(self, folder: str, entries: Sequence[Entry]) -> None:
+        self.folder = folder
+        found = {picture_name(entry.name): entry for entry in find_photos([folder])}
+        names = {picture_name(entry.name) for entry in entries}
+        self.pictures = {name: found[name] for name in names & set(found)}
+        if not self.pictures:
+            problem = f"no picture in {folder} has the name of a photo"
+            raise ValueError(f"{problem}: expected {min(names)}, got {min(found)}")
+        self.problems = [f"no photo for {Path(found[n].name).name}" for n in set(found) - names]
+        self.problems += [f"missing: {name}" for name in names - set(found)]
+
+    def read(self, name: str, side: int) -> np.ndarray | None:
+        """Return the picture of a photo, uint8 (side, side, 3), or None and note the problem in `problems`."""
+        if (entry := self.pictures.get(picture_name(name))) is None:
+            return None
+        try:
+            picture = read_photo(entry)
+            if picture.shape[:2] == (side, side):
+                return picture
+            got = f"{picture.shape[1]} x {picture.shape[0]}"
+            problem = f"{Path(entry.name).name}: expected {side} x {side} pixels, got {got}"
+        except BadPhotoError as error:
+            problem = str(error)
+        self.problems.append(problem)
+        return None

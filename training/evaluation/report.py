@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ from PIL import Image
 from scsnet.atomic_write import open_atomic
 from training.evaluation.image_metrics import HUES, aggregate
 from training.evaluation.protocol import Protocol, Score, picture_name
-from training.markdown import format_table
-from training.paths import save_text
+from training.text import format_table, save_text
 
 COLUMNS = {
     "psnr": ("PSNR", 2),
@@ -48,6 +47,7 @@ NAMES = {
 }
 PLAIN = ("truth", "gray + bicubic", "true colour + bicubic")
 """Rows that are not the result of a system."""
+Rows = Mapping[str, Mapping[str, float]]
 PAPER = """\
 | paper (ImageNet-C, 16,216 photos, 128 -> 512) | PSNR | SSIM | FID | CN | parameters | V100 |
 |---|---|---|---|---|---|---|
@@ -65,8 +65,8 @@ def _format_figure(value: float | None, digits: int) -> str:
     return "∞" if value == float("inf") else f"{value:.{digits}f}"
 
 
-def table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -> str:
-    """Format all metrics as a Markdown table; missing ones are `n/a`, with the reasons below."""
+def format_metrics(rows: Rows, missing: Mapping[str, str]) -> list[str]:
+    """Return the lines of a table of all metrics in Markdown; missing ones are `n/a`, with the reasons below."""
     cells = [
         [NAMES.get(name, name), *(_format_figure(row.get(k), d) for k, (_, d) in COLUMNS.items())]
         for name, row in rows.items()
@@ -74,11 +74,11 @@ def table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -
     lines = format_table(["", *(title for title, _ in COLUMNS.values())], cells)
     if missing:
         lines += ["", *(f"- {COLUMNS[key][0]} n/a: {reason}" for key, reason in missing.items())]
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
 
 
-def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Format the coarse colours of all systems as Markdown, and their differences from gray + bicubic."""
+def format_colors(rows: Rows) -> list[str]:
+    """Return the lines of a table of the coarse colours of all systems, and their differences from gray + bicubic."""
     gray, target = rows["gray + bicubic"], rows["truth"]["chroma"]
     header = ["", "PSNR - gray's", "CIEDE2000 - gray's", "ab error / gray's", "chroma / truth's"]
     cells = [
@@ -93,46 +93,36 @@ def color_table(rows: Mapping[str, Mapping[str, float]]) -> str:
         for name, row in rows.items()
         if name not in PLAIN
     ]
-    return "\n".join(format_table([*header, *COLOR_COLUMNS.values()], cells)) + "\n"
+    return [*format_table([*header, *COLOR_COLUMNS.values()], cells), ""]
 
 
 def format_markdown(
     score: Score, protocol: Protocol, facts: Mapping[str, Any], missing: Mapping[str, str]
 ) -> str:
     """Format the whole report as Markdown; `facts`: names of weights and device, parameters by mode."""
-    low, size = protocol.low, protocol.size
+    degraded = ", inputs like scans of old prints" if protocol.degraded else ""
     lines = [
         f"# {facts['weights']}",
         "",
-        f"{score.photos} photos, centre squares of {size} px, input {low} px bicubic, magnified by "
-        f"{protocol.magnification:g}{', inputs like scans of old prints' if protocol.degraded else ''}. "
-        "Figures are means over pictures as 8-bit sRGB.",
+        f"{score.photos} photos, centre squares of {protocol.size} px, input {protocol.low} px bicubic, magnified by "
+        f"{protocol.magnification:g}{degraded}. Figures are means over pictures as 8-bit sRGB.",
         "",
-        table(score.rows, missing),
+        *format_metrics(score.rows, missing),
         "Coarse colours, over 16 x 16 cells of every photo (training.evaluation.image_metrics.aggregate):",
         "",
-        color_table(score.rows),
+        *format_colors(score.rows),
     ]
     if score.moved is not None:
-        lines += [
-            f"Random references draw a picture's mean ab towards their own in {score.moved:.0%} of the pairs.",
-            "",
-        ]
+        share = f"{score.moved:.0%} of the pairs"
+        lines += [f"Random references draw a picture's mean ab towards their own in {share}.", ""]
     if score.margin_shift is not None:
-        lines += [
-            f"Margins of 2 and 5 % (white, black, gray, paper) move the automatic colours inside by "
-            f"{score.margin_shift:.2f} of their chroma.",
-            "",
-        ]
-    speeds = [
-        [
-            NAMES.get(mode, mode),
-            f"{facts['parameters'][mode] / 1e6:.3f} M",
-            f"{seconds:.3f}",
-            f"{1 / seconds:.2f}",
-        ]
-        for mode, seconds in score.seconds.items()
-    ]
+        shift = f"{score.margin_shift:.2f} of their chroma"
+        kinds = "Margins of 2 and 5 % (white, black, gray, paper)"
+        lines += [f"{kinds} move the automatic colours inside by {shift}.", ""]
+    speeds = []
+    for mode, seconds in score.seconds.items():
+        count = f"{facts['parameters'][mode] / 1e6:.3f} M"
+        speeds.append([NAMES.get(mode, mode), count, f"{seconds:.3f}", f"{1 / seconds:.2f}"])
     lines += format_table(["mode", "parameters", "median seconds per picture", "FPS"], speeds)
     lines += [f"\nOn {facts['device']}, one picture at a time.", "", PAPER]
     if score.skipped:
@@ -162,8 +152,14 @@ def render_figure(path: Path, label: str, picture: np.ndarray) -> str:
     return f'<figure><img loading="lazy" src="{source}" alt="{name}"><figcaption>{name}</figcaption></figure>'
 
 
+def render_section(title: str, rows: Iterable[Iterable[str]]) -> str:
+    """Return the HTML of a section: a title, and rows of figures."""
+    figures = "".join(f"<div>{''.join(row)}</div>" for row in rows)
+    return f"<section><h2>{html.escape(title)}</h2>{figures}</section>"
+
+
 class Page:
-    """HTML page of pictures side by side. Calls write pictures, `close` writes the page."""
+    """HTML page of pictures side by side. `add` writes pictures, `close` writes the page."""
 
     ORDER = ("gray + bicubic", "auto", "reference", "random", "self", "dots")
 
@@ -171,20 +167,17 @@ class Page:
         self.folder, self.limit = folder, limit
         self.rows: list[str] = []
 
-    def __call__(self, name: str, pictures: dict[str, np.ndarray]) -> None:
+    def add(self, name: str, pictures: dict[str, np.ndarray]) -> None:
         """Add the pictures of a photo, unless the page has `limit` photos."""
         if len(self.rows) >= self.limit:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        cells = []
         others = [kind for kind in pictures if kind not in (*self.ORDER, *PLAIN)]
-        for kind in (*self.ORDER, *others, "truth"):
-            if kind in pictures:
-                file = f"{len(self.rows):03}_{picture_name(name)}_{kind.split()[0]}.jpg"
-                cells.append(render_figure(self.folder / file, kind, pictures[kind]))
-        self.rows.append(
-            f"<section><h2>{html.escape(Path(name).name)}</h2><div>{''.join(cells)}</div></section>"
-        )
+        kinds = [kind for kind in (*self.ORDER, *others, "truth") if kind in pictures]
+        stem = f"{len(self.rows):03}_{picture_name(name)}"
+        files = {kind: self.folder / f"{stem}_{kind.split()[0]}.jpg" for kind in kinds}
+        cells = [render_figure(file, kind, pictures[kind]) for kind, file in files.items()]
+        self.rows.append(render_section(Path(name).name, [cells]))
 
     def close(self, path: Path, title: str, body: str) -> None:
         """Write the page: the report as text, then the pictures."""
@@ -196,28 +189,25 @@ def format_json(
 ) -> str:
     """Format all metrics as JSON, also of every photo, and their deviations; infinite ones are null."""
 
-    def finite(rows: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    def select_finite(rows: Rows) -> dict[str, dict[str, float | None]]:
         return {
             name: {k: v if np.isfinite(v) else None for k, v in row.items() if k[0] != "_"}
             for name, row in rows.items()
         }
 
-    photos = {
-        name: finite({photo: aggregate([row]) for photo, row in rows.items()})
-        for name, rows in score.photo_rows.items()
-    }
-    deviations = {
-        name: {
+    photos: dict[str, Any] = {}
+    deviations: dict[str, dict[str, float]] = {}
+    for name, rows in score.photo_rows.items():
+        photos[name] = select_finite({photo: aggregate([row]) for photo, row in rows.items()})
+        columns = {key: [row[key] for row in rows.values()] for key in next(iter(rows.values()))}
+        deviations[name] = {
             key: float(np.std(values)) if np.isfinite(values).all() else np.inf
-            for key in next(iter(rows.values()))
-            for values in [[row[key] for row in rows.values()]]
+            for key, values in columns.items()
         }
-        for name, rows in score.photo_rows.items()
-    }
     values = asdict(score) | {
-        "rows": finite(score.rows),
+        "rows": select_finite(score.rows),
         "photo_rows": photos,
-        "deviations": finite(deviations),
+        "deviations": select_finite(deviations),
         "protocol": asdict(protocol),
         "missing": dict(missing),
     }

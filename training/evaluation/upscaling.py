@@ -7,22 +7,23 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from scsnet.atomic_write import open_atomic
 from training.config.train_config import Precision
 from training.config.upscaling import SIZES
-from training.data.photos import BadPhotoError, Entry, read_photo
+from training.data.photos import Entry, read_photos
 from training.evaluation.image_metrics import psnr_y, ssim_y
 from training.evaluation.protocol import to_tensor, to_uint8
-from training.markdown import format_table
 from training.models.rdn import Upscaler
 from training.models.upscaling_heads import CONTINUOUS, FACTORS, build_head
+from training.text import format_table
 
 MAGNIFICATIONS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 PRINTED = (2.0, 3.0, 4.0)
@@ -58,6 +59,8 @@ FEATURES, FRAME = 128, 512
 RUNS = 5
 Scores = dict[str, dict[float, tuple[float, float]]]
 """Method -> magnification -> mean PSNR and SSIM."""
+Networks = Mapping[str, Upscaler]
+"""Row -> network."""
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -82,17 +85,8 @@ def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @torch.inference_mode()
-def enlarge(net: Upscaler, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Enlarge uint8 (h, w, 3) to (H, W, 3) with a network."""
-    return to_uint8(net(to_tensor(low).to(next(net.parameters()).device), size))
-
-
 def upscale(
-    networks: Mapping[str, Upscaler],
-    method: str,
-    low: np.ndarray,
-    size: tuple[int, int],
-    magnification: float,
+    networks: Networks, method: str, low: np.ndarray, size: tuple[int, int], magnification: float
 ) -> np.ndarray:
     """Enlarge uint8 (h, w, 3) to (H, W, 3) with a method.
 
@@ -101,55 +95,50 @@ def upscale(
     """
     if method == "bicubic":
         return resize(low, size)
-    if method in networks:
-        return enlarge(networks[method], low, size)
-    row = min(FACTORS, key=lambda row: (abs(FACTORS[row] - magnification), -FACTORS[row]))
-    own = (FACTORS[row] * low.shape[0], FACTORS[row] * low.shape[1])
-    result = enlarge(networks[row], low, own)
+    row, own = method, size
+    if row not in networks:
+        row = min(FACTORS, key=lambda row: (abs(FACTORS[row] - magnification), -FACTORS[row]))
+        own = (FACTORS[row] * low.shape[0], FACTORS[row] * low.shape[1])
+    planes = to_tensor(low).to(next(networks[row].parameters()).device)
+    result = to_uint8(networks[row](planes, own))
     return result if own == size else resize(result, size)
 
 
 def score_photos(
-    networks: Mapping[str, Upscaler],
-    entries: Sequence[Entry],
-    magnifications: Sequence[float],
+    networks: Networks, entries: Sequence[Entry], magnifications: Sequence[float]
 ) -> Scores:
     """Compute the mean PSNR and SSIM of luma, without a border as wide as the magnification, of all methods.
 
     Unreadable photos are printed and left out. Raises ValueError if none can be read.
     """
-    sums: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    for entry in tqdm(entries, "evaluation", disable=None):
-        try:
-            photo = read_photo(entry)
-        except BadPhotoError as error:
-            print(f"left out: {error}")
-            continue
+    pairs: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    skipped: list[str] = []
+    for _, photo in read_photos(tqdm(entries, "evaluation", disable=None), skipped):
         for magnification in magnifications:
             low, truth = make_pair(photo, magnification)
+            size, border = (truth.shape[0], truth.shape[1]), math.ceil(magnification)
             for method in METHODS:
-                size = truth.shape[0], truth.shape[1]
                 result = upscale(networks, method, low, size, magnification)
-                border = math.ceil(magnification)
                 pair = psnr_y(result, truth, border), ssim_y(result, truth, border)
-                sums.setdefault((method, magnification), []).append(pair)
-    if not sums:
+                pairs.setdefault((method, magnification), []).append(pair)
+    for reason in skipped:
+        print(f"left out: {reason}")
+    if not pairs:
         raise ValueError("expected photos to evaluate on, none can be read")
     scores: Scores = {}
-    for (method, magnification), pairs in sums.items():
-        psnr, ssim = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    for (method, magnification), values in pairs.items():
+        psnr, ssim = (sum(figures) / len(values) for figures in zip(*values, strict=True))
         scores.setdefault(method, {})[magnification] = psnr, ssim
     return scores
 
 
-def format_quality(sets: Mapping[str, Scores], networks: Mapping[str, Upscaler]) -> list[str]:
+def format_quality(sets: Mapping[str, Scores], networks: Networks) -> list[str]:
     """Return Table 6 and the PSNR over all magnifications as lines of Markdown, with the paper's rows for its sets."""
     columns = [f"{name} x{m:g}" for name in sets for m in PRINTED]
     rows: list[list[object]] = []
     for method in METHODS:
-        count = sum(
-            count_parameters(n.head) for row, n in networks.items() if row.startswith(method)
-        )
+        heads = [net.head for row, net in networks.items() if row.startswith(method)]
+        count = sum(map(count_parameters, heads))
         pairs = [scores[method][m] for scores in sets.values() for m in PRINTED]
         cells = [f"{psnr:.3f} / {ssim:.4f}" for psnr, ssim in pairs]
         rows.append([method, f"{count:,}" if count else "", *cells])
@@ -180,11 +169,12 @@ def plot_quality(sets: Mapping[str, Scores], trained: tuple[float, float], path:
         for method in METHODS:
             points = [(m, psnr) for m, (psnr, _) in scores[method].items() if math.isfinite(psnr)]
             x, y = zip(*points, strict=True)
-            own = [x.index(f) for f in FACTORS.values() if f in x] if method == "sub-pixel" else []
-            label = "sub-pixel, else + bicubic" if own else method
-            style = "--" if method == "bicubic" else "-"
-            marker = "o" if own else ""
-            axes.plot(x, y, style, linewidth=1.3, label=label, marker=marker, markevery=own or None)
+            options: dict[str, Any] = {"linestyle": "--" if method == "bicubic" else "-"}
+            if method == "sub-pixel":
+                own = [x.index(factor) for factor in FACTORS.values() if factor in x]
+                options |= {"marker": "o", "markevery": own}
+            label = "sub-pixel, else + bicubic" if method == "sub-pixel" else method
+            axes.plot(x, y, linewidth=1.3, label=label, **options)
         axes.set(title=name, xlabel="magnification", ylabel="PSNR of luma in dB")
         axes.grid(color="0.85", linewidth=0.5)
         axes.legend(fontsize=8)
@@ -203,23 +193,17 @@ def time_heads(device: torch.device, precision: Precision) -> dict[str, tuple[in
     seconds: dict[str, list[float]] = {row: [] for row in heads}
     for _ in range(1 + RUNS):  # the first is a warm-up
         for row, head in heads.items():
-            seconds[row].append(_time(head, planes, (FRAME, FRAME)))
+            began = time.perf_counter()
+            head(planes, (FRAME, FRAME))
+            if planes.is_cuda:
+                torch.cuda.synchronize()
+            seconds[row].append(time.perf_counter() - began)
     return {row: (count_parameters(heads[row]), median(seconds[row][1:])) for row in heads}
-
-
-def _time(head: nn.Module, planes: Tensor, size: tuple[int, int]) -> float:
-    """Run a head once and return the seconds."""
-    began = time.perf_counter()
-    head(planes, size)
-    if planes.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def format_speed(heads: Mapping[str, tuple[int, float]]) -> list[str]:
     """Return Table 7 as lines of Markdown."""
-    rows = [
-        [row, f"{count:,}", f"{1 / seconds:.3g}", *PAPER_SPEED.get(row, ("", ""))]
-        for row, (count, seconds) in heads.items()
-    ]
+    rows = []
+    for row, (count, seconds) in heads.items():
+        rows.append([row, f"{count:,}", f"{1 / seconds:.3g}", *PAPER_SPEED.get(row, ("", ""))])
     return format_table(["head", "parameters", "FPS", "paper: parameters (M)", "paper: FPS"], rows)

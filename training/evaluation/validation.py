@@ -11,14 +11,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from scsnet import SCSNet
+from scsnet import SCSNet, encode_picture, render
 from scsnet.atomic_write import open_atomic
 from scsnet.color import rgb_to_gray, rgb_to_lab
 from training.config.stage import Stage
 from training.data.dataset import BICUBIC, stack_photos
 from training.data.photos import Entry, read_squares, select_evenly
 from training.data.references import distort_elastically
-from training.evaluation.protocol import colorize_photos
 
 SHOWN = 8  # photos in the contact sheet
 CHUNK = 8  # photos colorized at a time
@@ -28,11 +27,13 @@ class Validation:
     """A set of validation photos, read once. Raises ValueError if none can be read."""
 
     def __init__(self, entries: Sequence[Entry], count: int) -> None:
-        self.skipped: list[str] = []
+        skipped: list[str] = []
         chosen = select_evenly(entries, count)
-        self.squares = [square for _, square in read_squares(chosen, 512, self.skipped)]
+        self.squares = [square for _, square in read_squares(chosen, 512, skipped)]
         if not self.squares:
-            raise ValueError(f"none of the validation photos can be read: {self.skipped[0]}")
+            raise ValueError(f"none of the validation photos can be read: {skipped[0]}")
+        for reason in skipped:
+            print(f"left out a validation photo: {reason}")
 
     def compute(self, net: SCSNet, stage: Stage, picture: Path) -> dict[str, float]:
         """Compute metrics at the input size and the largest magnification of a stage, and write the contact sheet.
@@ -68,9 +69,8 @@ class Validation:
         reference_ab = rgb_to_lab(references)[:, 1:].mean((2, 3)).roll(1, 0)
         distance = {n: (mean_ab[n] - reference_ab).norm(dim=1) for n in ("auto", "swap")}
         metrics["swap_moves"] = float((distance["swap"] < distance["auto"]).float().mean())
-        rows = [predictions["gray"], predictions["auto"]]
-        rows += [F.interpolate(references, (output, output), mode="nearest")]
-        rows += [predictions["own"], target]
+        shown = F.interpolate(references, (output, output), mode="nearest")
+        rows = predictions["gray"], predictions["auto"], shown, predictions["own"], target
         write_contact_sheet([row[:SHOWN] for row in rows], picture)
         net.train(was_training)
         return {name: round(value, 4) for name, value in metrics.items()}
@@ -82,7 +82,8 @@ class Validation:
         for start in range(0, len(low), CHUNK):
             chunk = slice(start, start + CHUNK)
             given = [] if references is None else [references[chunk]]
-            rgb = colorize_photos(net, low[chunk], given, (output, output))
+            features = encode_picture(net, low[chunk], given)
+            rgb = render(net, features, (output, output))
             parts.append((rgb * 255).round().cpu() / 255)
         return torch.cat(parts)
 

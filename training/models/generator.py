@@ -10,16 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scsnet import Features, SCSNet, checkpoint
+from scsnet.attention import VCAttn
 from scsnet.color import denormalize_lab, normalize_lab, rgb_to_lab
 from scsnet.features import ReferenceFeatures
+from scsnet.prior import HIDDEN, SemanticGuidance
 from scsnet.resample import STRIDE, spread_marked_colors
 from training.config import TrainConfig
 from training.config.schedule import Mode
 from training.data.dataset import Batch
 from training.data.references import warp
-from training.models.auxiliary_heads import SupervisionHeads, initialize_siamese
 from training.models.backbones import load_tensors
-from training.models.matching import match_colors
+
+SHARPNESS = 4.0  # factor on the standardised similarities before the softmax
 
 
 class Prediction(NamedTuple):
@@ -31,6 +33,45 @@ class Prediction(NamedTuple):
     """Loss of the deep supervision; 0 where the heads are not used."""
     matched: Tensor | None
     """ab (B, 2, h, w) of the window, CIE units, from references that are other photos; None where no step has them."""
+
+
+class SupervisionHeads(nn.Module):
+    """1x1 convolutions that predict ab at a quarter of the size from features inside the colour branch."""
+
+    POINTS = ("reference", "aggregated", "extracted", "attended")
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Conv2d(channels, 2, 1) for name in self.POINTS})
+
+    def loss(self, name: str, features: Tensor, ab: Tensor) -> Tensor:
+        """Compute the L1 loss between the head's prediction and average-pooled ab.
+
+        features: (B, C, h, w); ab: normalised, (B, 2, H, W).
+        """
+        target = F.adaptive_avg_pool2d(ab, (features.shape[2], features.shape[3]))
+        return F.l1_loss(self.heads[name](features).float(), target)
+
+
+@torch.no_grad()
+def match_colors(
+    guidance: SemanticGuidance, luminance: Tensor, reference: Tensor, ab: Tensor
+) -> Tensor:
+    """Return the mean ab (B, 2, h, w) of the cells of a reference that are similar to each cell of a photo.
+
+    luminance, reference: normalised L (B, 1, H, W); ab: the reference's, (B, 2, H, W). Weights are the softmax of the
+    similarity: the cosine between the prior's hidden features, standardised over all pairs of cells of the two photos.
+    """
+    source, other = (guidance.describe(planes)[:, :HIDDEN] for planes in (luminance, reference))
+    with torch.autocast(luminance.device.type, enabled=False):
+        keys = F.normalize(other.float().flatten(2), dim=1)  # (B, C, M)
+        queries = F.normalize(source.float().flatten(2), dim=1).mT  # (B, N, C)
+        similarity = queries @ keys
+        mean = similarity.mean((1, 2), keepdim=True)
+        deviation = similarity.std((1, 2), keepdim=True)
+        weights = torch.softmax(SHARPNESS * (similarity - mean) / deviation, dim=2)
+        cells = F.adaptive_avg_pool2d(ab.float(), (other.shape[2], other.shape[3])).flatten(2)
+        return (cells @ weights.mT).unflatten(2, (source.shape[2], source.shape[3]))
 
 
 class TrainingModel(nn.Module):
@@ -76,11 +117,7 @@ class TrainingModel(nn.Module):
             extracted = branch.extractor.convolve(aggregated)
             attended = branch.extractor.attend(extracted)
             if mode.supervised:
-                points = {
-                    "aggregated": aggregated,
-                    "extracted": extracted,
-                    "attended": attended,
-                }
+                points = {"aggregated": aggregated, "extracted": extracted, "attended": attended}
                 for name, value in points.items():
                     loss = loss + self.supervision.loss(name, value, clean[:, 1:])
             texture = net.texture_encoder(initial) if mode.texture else initial
@@ -98,6 +135,22 @@ class TrainingModel(nn.Module):
         top, left, height, width = batch.window
         whole = F.interpolate(cells, batch.size, mode="bilinear")
         return whole[..., top : top + height, left : left + width]
+
+
+def initialize_siamese(net: SCSNet) -> None:
+    """Initialise phi_E^r by phi_E^s, and in all attention the keys by the queries and the reference's convolution by the source's.
+
+    Similar content then has similar queries and keys from the first step. No weights are shared.
+    """
+    branch = net.color_branch
+    branch.reference_encoder.load_state_dict(branch.source_encoder.state_dict())
+    with torch.no_grad():
+        branch.reference_initial.weight[:, :1].copy_(net.initial.weight)
+        branch.reference_initial.weight[:, 1:].mul_(3)
+    for module in net.modules():
+        if isinstance(module, VCAttn):
+            module.pre_reference.load_state_dict(module.pre_source.state_dict())
+            module.key.load_state_dict(module.query.state_dict())
 
 
 def build_network(config: TrainConfig) -> SCSNet:

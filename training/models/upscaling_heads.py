@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scsnet.cpm import BLOCK, CPM, build_axis
+from scsnet.tiling import Window
 from training.config.upscaling import Sizes
 
 CHANNELS = 64
@@ -48,26 +49,19 @@ class MetaSR(nn.Module):
         patches = F.unfold(features, self.kernel, padding=self.kernel // 2).mT.contiguous()
         row, down = self.offsets(height, size[0], features.device)
         column, right = self.offsets(width, size[1], features.device)
-        out = features.new_empty(batch, size[0] * size[1], 3)
+        out = features.new_empty(batch, *size, 3)
         step = size[0] if pixels is None else max(1, pixels // size[1])
         for top in range(0, size[0], step):
-            rows = slice(top, min(top + step, size[0]))
-            offset = torch.stack(
-                [
-                    down[rows, None].expand(-1, size[1]),
-                    right.expand(rows.stop - top, -1),
-                    right.new_full((rows.stop - top, size[1]), height / size[0]),
-                ],
-                dim=-1,
-            )
+            rows = slice(top, top + step)
+            scale = torch.full((), height / size[0], device=features.device)
+            offset = torch.stack(torch.broadcast_tensors(down[rows, None], right, scale), dim=-1)
             weights = self.predict(offset.view(-1, 3).to(features.dtype))  # (P, k k C 3)
             weights = weights.view(len(weights), -1, 3)
             source = (row[rows, None] * width + column).flatten()
-            area = slice(top * size[1], rows.stop * size[1])
             for picture in range(batch):
                 near = patches[picture].index_select(0, source)[:, None]  # (P, 1, k k C)
-                out[picture, area] = torch.bmm(near, weights)[:, 0]
-        return out.mT.reshape(batch, 3, *size)
+                out[picture, rows] = torch.bmm(near, weights).view(-1, size[1], 3)
+        return out.permute(0, 3, 1, 2)
 
 
 class LIIF(nn.Module):
@@ -87,14 +81,14 @@ class LIIF(nn.Module):
         """Map features (B, C, H, W) to planes (B, 3, n, m)."""
         batch = features.shape[0]
         unfolded = F.unfold(features, 3, padding=1).mT.contiguous()  # (B, H W, 9 C)
-        out = features.new_empty(batch, size[0] * size[1], 3)
+        out = features.new_empty(batch, *size, 3)
         step = max(1, self.PIXELS // size[1])
         for top in range(0, size[0], step):
             bottom = min(top + step, size[0])
             for picture in range(batch):
                 band = self._band(unfolded[picture], features.shape[2:], size, top, bottom)
-                out[picture, top * size[1] : bottom * size[1]] = band
-        return out.mT.reshape(batch, 3, *size)
+                out[picture, top:bottom] = band.view(-1, size[1], 3)
+        return out.permute(0, 3, 1, 2)
 
     def _band(
         self, unfolded: Tensor, shape: torch.Size, size: tuple[int, int], top: int, bottom: int
@@ -116,11 +110,8 @@ def _neighbours(
     shape: torch.Size, size: tuple[int, int], top: int, bottom: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the four input pixels around each output pixel: index (P,), and offset in input pixels (P, 2)."""
-    ranges = (range(top, bottom), range(size[1]))
-    positions = [
-        (torch.arange(r.start, r.stop, device=device) + 0.5) * (shape[d] / size[d]) - 0.5
-        for d, r in enumerate(ranges)
-    ]
+    pixels = (torch.arange(top, bottom, device=device), torch.arange(size[1], device=device))
+    positions = [(pixels[d] + 0.5) * (shape[d] / size[d]) - 0.5 for d in (0, 1)]
     for sides in product((0, 1), repeat=2):
         index = [
             (p.floor() + side).clamp(0, shape[d] - 1)
@@ -145,17 +136,15 @@ class ContinuousPixelMapping(nn.Module):
         device = features.device
         hidden = self.cpm.fold_first_layer(features)
         out = torch.empty(features.shape[0], 3, *size, device=device)
-        for top, left in product(range(0, size[0], BLOCK[0]), range(0, size[1], BLOCK[1])):
-            bottom, right = min(top + BLOCK[0], size[0]), min(left + BLOCK[1], size[1])
-            rows = build_axis(height, size[0], top, bottom, "centre", device)
-            columns = build_axis(width, size[1], left, right, "centre", device)
-            (first, last), (start, stop) = rows.taps.span(), columns.taps.span()
-            planes = self.cpm.map(
-                hidden[:, first:last, start:stop],
-                rows._replace(taps=rows.taps.shifted(first)),
-                columns._replace(taps=columns.taps.shifted(start)),
-            )
-            out[:, :, top:bottom, left:right] = planes.permute(0, 3, 1, 2)
+        for block in Window(0, 0, *size).blocks(*BLOCK):
+            rows = build_axis(height, size[0], block.top, block.bottom, "centre", device)
+            columns = build_axis(width, size[1], block.left, block.right, "centre", device)
+            (top, bottom), (left, right) = rows.taps.span(), columns.taps.span()
+            rows = rows._replace(taps=rows.taps.shifted(top))
+            columns = columns._replace(taps=columns.taps.shifted(left))
+            planes = self.cpm.map(hidden[:, top:bottom, left:right], rows, columns)
+            place = (..., slice(block.top, block.bottom), slice(block.left, block.right))
+            out[place] = planes.permute(0, 3, 1, 2)
         return out
 
 
@@ -166,10 +155,8 @@ class SubPixel(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for step in (2, 2) if factor == 4 else (factor,):
-            layers += [
-                nn.Conv2d(channels, channels * step**2, 3, padding=1),
-                nn.PixelShuffle(step),
-            ]
+            wide = nn.Conv2d(channels, channels * step**2, 3, padding=1)
+            layers += [wide, nn.PixelShuffle(step)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 3, 3, padding=1))
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,8 @@
-"""Text files, names of files for messages, and names of weights files."""
+"""Text files, names of files for messages, and tables in Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scsnet.atomic_write import open_atomic
@@ -16,13 +17,14 @@ def save_text(path: Path, text: str) -> None:
         file.write(text.encode(errors=ERRORS))
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     """Return a name with replacement characters for what cannot be printed."""
     readable = name.encode(errors=ERRORS).decode(errors="replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in readable)
 
 
-def check_weights_name(output: str) -> None:
-    """Raise ValueError if an output does not end with .safetensors."""
-    if Path(output).suffix != ".safetensors":
-        raise ValueError(f"expected output to be a .safetensors file, got {output!r}")
+def format_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a table in Markdown; cells are formatted by `str`."""
+    cells = [[f" {cell} " if cell != "" else " " for cell in row] for row in (header, *rows)]
+    first, *others = [f"|{'|'.join(row)}|" for row in cells]
+    return [first, "|---" * len(header) + "|", *others]
