@@ -1,8 +1,11 @@
 """Films in and out: real files made by PyAV, compared by PyAV."""
 
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +17,8 @@ av = pytest.importorskip("av", reason="films need PyAV: pip install 'scsnet[vide
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc  # noqa: E402
 
 from scsnet.films.formats import choose_codec  # noqa: E402
-from scsnet.films.read import FilmReader  # noqa: E402
-from scsnet.films.write import FilmWriter  # noqa: E402
+from scsnet.films.read import FilmReader, Frame  # noqa: E402
+from scsnet.films.write import FilmWriter, to_planes  # noqa: E402
 
 UNEVEN = [0, 40, 90, 100, 180, 240, 250, 300, 400, 460]  # milliseconds
 MILLISECOND = Fraction(1, 1000)
@@ -103,7 +106,7 @@ def look(path):
 
 def read_rgb(path):
     with FilmReader(Path(path)) as film:
-        return [item.rgb.astype(int) for item in film]
+        return [item.rgb.astype(int) for item in film if isinstance(item, Frame)]
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
@@ -262,7 +265,7 @@ def test_writes_colour_bars_as_bt709(tmp_path):
         FilmWriter(file, target, film, (16, 64), codec) as writer,
     ):
         for item in film:
-            writer.write(bars, item)
+            writer.write(to_planes(bars, codec.choose_pixels(film.deep)), item)
     with av.open(str(target)) as film:
         (frame,) = film.decode(video=0)
     planes = frame.to_ndarray()[:, 8, 4::8]
@@ -316,6 +319,93 @@ def test_ctrl_c_leaves_nothing_behind(work, run, monkeypatch):
     monkeypatch.setattr(FilmWriter, "write", interrupt)
     assert run("colorize a.mp4 -o b.mp4").code == 130
     assert names() == ["a.mp4"]
+
+
+def shots_of_patterns(*lengths):
+    """Shots that differ in light and dark, each of so many frames."""
+    return [
+        (gray_pattern(n) // 3 + 170 * (k % 2)).astype(np.uint8)
+        for k, length in enumerate(lengths)
+        for n in range(length)
+    ]
+
+
+@pytest.fixture
+def start_two(work, weights, monkeypatch):
+    """Starts `scsnet colorize` in two processes as `accelerate launch --num_processes 2 -m scsnet` does."""
+    processes = []
+
+    def start(line):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for name, value in (("WORLD_SIZE", 2), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port)):
+            monkeypatch.setenv(name, str(value))
+        for rank in "01":
+            monkeypatch.setenv("RANK", rank)
+            monkeypatch.setenv("LOCAL_RANK", rank)
+            words = [sys.executable, "-m", "scsnet", "colorize", *line.split()]
+            processes.append(
+                subprocess.Popen(
+                    [*words, "--weights", weights],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                )
+            )
+        return processes
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def finish_two(processes):
+    """The exit codes, what was printed, and the errors of both."""
+    printed = [process.communicate(timeout=600) for process in processes]
+    codes = [process.returncode for process in processes]
+    return codes, *zip(*printed, strict=True)
+
+
+@pytest.mark.parametrize("line", ["b.mp4 --codec h265", "b.mkv --codec ffv1 --from 0.12 --to 1.4"])
+def test_processes_share_the_shots_of_a_film(work, colorize, start_two, line):
+    """The result is that of one process, frame by frame, sound and all."""
+    frames = shots_of_patterns(12, 9, 5, 14)
+    make_film("a.mkv", frames, codec="ffv1", pixels="yuv444p", sound=True)
+    colorize(f"a.mkv -o one-{line}")
+    codes, out, err = finish_two(start_two(f"a.mkv -o {line}"))
+    assert codes == [0, 0], err
+    assert out[0].startswith(f"{line.split()[0]}: 64 x 48, ")
+    assert out[1] == err[1] == ""
+    name = line.split()[0]
+    one, two = look(f"one-{name}"), look(name)
+    assert np.array_equal(one.pop("lumas"), two.pop("lumas"))
+    assert one == two
+    assert np.array_equal(read_rgb(f"one-{name}"), read_rgb(name))  # colours, too
+    assert names() == sorted(["a.mkv", name, f"one-{name}"])
+
+
+def test_a_film_of_one_shot_is_coloured_by_one_process(work, start_two):
+    make_film("a.mkv", 6)
+    codes, _, err = finish_two(start_two("a.mkv -o b.mkv"))
+    assert codes == [0, 0], err
+    assert err[0] == "a.mkv: has one shot, which one process colours\n"
+
+
+def test_processes_end_and_clean_up_when_one_of_them_fails(work, start_two):
+    frames = shots_of_patterns(*[9] * 40)
+    make_film("a.mkv", frames)
+    processes = start_two("a.mkv -o b.mkv")
+    while not list(Path().glob(".scsnet-*")):
+        assert [process.poll() for process in processes] == [None, None]
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGINT)
+    codes, _, err = finish_two(processes)
+    assert codes == [2, 130]
+    assert err == ("scsnet: error: process 1 was interrupted\n", "scsnet: interrupted\n")
+    assert names() == ["a.mkv"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX's")
