@@ -60,14 +60,17 @@ def colorize_films(options: argparse.Namespace) -> int:
     masks = [read_picture(path) for path in options.masks]
 
     from .session import encode_all, load_network, print_note, report_failures
-    from .team import Team
 
     for note in skipped:
         print_note(note, options.quiet)
     for picture in [*references, *masks]:
         for note in picture.notes:
             print_note(f"{picture.path}: {note}", options.quiet)
-    team = Team(rank, processes) if processes > 1 else None
+    team = None
+    if processes > 1:
+        from .team import Team
+
+        team = Team(rank, processes)
     net = load_network(options)
     reference = encode_all(net, references, masks, options.working_size)
     failures: list[str] = []

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from ..atomic_write import open_atomic
-from .decode import correct_transparency, decode_planes, is_deep_gray, list_losses
+from .decode import correct_transparency, decode_planes, find_larger, is_deep_gray, list_losses
 from .exif import Tags, exif_bytes, is_adobe_rgb, read_exif, srgb_profile, update_exif
 from .formats import DEEP, PictureError, check_output_size, output_format
 from .icc import adobe_rgb_profile
@@ -90,17 +90,19 @@ def read_picture(path: Path | str) -> Picture:
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
-        with _pillow_limits(), Image.open(path) as image:
+        with _pillow_limits(), Image.open(path) as first:
+            larger = find_larger(first, path)
+            image = larger or first  # whose pixels are read; the rest is the first one's
             if image.width * image.height > MAX_PIXELS:
                 raise PictureError(
                     f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS / 1e6:.0f} million"
                     " that can be read"
                 )
-            notes = list_losses(image)
-            sideways = (
-                image.format == "TIFF"
-                and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            notes = list_losses(first, larger)
+            turned = (
+                image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
             )
+            sideways = turned in _SIDEWAYS
             capture: contextlib.AbstractContextManager[list[str]] = (
                 capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([])
             )
@@ -109,8 +111,10 @@ def read_picture(path: Path | str) -> Picture:
                 image.info["icc_profile"] = adobe_rgb_profile()
             with capture as complaints:
                 _load(image, notes)  # Pillow turns a TIFF while it decodes it, and nothing else
-            orientation, tags, dpi = read_exif(image, notes)
-            captions = read_captions(image, notes)
+            orientation, tags, dpi = read_exif(first, notes)
+            if image is larger and turned not in (None, 1):
+                orientation = 1
+            captions = read_captions(first, notes)
             if sideways or orientation != 1:
                 captions = captions.without_places(notes)
             rgb, alpha = decode_planes(image, notes)

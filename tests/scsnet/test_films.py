@@ -395,8 +395,7 @@ def test_a_film_of_one_shot_is_coloured_by_one_process(work, start_two):
 
 
 def test_processes_end_and_clean_up_when_one_of_them_fails(work, start_two):
-    frames = shots_of_patterns(*[9] * 40)
-    make_film("a.mkv", frames)
+    make_film("a.mkv", shots_of_patterns(*[6] * 20))
     processes = start_two("a.mkv -o b.mkv")
     while not list(Path().glob(".scsnet-*")):
         assert [process.poll() for process in processes] == [None, None]
