@@ -219,11 +219,13 @@ def encode_bars(matrix, full):
     return np.stack([219 * y + 16, 224 * cb + 128, 224 * cr + 128])
 
 
-def write_frame(path, planes, pixels, codec="ffv1", **colors):
+def write_frame(path, planes, pixels, codec="ffv1", options=None, **colors):
     """Write a film of one frame, of values as they are stored."""
     with av.open(str(path), "w") as film:
-        stream = film.add_stream(codec, 25, options={"crf": "1"} if codec == "libx264" else {})
+        stream = film.add_stream(codec, 25, options=options or {})
         stream.height, stream.width = planes.shape[-2:]
+        if pixels == "yuv420p":
+            stream.height = planes.shape[0] * 2 // 3
         stream.pix_fmt = pixels
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(planes), format=pixels)
         frame.pts = 0
@@ -248,10 +250,26 @@ def test_reads_colour_bars_by_their_matrix_and_range(tmp_path, matrix, full):
 def test_reads_gray_films_by_the_range_of_their_codec(tmp_path, codec, black, white):
     values = np.full((16, 32), black, np.uint8)
     values[:, 16:] = white
-    write_frame(tmp_path / "a.mkv", values, "gray", codec)
+    options = {"crf": "1"} if codec == "libx264" else {}
+    write_frame(tmp_path / "a.mkv", values, "gray", codec, options)
     (rgb,) = read_rgb(tmp_path / "a.mkv")
     assert rgb[8, 4].max() <= 2
     assert rgb[8, 28].min() >= 253
+
+
+@pytest.mark.parametrize(
+    ("options", "colors", "note"),
+    [
+        ({}, {"color_trc": 16}, "is HDR, which is read as if it were SDR: convert it before"),
+        ({}, {"color_trc": 18}, "is HDR, which is read as if it were SDR: convert it before"),
+        ({"x264-params": "tff=1"}, {}, "is interlaced: deinterlace it before for better details"),
+    ],
+)
+def test_tells_of_hdr_and_interlaced_films(tmp_path, options, colors, note):
+    planes = np.full((48, 32), 128, np.uint8)
+    write_frame(tmp_path / "a.mkv", planes, "yuv420p", "libx264", options, **colors)
+    with FilmReader(tmp_path / "a.mkv") as film:
+        assert film.notes == [note]
 
 
 def test_writes_colour_bars_as_bt709(tmp_path):
