@@ -64,9 +64,8 @@ def list_losses(image: Image.Image, larger: Image.Image | None = None) -> list[s
         notes.append(
             f"is a raw file or a preview: only its small picture of {image.width} x {image.height} is read"
         )
-    if (
-        getattr(image, "is_animated", False) and image.format != "PSD"
-    ):  # PSD opens as its layers merged
+    # PSD opens as its layers merged.
+    if getattr(image, "is_animated", False) and image.format != "PSD":
         what = {"TIFF": "pages", "DCX": "pages", "MPO": "pictures"}.get(
             image.format or "", "frames"
         )
@@ -131,9 +130,8 @@ def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         alpha = np.array(image.getchannel("A"))
-        image = image.convert(
-            "L" if image.mode == "LA" else "RGB"
-        )  # the colours as they are, not blended
+        # The colours as they are, not blended.
+        image = image.convert("L" if image.mode == "LA" else "RGB")
     if image.mode in ("1", "L"):
         gray = np.array(image.convert("L"))
         if image.format == "XBM":  # Pillow takes its ink for white

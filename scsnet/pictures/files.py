@@ -31,9 +31,8 @@ from .stderr import capture_stderr
 from .tiff import write_tiff
 
 MAX_PIXELS = 1_500_000_000  # Pillow's own limit (89 million) refuses ordinary scans
-MAX_TEXT_BYTES = (
-    2**28
-)  # of the texts, XMP and profile of a PNG; Pillow's own limit (1 MiB each) refuses sound files
+# Of the texts, XMP and profile of a PNG; Pillow's own limit (1 MiB each) refuses sound files.
+MAX_TEXT_BYTES = 2**28
 
 # What Pillow raises for a damaged file, beside OSError: its plugins parse untrusted bytes and check little.
 _DAMAGED = (SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, AttributeError,
@@ -81,7 +80,10 @@ class Picture:
 
 
 def read_picture(path: Path | str) -> Picture:
-    """Read one picture; safe to call from several threads, which take turns. PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS."""
+    """Read one picture; safe to call from several threads, which take turns.
+
+    PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS.
+    """
     path = Path(path)
     check_is_file(path)
     with (
