@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from torch.distributed.rendezvous import rendezvous
@@ -12,6 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 from ..atomic_write import name_temporary
 from .paths import CommandError
 
+_MEETING = timedelta(minutes=5)  # for all processes to start
 _PAUSE = 0.1  # seconds between two looks at what the others told
 _FAILED = "!"  # before the reason
 
@@ -22,7 +24,7 @@ class Team:
     def __init__(self, rank: int, processes: int) -> None:
         self.rank, self.processes = rank, processes
         try:
-            self._store, _, _ = next(iter(rendezvous("env://")))
+            self._store, _, _ = next(iter(rendezvous("env://", timeout=_MEETING)))
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CommandError(

@@ -17,6 +17,7 @@ av = pytest.importorskip("av", reason="films need PyAV: pip install 'scsnet[vide
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc  # noqa: E402
 
 from scsnet.films.formats import choose_codec  # noqa: E402
+from scsnet.films.parts import ShotDealer  # noqa: E402
 from scsnet.films.read import FilmReader, Frame  # noqa: E402
 from scsnet.films.write import FilmWriter, to_planes  # noqa: E402
 
@@ -369,7 +370,6 @@ def start_two(work, weights, monkeypatch):
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
                 )
             )
         return processes
@@ -385,6 +385,13 @@ def finish_two(processes):
     printed = [process.communicate(timeout=600) for process in processes]
     codes = [process.returncode for process in processes]
     return codes, *zip(*printed, strict=True)
+
+
+def test_deals_each_shot_to_the_process_with_the_fewest_frames():
+    dealer = ShotDealer(2)
+    owners = [dealer.deal(n == 0) for length in (12, 9, 5, 14) for n in range(length)]
+    assert owners == 12 * [0] + 9 * [1] + 5 * [1] + 14 * [0]
+    assert (dealer.frames, dealer.shots) == ([26, 14], 4)
 
 
 @pytest.mark.parametrize("line", ["b.mp4 --codec h265", "b.mkv --codec ffv1 --from 0.12 --to 1.4"])
@@ -412,13 +419,14 @@ def test_a_film_of_one_shot_is_coloured_by_one_process(work, start_two):
     assert err[0] == "a.mkv: has one shot, which one process colours\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_processes_end_and_clean_up_when_one_of_them_fails(work, start_two):
     make_film("a.mkv", shots_of_patterns(*[6] * 20))
     processes = start_two("a.mkv -o b.mkv")
     while not list(Path().glob(".scsnet-*")):
         assert [process.poll() for process in processes] == [None, None]
         time.sleep(0.05)
-    processes[1].send_signal(signal.SIGINT)
+    processes[1].send_signal(signal.SIGTERM)
     codes, _, err = finish_two(processes)
     assert codes == [2, 130]
     assert err == ("scsnet: error: process 1 was interrupted\n", "scsnet: interrupted\n")
