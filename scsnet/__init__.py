@@ -6,8 +6,8 @@ Public names are imported on first use, so that the command line prints help and
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not typing's: until the command line runs, Ctrl-C would show a traceback
 if TYPE_CHECKING:
     from .config import SCSNetConfig
     from .features import Features, ReferenceFeatures

@@ -20,7 +20,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     On any error, Ctrl-C included, the temporary file goes and a file that was there before stays as it
     was. The temporary name is short whatever the name, and different for every writer.
     """
-    temporary = path.with_name(LEFTOVERS.replace("*", secrets.token_hex(8)))
+    temporary = name_temporary(path.parent)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -30,3 +30,8 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def name_temporary(folder: Path) -> Path:
+    """Return a new name of a temporary file."""
+    return folder / LEFTOVERS.replace("*", secrets.token_hex(8))

@@ -16,9 +16,8 @@ from .tiling import Window
 LARGEST = 0.2  # of a side
 SMALLEST_SIDE = 16  # pixels; smaller pictures have no margins
 SPREAD = 2.5  # largest standard deviation along a line of a margin, L*
-SPREAD_OF_GRAYS = (
-    1.0  # the same where L* is neither nearly black nor nearly white: skies are smooth too
-)
+# The same where L* is neither nearly black nor nearly white: skies are smooth too.
+SPREAD_OF_GRAYS = 1.0
 GRAYS = (12.0, 90.0)  # L*
 DRIFT = 3.0  # largest difference of the mean L* of two lines of a margin
 STEP = 6.0  # L*: half of the pixels of the photo's first line differ more than this from the margin

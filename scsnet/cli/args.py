@@ -186,8 +186,7 @@ def _check_films(root: Parser, options: argparse.Namespace) -> None:
         "--independent-frames": options.independent_frames or None,
     }  # fmt: skip
     picture = {
-        "--zoom": options.zoom, "--hint": options.hints or None, "--recursive": options.recursive or None,
-        "--bits": options.bits,
+        "--zoom": options.zoom, "--hint": options.hints or None, "--bits": options.bits,
     }  # fmt: skip
     films = names_film(options)
     for name, value in (picture if films else film).items():

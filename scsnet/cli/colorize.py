@@ -10,15 +10,18 @@ import numpy as np
 from PIL import Image
 
 from ..pictures import Picture, read_picture, write_picture
-from ..pictures.formats import DEEP, PictureError, check_output_size, output_format
+from ..pictures.formats import DEEP, FORMATS, PictureError, check_output_size, output_format
 from .paths import (
     CommandError,
+    Kind,
     Task,
     check_target,
     create_folder,
     explain_os_error,
+    get_rank,
     plan,
-    take_share,
+    readable_endings,
+    result_name,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ def colorize(options: argparse.Namespace) -> int:
         tasks, several = plan(
             options.inputs,
             options.output,
+            kind=Kind("picture", readable_endings(), FORMATS, result_name, check_target),
             recursive=options.recursive,
             references=[*options.reference, *options.masks],
             force=options.force,
@@ -56,7 +60,8 @@ def colorize(options: argparse.Namespace) -> int:
     for task in tasks if options.bits == 16 else []:
         if output_format(task.target) not in DEEP:
             raise CommandError(f"{task.target}: --bits 16 needs {' or '.join(DEEP)}")
-    tasks = take_share(tasks)
+    rank, processes = get_rank()
+    tasks = tasks[rank::processes]
     if not tasks:
         return 0
     first = None if several else read_picture(tasks[0].source)

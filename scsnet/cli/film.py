@@ -1,11 +1,9 @@
-"""scsnet colorize, for films: frame after frame, in one pass."""
+"""scsnet colorize, for films: frame after frame, in one pass; several processes share the shots of each film."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,38 +12,103 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..atomic_write import open_atomic
-from ..films.formats import CONTAINERS, Codec, FilmError, choose_codec, format_time, is_film
+from ..films.formats import (
+    CONTAINERS,
+    ENDINGS,
+    Codec,
+    FilmError,
+    choose_codec,
+    format_time,
+    is_film,
+)
 from ..pictures import read_picture
 from .paths import (
-    MARK,
     CommandError,
+    Kind,
     Task,
-    check_not_read,
     check_place,
     create_folder,
     explain_os_error,
-    take_share,
+    get_rank,
+    plan,
 )
 
 if TYPE_CHECKING:
+    import av
+
     from ..features import ReferenceFeatures
+    from ..films.parts import ShotDealer
     from ..films.read import FilmReader
     from ..films.write import FilmWriter
     from ..model import SCSNet
+    from .frames import FrameColorizer
+    from .team import Share
 
 _NAMED = 10  # damaged frames named one by one
 
-Colorizer = Callable[[np.ndarray], np.ndarray]
-"""(H, W, 3) uint8 or uint16 of one frame -> the coloured frame, in the same dtype."""
+Painter = Callable[[np.ndarray], "av.VideoFrame"]
+"""(H, W, 3) uint8 or uint16 of one frame -> the coloured frame in the planes of the codec."""
 
 
 def colorize_films(options: argparse.Namespace) -> int:
-    """Exit code 0, or 1 where some films of several failed; CommandError and PictureError for the rest."""
+    """Colorize the films. Return 0, or 1 where some of several failed; CommandError and PictureError for the rest."""
+    skipped: list[str] = []
+    tasks, codecs, several = _plan(options, skipped)
+    rank, processes = get_rank()
+    options.quiet = options.quiet or rank > 0  # what they see of a film is the same
+    references = [read_picture(path) for path in options.reference]
+    masks = [read_picture(path) for path in options.masks]
+
+    from .session import encode_all, load_network, print_note, report_failures
+
+    for note in skipped:
+        print_note(note, options.quiet)
+    for picture in [*references, *masks]:
+        for note in picture.notes:
+            print_note(f"{picture.path}: {note}", options.quiet)
+    team = None
+    if processes > 1:
+        from .team import Team
+
+        team = Team(rank, processes)
+    net = load_network(options)
+    reference = encode_all(net, references, masks, options.working_size)
+    failures: list[str] = []
+    for number, (task, codec) in enumerate(zip(tasks, codecs, strict=True)):
+        alone = contextlib.nullcontext()
+        try:
+            with alone if team is None else team.share(number, task.target.parent) as share:
+                if several:
+                    with explain_os_error():
+                        check_place(task.target, options.force)
+                _one(net, reference, task, codec, options, share)
+        except (CommandError, FilmError) as error:
+            if not several:
+                raise CommandError(str(error)) from error
+            failures.append(str(error))
+    return report_failures(failures, len(tasks), "films")
+
+
+def _plan(options: argparse.Namespace, notes: list[str]) -> tuple[list[Task], list[Codec], bool]:
+    """Return the films with their results, how each is encoded, and whether there are several. CommandError as `plan`."""
+
+    def name_result(path: Path, mark: str) -> str:
+        same = path.suffix.lower() in CONTAINERS and options.codec != "ffv1"
+        return path.stem + mark + (path.suffix if same else ".mkv")
+
     with explain_os_error():
-        tasks = _plan(options)
-    several, tasks = len(tasks) > 1, take_share(tasks)
-    if not tasks:
-        return 0
+        tasks, several = plan(
+            options.inputs,
+            options.output,
+            kind=Kind("film", ENDINGS, CONTAINERS, name_result, check_place),
+            recursive=options.recursive,
+            references=[*options.reference, *options.masks],
+            force=options.force,
+            notes=notes,
+        )
+    for task in tasks if several else []:
+        if not is_film(task.source):
+            raise CommandError(f"{task.source}: is no film, and films are not mixed with others")
     try:
         codecs = [choose_codec(task.target, options.codec, options.crf) for task in tasks]
     except FilmError as error:
@@ -54,102 +117,39 @@ def colorize_films(options: argparse.Namespace) -> int:
         import av  # noqa: F401
     except ImportError as error:
         raise CommandError("films need PyAV: pip install 'scsnet[video]'") from error
-    references = [read_picture(path) for path in options.reference]
-    masks = [read_picture(path) for path in options.masks]
-
-    from .session import encode_all, load_network, print_note, report_failures
-
-    for picture in [*references, *masks]:
-        for note in picture.notes:
-            print_note(f"{picture.path}: {note}", options.quiet)
-    net = load_network(options)
-    reference = encode_all(net, references, masks, options.working_size)
-    failures: list[str] = []
-    for task, codec in zip(tasks, codecs, strict=True):
-        try:
-            _one(net, task, codec, reference, options)
-        except (CommandError, FilmError) as error:
-            if not several:
-                raise CommandError(str(error)) from error
-            failures.append(str(error))
-    return report_failures(failures, len(tasks), "films")
-
-
-def _plan(options: argparse.Namespace) -> list[Task]:
-    """The films and their results; CommandError where something is missing, in the way or no film."""
-    sources: list[Path] = []
-    for text in options.inputs:
-        if os.path.lexists(text):
-            sources.append(Path(text))
-        elif glob.has_magic(text) and (found := sorted(glob.glob(text, recursive=True))):  # noqa: PTH207
-            sources += [Path(name) for name in found]
-        else:
-            raise CommandError(f"{text}: No such file or directory")
-    sources = list(dict.fromkeys(sources))
-    several = len(sources) > 1
-    for source in sources:
-        if source.is_dir() or (several and not is_film(source)):
-            raise CommandError(f"{source}: is no film, and films are not mixed with others")
-    output = None if options.output is None else Path(options.output)
-    is_folder = output is not None and (output.is_dir() or options.output.endswith(("/", os.sep)))
-    if several and output is not None and not is_folder:
-        if output.suffix.lower() in CONTAINERS or output.exists():
-            raise CommandError(f"{output}: the results of several films need a folder")
-        is_folder = True
-    tasks: list[Task] = []
-    for source in sources:
-        known = source.suffix.lower() in CONTAINERS and options.codec != "ffv1"
-        ending = source.suffix if known else ".mkv"
-        if output is None:
-            target = source.with_name(source.stem + MARK + ending)
-        else:
-            target = output / (source.stem + ending) if is_folder else output
-        check_not_read(target, [*sources, *options.reference, *options.masks])
-        if any(task.target == target for task in tasks):
-            raise CommandError(f"{target}: would be the result of two films")
-        check_place(target, options.force)
-        tasks.append(Task(source, target))
-    return tasks
+    return tasks, codecs, several
 
 
 def _one(
     net: SCSNet,
+    reference: ReferenceFeatures | None,
     task: Task,
     codec: Codec,
-    reference: ReferenceFeatures | None,
     options: argparse.Namespace,
+    share: Share | None,
 ) -> None:
+    """Colorize one film, or of one that is shared the shots of this process."""
     from ..films.read import FilmReader
-    from ..films.write import FilmWriter, round_to_even
-    from .session import (
-        check_head,
-        choose_output_size,
-        explain_out_of_memory,
-        print_note,
-        print_result,
-    )
+    from ..films.write import to_planes
+    from .frames import FrameColorizer
+    from .session import explain_out_of_memory, print_result
 
     with FilmReader(task.source, options.start, options.stop) as film:
-        asked = choose_output_size(task.source, (film.height, film.width), options, 1.0)
-        check_head(net, (film.height, film.width), asked, options)
-        size = round_to_even(codec, asked)
-        if size != asked:
-            print_note(
-                f"{task.source}: {asked[1]} x {asked[0]} becomes {size[1]} x {size[0]}: this codec needs even sides",
-                options.quiet,
-            )
-        colorizer = _build_colorizer(net, film, size, reference, options)
+        size = _choose_size(net, film, task, codec, options)
+        pixels = codec.choose_pixels(film.deep)
+        colorizer = FrameColorizer(net, size, reference, options)
         begin = time.perf_counter()
-        with (
-            explain_out_of_memory(str(task.source)),
-            _explain_writing(task.target),
-            open_atomic(create_folder(task.target)) as file,
-            FilmWriter(file, task.target, film, size, codec) as writer,
-        ):
-            count = _write_frames(film, writer, colorizer, options)
+
+        def paint(rgb: np.ndarray) -> av.VideoFrame:
+            colorizer.look(rgb)
+            return to_planes(colorizer.color(), pixels)
+
+        with explain_out_of_memory(str(task.source)), _explain_writing(create_folder(task.target)):
+            if share is None:
+                count = _write_film(film, task, size, codec, paint, options)
+            else:
+                count = _share_film(film, task, size, codec, colorizer, share, options)
         seconds = time.perf_counter() - begin
-        for note in [*film.notes, *writer.notes]:
-            print_note(f"{task.source}: {note}", options.quiet)
     height, width = size
     print_result(
         f"{task.target}: {width} x {height}, {count} frames, {count / seconds:.2f} per second",
@@ -157,15 +157,115 @@ def _one(
     )
 
 
-def _write_frames(
-    film: FilmReader, writer: FilmWriter, colorizer: Colorizer, options: argparse.Namespace
+def _choose_size(
+    net: SCSNet, film: FilmReader, task: Task, codec: Codec, options: argparse.Namespace
+) -> tuple[int, int]:
+    """Return height and width of the result; CommandError where the network or the codec cannot make it."""
+    from ..films.write import round_to_even
+    from .session import check_head, choose_output_size, print_note
+
+    asked = choose_output_size(task.source, (film.height, film.width), options, 1.0)
+    check_head(net, (film.height, film.width), asked, options)
+    size = round_to_even(codec, asked)
+    if size != asked:
+        print_note(
+            f"{task.source}: {asked[1]} x {asked[0]} becomes {size[1]} x {size[0]}: this codec needs even sides",
+            options.quiet,
+        )
+    return size
+
+
+def _share_film(
+    film: FilmReader,
+    task: Task,
+    size: tuple[int, int],
+    codec: Codec,
+    colorizer: FrameColorizer,
+    share: Share,
+    options: argparse.Namespace,
 ) -> int:
-    """Colour and write all frames, copy the rest; the number of frames. A damaged one is shown as the one before."""
+    """Colour the shots of this process; process 0 then writes what all have coloured. Return the number of its frames."""
+    from ..films.parts import join_parts
+    from ..films.read import FilmReader
+    from .session import print_note
+
+    dealer = _color_shots(film, size, codec, colorizer, share, options)
+    if share.rank > 0:
+        share.hand_in(dealer.frames[share.rank])
+        return 0
+    if dealer.shots == 1:
+        print_note(f"{task.source}: has one shot, which one process colours", options.quiet)
+    pictures = join_parts(
+        share.gather(lambda line: print_note(f"{task.source}: {line}", options.quiet))
+    )
+    with FilmReader(task.source, options.start, options.stop) as again:
+        count = _write_film(again, task, size, codec, lambda _: next(pictures), options)
+    share.end()
+    return count
+
+
+def _color_shots(
+    film: FilmReader,
+    size: tuple[int, int],
+    codec: Codec,
+    colorizer: FrameColorizer,
+    share: Share,
+    options: argparse.Namespace,
+) -> ShotDealer:
+    """Look at all frames, and colour those of this process into its part. Return which process has how many."""
+    from ..films.parts import PartWriter, ShotDealer
+    from ..films.read import Frame
+    from ..films.write import to_planes
+    from .session import Bar
+
+    dealer = ShotDealer(share.processes)
+    pixels = codec.choose_pixels(film.deep)
+    with (
+        share.part.open("xb") as file,
+        PartWriter(file, size, pixels) as part,
+        Bar(film.path.name, options.quiet, unit="frame") as bar,
+    ):
+        progress = bar.phase()
+        for item in film:
+            if isinstance(item, Frame) and item.rgb is not None:
+                number = sum(dealer.frames)
+                if dealer.deal(colorizer.look(item.rgb)) == share.rank:
+                    part.write(to_planes(colorizer.color(), pixels), number)
+                progress(number + 1, max(number + 1, film.count or 0))
+    return dealer
+
+
+def _write_film(
+    film: FilmReader,
+    task: Task,
+    size: tuple[int, int],
+    codec: Codec,
+    paint: Painter,
+    options: argparse.Namespace,
+) -> int:
+    """Write the result and print what is to be said of the film; return the number of frames."""
+    from ..films.write import FilmWriter
+    from .session import print_note
+
+    with (
+        open_atomic(task.target) as file,
+        FilmWriter(file, task.target, film, size, codec) as writer,
+    ):
+        count = _write_frames(film, writer, paint, options)
+    for note in [*film.notes, *writer.notes]:
+        print_note(f"{task.source}: {note}", options.quiet)
+    return count
+
+
+def _write_frames(
+    film: FilmReader, writer: FilmWriter, paint: Painter, options: argparse.Namespace
+) -> int:
+    """Paint and write all frames, copy the rest; return the number of frames. A damaged one is shown as the one before."""
     from ..films.read import Frame
     from .session import Bar, print_note
 
     count = damaged = 0
-    colored: np.ndarray | None = None
+    colored: av.VideoFrame | None = None
     with Bar(film.path.name, options.quiet, unit="frame") as bar:
         progress = bar.phase()
         for item in film:
@@ -179,7 +279,7 @@ def _write_frames(
                     instead = "is left out" if colored is None else "shows the one before"
                     print_note(f"{film.path}: the frame at {moment} is damaged and {instead}")
             else:
-                colored = colorizer(item.rgb)
+                colored = paint(item.rgb)
             if colored is not None:
                 writer.write(colored, item)
                 count += 1
@@ -187,58 +287,6 @@ def _write_frames(
     if damaged > _NAMED:
         print_note(f"{film.path}: {damaged} frames in all are damaged")
     return count
-
-
-def _build_colorizer(
-    net: SCSNet,
-    film: FilmReader,
-    size: tuple[int, int],
-    reference: ReferenceFeatures | None,
-    options: argparse.Namespace,
-) -> Colorizer:
-    import torch
-
-    from ..features import Features
-    from ..films.margins import FilmMargins
-    from ..films.steadiness import SteadyColors
-    from ..pipeline import decode_lab, encode_luminance, extract_luminance, finish_lab
-    from .session import retry_with_smaller_tiles
-
-    margins = None if options.color_margins else FilmMargins()
-    steady = None if options.independent_frames else SteadyColors()
-    top = 65535 if film.deep else 255
-
-    @torch.inference_mode()
-    def colorizer(rgb: np.ndarray) -> np.ndarray:
-        planes = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32))
-        luminance = extract_luminance(net, planes[None] / top)
-        inside = None if margins is None else margins.add(luminance, net.config)
-
-        def work(tile: int) -> tuple[Features, torch.Tensor]:
-            features = encode_luminance(
-                net,
-                luminance,
-                reference,
-                working_size=options.working_size,
-                inside=inside,
-                tile=tile,
-            )
-            return features, decode_lab(net, features, size, tile=tile)
-
-        features, lab = retry_with_smaller_tiles(work)
-        if steady is not None:
-            lab = steady(lab)
-        colored = finish_lab(
-            net,
-            features,
-            lab,
-            strength=options.strength,
-            luminance="input" if options.keep_luminance else None,
-        )
-        values = colored[0].mul_(top).round_().permute(1, 2, 0).cpu().numpy()
-        return values.astype(rgb.dtype)
-
-    return colorizer
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +22,30 @@ class CommandError(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """One picture to read and the file that its result goes to."""
+    """One picture or film to read and the file that its result goes to."""
 
     source: Path
     target: Path
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What sets pictures and films apart in a plan."""
+
+    noun: str
+    readable: frozenset[str]
+    """Endings of what is taken from a folder."""
+    written: Container[str]
+    """Endings of results."""
+    name_result: Callable[[Path, str], str]
+    """An input and a mark behind its name -> the name of its result."""
+    check_target: Callable[[Path, bool], None]
+    """Raises CommandError where a result cannot be written; the flag is --force."""
+
+
+@dataclass(frozen=True)
 class Found:
-    """An input picture, and its place below the folder it was found in."""
+    """An input, and its place below the folder it was found in."""
 
     path: Path
     below: Path
@@ -41,40 +56,38 @@ def plan(
     inputs: Iterable[str],
     output: str | None,
     *,
+    kind: Kind,
     recursive: bool,
     references: Iterable[Path],
     force: bool,
     notes: list[str],
 ) -> tuple[list[Task], bool]:
-    """Return tasks in order, and whether this is a run over several pictures (one bad file then stops nothing).
+    """Return tasks in order, and whether this is a run over several inputs (one bad file then stops nothing).
 
-    Folders that cannot be read are added to `notes`. CommandError where an input is missing, two results would be one file, a result would overwrite an input,
-    or the output is not what the inputs need.
+    Folders that cannot be read are added to `notes`. CommandError where an input is missing, two results would be one file, a
+    result would overwrite an input, or the output is not what the inputs need.
     """
-    found = _without_repeats(
-        _expand(inputs, recursive, None if output is None else Path(output), output is None, notes)
-    )
+    found = _without_repeats(_expand(inputs, kind, recursive, output, notes))
     several = len(found) > 1 or found[0].in_folder
-    folder = _output_folder(output, found, several)
+    folder = _output_folder(output, kind, found, several)
     tasks = []
     for item in found:
         if output is None:
-            target = item.path.with_name(result_name(item.path, MARK))
+            target = item.path.with_name(kind.name_result(item.path, MARK))
         elif folder is None:
             target = Path(output)
         else:
-            target = folder / item.below.with_name(result_name(item.path))
+            target = folder / item.below.with_name(kind.name_result(item.path, ""))
         tasks.append(Task(item.path, target))
     _check_collisions(tasks, references)
     if not several:
-        check_target(tasks[0].target, force)
+        kind.check_target(tasks[0].target, force)
     return tasks, several
 
 
-def take_share(tasks: list[Task]) -> list[Task]:
-    """Return the tasks of this process: every WORLD_SIZE-th from RANK on, which `accelerate launch` and torchrun set."""
-    rank, processes = (int(os.getenv(name, n)) for name, n in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    return tasks[rank::processes]
+def get_rank() -> tuple[int, int]:
+    """Return the number of this process, from 0, and how many there are, which `accelerate launch` and torchrun set."""
+    return int(os.getenv("RANK", "0")), int(os.getenv("WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager
@@ -128,28 +141,26 @@ def create_folder(target: Path) -> Path:
 
 
 def _expand(
-    inputs: Iterable[str], recursive: bool, output: Path | None, beside: bool, notes: list[str]
+    inputs: Iterable[str], kind: Kind, recursive: bool, output: str | None, notes: list[str]
 ) -> list[Found]:
     found: list[Found] = []
     for text in inputs:
-        path = Path(text)
         if not text:
             raise CommandError("an input is empty")
-        if path.is_dir():
-            found += _pictures_below(path, recursive, output, beside, notes)
-        elif os.path.lexists(path):
-            found.append(Found(path, Path(path.name), False))
-        elif glob.has_magic(text):
-            matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
-            if not matches:
+        paths = [Path(text)]
+        if not (
+            paths[0].is_dir() or os.path.lexists(text)
+        ):  # is_dir names what is wrong with a path
+            if not glob.has_magic(text):
+                raise CommandError(f"{text}: No such file or directory")
+            paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+            if not paths:
                 raise CommandError(f"{text}: no file has such a name")
-            for match in matches:
-                if match.is_dir():
-                    found += _pictures_below(match, recursive, output, beside, notes)
-                else:
-                    found.append(Found(match, Path(match.name), False))
-        else:
-            raise CommandError(f"{text}: No such file or directory")
+        for path in paths:
+            if path.is_dir():
+                found += _find_below(path, kind, recursive, output, notes)
+            else:
+                found.append(Found(path, Path(path.name), False))
     return found
 
 
@@ -163,29 +174,28 @@ def readable_endings() -> frozenset[str]:
     )
 
 
-def _pictures_below(
-    folder: Path, recursive: bool, output: Path | None, beside: bool, notes: list[str]
+def _find_below(
+    folder: Path, kind: Kind, recursive: bool, output: str | None, notes: list[str]
 ) -> list[Found]:
-    """List the pictures of a folder by name, without hidden files, results of earlier runs and the output folder."""
-    endings = readable_endings()
-    own = None if output is None or _same(output, folder) else Path(os.path.realpath(output))
-    paths = []
+    """List the files of a kind in a folder by name, without hidden ones, results of earlier runs and the output folder."""
+    own = None if output is None or _same(Path(output), folder) else Path(os.path.realpath(output))
+    found = []
     for path in sorted(_walk(folder, notes) if recursive else folder.iterdir()):
         below = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in below.parts)
-        earlier = beside and path.stem.endswith(MARK)
+        earlier = output is None and path.stem.endswith(MARK)
         inside_output = own is not None and own in Path(os.path.realpath(path)).parents
         if (
-            path.suffix.lower() in endings
+            path.suffix.lower() in kind.readable
             and path.is_file()
             and not (hidden or earlier or inside_output)
         ):
-            paths.append(Found(path, below, True))
-    if not paths:
+            found.append(Found(path, below, True))
+    if not found:
         hint = "" if recursive else "; --recursive looks into the folders below it, too"
         left_out = "".join(f"; {note}" for note in notes)
-        raise CommandError(f"{folder}: there is no picture in this folder{hint}{left_out}")
-    return paths
+        raise CommandError(f"{folder}: there is no {kind.noun} in this folder{hint}{left_out}")
+    return found
 
 
 def _walk(folder: Path, notes: list[str]) -> Iterator[Path]:
@@ -206,7 +216,9 @@ def _without_repeats(found: list[Found]) -> list[Found]:
     return list({_key(item.path): item for item in reversed(found)}.values())[::-1]
 
 
-def _output_folder(output: str | None, found: list[Found], several: bool) -> Path | None:
+def _output_folder(
+    output: str | None, kind: Kind, found: list[Found], several: bool
+) -> Path | None:
     """Return the folder that -o names, or None where it names a file or there is no -o."""
     if output is None:
         return None
@@ -216,10 +228,12 @@ def _output_folder(output: str | None, found: list[Found], several: bool) -> Pat
     if not several:
         return None
     if folder.exists():
-        raise CommandError(f"{output}: is a file; the results of several pictures need a folder")
-    if folder.suffix.lower() in FORMATS:
         raise CommandError(
-            f"{output}: looks like a file; the results of {len(found)} pictures from a folder or pattern need a folder"
+            f"{output}: is a file; the results of several {kind.noun}s need a folder"
+        )
+    if folder.suffix.lower() in kind.written:
+        raise CommandError(
+            f"{output}: looks like a file; the results of {len(found)} {kind.noun}s from a folder or pattern need a folder"
         )
     return folder
 

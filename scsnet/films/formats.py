@@ -59,6 +59,10 @@ class Codec(NamedTuple):
     """Default quality, lower is better; None: lossless."""
     largest_crf: int = 51
 
+    def choose_pixels(self, deep: bool) -> str:
+        """Return the pixel format for a film, `deep` if it has more than 8 bits."""
+        return self.deep_pixels if deep else self.pixels
+
 
 CODECS = {
     "h264": Codec("libx264", "yuv420p", "yuv420p", 18),  # few devices play 10 bits in H.264

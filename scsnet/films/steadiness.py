@@ -166,8 +166,58 @@ def _lies_inside(motion: Tensor) -> Tensor:
     return (_locate(motion).abs() <= 1).all(-1)[:, None].to(motion.dtype)
 
 
-def _count_grays(lightness: Tensor) -> Tensor:
-    return torch.histc(lightness.clamp(0, 100), BINS, 0, 100) / lightness.numel()
+def _shrink(lightness: Tensor) -> Tensor:
+    """Return the small copy (1, 1, h, w) of L* (1, 1, H, W) on which motion is estimated."""
+    height, width = lightness.shape[2:]
+    scale = min(1.0, SIDE / sqrt(height * width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return F.interpolate(lightness, size, mode="area")
+
+
+def _remove_flicker(before: Tensor, now: Tensor) -> Tensor:
+    """Return L* of the frame before as light as the present one on the whole, but for changes of the scene."""
+    return before - (before - now).median().clamp(-FLICKER, FLICKER)
+
+
+def _compare_details(moved: Tensor, now: Tensor) -> Tensor:
+    """Return the difference of L* around each pixel, without grain."""
+    return _average(_average(moved - now, 3).abs(), 3)
+
+
+def _find_agreement(differences: Tensor) -> Tensor:
+    """Return 1 where L* differs so little that it is the same thing, down to 0 where it is another."""
+    low, high = CHANGE
+    return ((high - differences) / (high - low)).clamp(0, 1)
+
+
+def _measure_moved_grays(before: Tensor, now: Tensor) -> Tensor:
+    """Return the share of the pixels that change their bin in the histograms of L*."""
+    shares = [
+        torch.histc(x.clamp(0, 100), BINS, 0, 100) / x.numel()
+        for x in (_remove_flicker(before, now), now)
+    ]
+    return (shares[0] - shares[1]).abs().sum() / 2
+
+
+class CutFinder:
+    """Finds the plain cuts of a film in the luminance of its frames alone, one after the other."""
+
+    def __init__(self) -> None:
+        self._before: Tensor | None = None
+
+    @torch.inference_mode()
+    def add(self, lightness: Tensor) -> bool:
+        """Take L* (1, 1, H, W) of the next frame; return whether a shot begins with it, as with the first."""
+        now = _shrink(lightness)
+        before, self._before = self._before, now
+        if before is None:
+            return True
+        if _measure_moved_grays(before, now) <= CUT_HISTOGRAM:
+            return False
+        motion = estimate_motion(before, now)
+        moved = _remove_flicker(warp(before, motion), now)
+        agreement = _find_agreement(_compare_details(moved, now)) * _lies_inside(motion)
+        return bool(agreement.mean() < 2 * CUT_AGREEMENT)
 
 
 @dataclass
@@ -190,6 +240,10 @@ class SteadyColors:
     def __init__(self) -> None:
         self._before: _Carried | None = None
 
+    def forget(self) -> None:
+        """Start anew with the next frame."""
+        self._before = None
+
     @torch.inference_mode()
     def __call__(self, lab: Tensor) -> Tensor:
         """Return LAB (B, 3, H, W), CIE units, of consecutive frames with steady a and b; L* stays.
@@ -203,9 +257,7 @@ class SteadyColors:
 
     def _steady(self, lightness: Tensor, colors: Tensor) -> Tensor:
         height, width = lightness.shape[2:]
-        scale = min(1.0, SIDE / sqrt(height * width))
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        small = F.interpolate(lightness, size, mode="area")
+        small = _shrink(lightness)
         before = self._before
         weight: Tensor | None = None
         if before is not None and before.colors.shape == colors.shape:
@@ -214,8 +266,8 @@ class SteadyColors:
         if before is None or weight is None:
             self._before = _Carried(colors, small, small, torch.full_like(small, FIRST))
             return colors
-        stretch = motion.new_tensor([width / size[1], height / size[0]]).view(1, 2, 1, 1)
-        large = F.interpolate(motion, (height, width), mode="bilinear") * stretch
+        stretch = motion.new_tensor([width / small.shape[3], height / small.shape[2]])
+        large = F.interpolate(motion, (height, width), mode="bilinear") * stretch.view(1, 2, 1, 1)
         share = weight / (weight + 1)
         carried = warp(before.colors, large)
         colors = torch.lerp(colors, carried, F.interpolate(share, (height, width), mode="bilinear"))
@@ -229,23 +281,17 @@ class SteadyColors:
         """Return how many frames the colours carried to each place stand for, None after a cut, and the mean L* there."""
         planes = torch.cat([before.lightness, before.mean, before.weight], dim=1)
         last, mean, weight = warp(planes, motion).split(1, dim=1)
-        last, mean = (
-            planes - (planes - small).median().clamp(-FLICKER, FLICKER) for planes in (last, mean)
-        )
+        last, mean = _remove_flicker(last, small), _remove_flicker(mean, small)
         # Of the last frame details but no grain, of the mean, which dissolves and fades leave behind, the broad light and dark.
         differences = torch.maximum(
-            _average(_average(last - small, 3).abs(), 3),
-            BROAD * _average(mean - small, PATCH).abs(),
+            _compare_details(last, small), BROAD * _average(mean - small, PATCH).abs()
         )
-        low, high = CHANGE
         inside = _lies_inside(motion)
-        agreement = ((high - differences) / (high - low)).clamp(0, 1) * inside
+        agreement = _find_agreement(differences) * inside
         # Where the rest of a frame changes, as in a dissolve, places that look the same may have changed too.
         agreeing = agreement.sum() / inside.sum().clamp_min(1)
-        flicker = (before.lightness - small).median().clamp(-FLICKER, FLICKER)
-        grays = _count_grays(before.lightness - flicker)
-        moved = (grays - _count_grays(small)).abs().sum() / 2
         # Flicker and grain move pixels to other bins, too, but what is seen stays.
+        moved = _measure_moved_grays(before.lightness, small)
         other = CUT_AGREEMENT if moved <= CUT_HISTOGRAM else 2 * CUT_AGREEMENT
         if agreement.mean() < other:
             return None, mean

@@ -38,6 +38,19 @@ def round_to_even(codec: Codec, size: tuple[int, int]) -> tuple[int, int]:
     return max(2, size[0] + size[0] % 2), max(2, size[1] + size[1] % 2)
 
 
+def to_planes(rgb: np.ndarray, pixels: str) -> av.VideoFrame:
+    """Convert a picture (H, W, 3), uint8 or uint16, to a pixel format, in BT.709 of limited range."""
+    name = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=name)
+    return picture.reformat(
+        format=pixels,
+        dst_colorspace=BT709,
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_EXACT,
+    )
+
+
 class FilmWriter:
     """Writes a result of (height, width) with the time stamps, sound, subtitles, chapters and metadata of `film`.
 
@@ -49,7 +62,6 @@ class FilmWriter:
         self, file: BinaryIO, target: Path, film: FilmReader, size: tuple[int, int], codec: Codec
     ) -> None:
         self.film = film
-        self.pixels = codec.deep_pixels if film.deep else codec.pixels
         self.notes: list[str] = []
         kind = CONTAINERS[target.suffix.lower()]
         self.container: Any = av.open(file, "w", format=kind)
@@ -71,7 +83,7 @@ class FilmWriter:
         except (ValueError, av.FFmpegError) as error:
             raise FilmError(f"this PyAV has no encoder {codec.encoder}") from error
         stream.height, stream.width = size
-        stream.pix_fmt = self.pixels
+        stream.pix_fmt = codec.choose_pixels(self.film.deep)
         stream.time_base = self.film.time_base
         context = stream.codec_context
         context.time_base = self.film.time_base
@@ -110,17 +122,8 @@ class FilmWriter:
         if chapters:
             self.container.set_chapters(chapters)
 
-    def write(self, rgb: np.ndarray, frame: Frame) -> None:
-        """Encode a picture (H, W, 3), uint8 or uint16, at the time of `frame`."""
-        name = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
-        picture: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=name)
-        picture = picture.reformat(
-            format=self.pixels,
-            dst_colorspace=BT709,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_EXACT,
-        )
+    def write(self, picture: Any, frame: Frame) -> None:
+        """Encode a picture of `to_planes` at the time of `frame`."""
         picture.colorspace, picture.color_range = BT709, ColorRange.MPEG
         picture.color_primaries, picture.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         # Encoders refuse times that do not grow, which only damaged files have.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from . import icc
 
-_PHOTOMETRIC, _BITS_PER_SAMPLE, _SUBFILE_TYPE, _DNG_VERSION = 262, 258, 254, 50706  # TIFF tags
+# TIFF tags
+_PHOTOMETRIC, _BITS_PER_SAMPLE, _SUBFILE_TYPE = 262, 258, 254
+_SUB_DIRECTORIES, _DNG_VERSION = 330, 50706
 _WHITE_IS_ZERO = 0  # photometric value of old scanners and fax
 _SRGB_GAMMA = 1 / 2.2  # as gAMA of PNG has it
 _HEADER_BYTES = 100_000
@@ -24,16 +30,42 @@ _DEPTH_IN_HEADER = {
 _GRAY_SCALE = {"L;2": 85, "L;4": 17}  # from 2 and 4 bits to 8
 
 
-def list_losses(image: Image.Image) -> list[str]:
-    """List what the user should know of a picture just opened, not yet decoded: what is left out or not followed."""
+def find_larger(image: Image.Image, path: Path) -> Image.Image | None:
+    """Return the largest picture that Pillow reads in the further directories of a raw file; None without a larger one.
+
+    Raw files (TIFF, DNG) hold a small picture, the sensor's values, which Pillow does not read, and often developed ones.
+    """
+    if not _is_preview(image):
+        return None
+    tags: Mapping[int, Any] = image.tag_v2  # type: ignore[attr-defined]
+    data = bytearray(path.read_bytes())
+    larger = [image]
+    for offset in tags.get(_SUB_DIRECTORIES, ()):
+        # As if it were the first of the file.
+        struct.pack_into("<L" if data[:2] == b"II" else ">L", data, 4, offset)
+        with warnings.catch_warnings(), contextlib.suppress(UnidentifiedImageError):
+            warnings.simplefilter("ignore")  # of what is not read
+            larger.append(Image.open(io.BytesIO(data), formats=["TIFF"]))
+    largest = max(larger, key=lambda picture: picture.width * picture.height)
+    return None if largest is image else largest
+
+
+def list_losses(image: Image.Image, larger: Image.Image | None = None) -> list[str]:
+    """List what the user should know of a picture just opened, not yet decoded: what is left out or not followed.
+
+    `larger` is what `find_larger` found.
+    """
     notes = []
-    if _is_preview(image):
+    if larger is not None:
+        notes.append(
+            f"is a raw file: of its pictures the one of {larger.width} x {larger.height} is read"
+        )
+    elif _is_preview(image):
         notes.append(
             f"is a raw file or a preview: only its small picture of {image.width} x {image.height} is read"
         )
-    if (
-        getattr(image, "is_animated", False) and image.format != "PSD"
-    ):  # PSD opens as its layers merged
+    # PSD opens as its layers merged.
+    if getattr(image, "is_animated", False) and image.format != "PSD":
         what = {"TIFF": "pages", "DCX": "pages", "MPO": "pictures"}.get(
             image.format or "", "frames"
         )
@@ -98,9 +130,8 @@ def decode_planes(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         alpha = np.array(image.getchannel("A"))
-        image = image.convert(
-            "L" if image.mode == "LA" else "RGB"
-        )  # the colours as they are, not blended
+        # The colours as they are, not blended.
+        image = image.convert("L" if image.mode == "LA" else "RGB")
     if image.mode in ("1", "L"):
         gray = np.array(image.convert("L"))
         if image.format == "XBM":  # Pillow takes its ink for white

@@ -22,10 +22,8 @@ _EXIF, _GPS, _INTEROP = int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo), int(E
 _INTEROP_INDEX = 1
 _UNCALIBRATED = 65535  # a ColorSpace that is not sRGB
 _UTF_16 = b"UNICODE\0"  # before a comment in the byte order of its file; we write little-endian
-_GPS_BYTES = (
-    0,
-    5,
-)  # version and altitude reference; all other bytes of directories are of type UNDEFINED
+# Version and altitude reference; all other bytes of directories are of type UNDEFINED.
+_GPS_BYTES = (0, 5)
 
 # First-directory tags that describe how one particular file is laid out, or that are rewritten on output.
 _STRUCTURAL = frozenset([254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 282,
@@ -51,9 +49,8 @@ class _Bytes(str):
 def srgb_profile() -> bytes:
     """Return the sRGB profile written into every output, the same bytes each time."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = struct.pack(
-        ">6H", 2022, 1, 1, 0, 0, 0
-    )  # its creation date: else no two outputs were alike
+    # Its creation date: else no two outputs were alike.
+    profile[24:36] = struct.pack(">6H", 2022, 1, 1, 0, 0, 0)
     return bytes(profile)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from ..atomic_write import open_atomic
-from .decode import correct_transparency, decode_planes, is_deep_gray, list_losses
+from .decode import correct_transparency, decode_planes, find_larger, is_deep_gray, list_losses
 from .exif import Tags, exif_bytes, is_adobe_rgb, read_exif, srgb_profile, update_exif
 from .formats import DEEP, PictureError, check_output_size, output_format
 from .icc import adobe_rgb_profile
@@ -31,9 +31,8 @@ from .stderr import capture_stderr
 from .tiff import write_tiff
 
 MAX_PIXELS = 1_500_000_000  # Pillow's own limit (89 million) refuses ordinary scans
-MAX_TEXT_BYTES = (
-    2**28
-)  # of the texts, XMP and profile of a PNG; Pillow's own limit (1 MiB each) refuses sound files
+# Of the texts, XMP and profile of a PNG; Pillow's own limit (1 MiB each) refuses sound files.
+MAX_TEXT_BYTES = 2**28
 
 # What Pillow raises for a damaged file, beside OSError: its plugins parse untrusted bytes and check little.
 _DAMAGED = (SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, AttributeError,
@@ -81,7 +80,10 @@ class Picture:
 
 
 def read_picture(path: Path | str) -> Picture:
-    """Read one picture; safe to call from several threads, which take turns. PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS."""
+    """Read one picture; safe to call from several threads, which take turns.
+
+    PictureError if it is missing, a folder, damaged, not a picture, or over MAX_PIXELS.
+    """
     path = Path(path)
     check_is_file(path)
     with (
@@ -90,17 +92,19 @@ def read_picture(path: Path | str) -> Picture:
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
-        with _pillow_limits(), Image.open(path) as image:
+        with _pillow_limits(), Image.open(path) as first:
+            larger = find_larger(first, path)
+            image = larger or first  # whose pixels are read; the rest is the first one's
             if image.width * image.height > MAX_PIXELS:
                 raise PictureError(
                     f"{path}: {image.width} x {image.height} pixels are more than the {MAX_PIXELS / 1e6:.0f} million"
                     " that can be read"
                 )
-            notes = list_losses(image)
-            sideways = (
-                image.format == "TIFF"
-                and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            notes = list_losses(first, larger)
+            turned = (
+                image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
             )
+            sideways = turned in _SIDEWAYS
             capture: contextlib.AbstractContextManager[list[str]] = (
                 capture_stderr() if image.format == "TIFF" else contextlib.nullcontext([])
             )
@@ -109,8 +113,10 @@ def read_picture(path: Path | str) -> Picture:
                 image.info["icc_profile"] = adobe_rgb_profile()
             with capture as complaints:
                 _load(image, notes)  # Pillow turns a TIFF while it decodes it, and nothing else
-            orientation, tags, dpi = read_exif(image, notes)
-            captions = read_captions(image, notes)
+            orientation, tags, dpi = read_exif(first, notes)
+            if image is larger and turned not in (None, 1):
+                orientation = 1
+            captions = read_captions(first, notes)
             if sideways or orientation != 1:
                 captions = captions.without_places(notes)
             rgb, alpha = decode_planes(image, notes)

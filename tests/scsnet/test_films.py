@@ -1,8 +1,11 @@
 """Films in and out: real files made by PyAV, compared by PyAV."""
 
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +17,9 @@ av = pytest.importorskip("av", reason="films need PyAV: pip install 'scsnet[vide
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc  # noqa: E402
 
 from scsnet.films.formats import choose_codec  # noqa: E402
-from scsnet.films.read import FilmReader  # noqa: E402
-from scsnet.films.write import FilmWriter  # noqa: E402
+from scsnet.films.parts import ShotDealer  # noqa: E402
+from scsnet.films.read import FilmReader, Frame  # noqa: E402
+from scsnet.films.write import FilmWriter, to_planes  # noqa: E402
 
 UNEVEN = [0, 40, 90, 100, 180, 240, 250, 300, 400, 460]  # milliseconds
 MILLISECOND = Fraction(1, 1000)
@@ -103,7 +107,7 @@ def look(path):
 
 def read_rgb(path):
     with FilmReader(Path(path)) as film:
-        return [item.rgb.astype(int) for item in film]
+        return [item.rgb.astype(int) for item in film if isinstance(item, Frame)]
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
@@ -216,11 +220,13 @@ def encode_bars(matrix, full):
     return np.stack([219 * y + 16, 224 * cb + 128, 224 * cr + 128])
 
 
-def write_frame(path, planes, pixels, codec="ffv1", **colors):
+def write_frame(path, planes, pixels, codec="ffv1", options=None, **colors):
     """Write a film of one frame, of values as they are stored."""
     with av.open(str(path), "w") as film:
-        stream = film.add_stream(codec, 25, options={"crf": "1"} if codec == "libx264" else {})
+        stream = film.add_stream(codec, 25, options=options or {})
         stream.height, stream.width = planes.shape[-2:]
+        if pixels == "yuv420p":
+            stream.height = planes.shape[0] * 2 // 3
         stream.pix_fmt = pixels
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(planes), format=pixels)
         frame.pts = 0
@@ -245,10 +251,26 @@ def test_reads_colour_bars_by_their_matrix_and_range(tmp_path, matrix, full):
 def test_reads_gray_films_by_the_range_of_their_codec(tmp_path, codec, black, white):
     values = np.full((16, 32), black, np.uint8)
     values[:, 16:] = white
-    write_frame(tmp_path / "a.mkv", values, "gray", codec)
+    options = {"crf": "1"} if codec == "libx264" else {}
+    write_frame(tmp_path / "a.mkv", values, "gray", codec, options)
     (rgb,) = read_rgb(tmp_path / "a.mkv")
     assert rgb[8, 4].max() <= 2
     assert rgb[8, 28].min() >= 253
+
+
+@pytest.mark.parametrize(
+    ("options", "colors", "note"),
+    [
+        ({}, {"color_trc": 16}, "is HDR, which is read as if it were SDR: convert it before"),
+        ({}, {"color_trc": 18}, "is HDR, which is read as if it were SDR: convert it before"),
+        ({"x264-params": "tff=1"}, {}, "is interlaced: deinterlace it before for better details"),
+    ],
+)
+def test_tells_of_hdr_and_interlaced_films(tmp_path, options, colors, note):
+    planes = np.full((48, 32), 128, np.uint8)
+    write_frame(tmp_path / "a.mkv", planes, "yuv420p", "libx264", options, **colors)
+    with FilmReader(tmp_path / "a.mkv") as film:
+        assert film.notes == [note]
 
 
 def test_writes_colour_bars_as_bt709(tmp_path):
@@ -262,7 +284,7 @@ def test_writes_colour_bars_as_bt709(tmp_path):
         FilmWriter(file, target, film, (16, 64), codec) as writer,
     ):
         for item in film:
-            writer.write(bars, item)
+            writer.write(to_planes(bars, codec.choose_pixels(film.deep)), item)
     with av.open(str(target)) as film:
         (frame,) = film.decode(video=0)
     planes = frame.to_ndarray()[:, 8, 4::8]
@@ -316,6 +338,99 @@ def test_ctrl_c_leaves_nothing_behind(work, run, monkeypatch):
     monkeypatch.setattr(FilmWriter, "write", interrupt)
     assert run("colorize a.mp4 -o b.mp4").code == 130
     assert names() == ["a.mp4"]
+
+
+def shots_of_patterns(*lengths):
+    """Shots that differ in light and dark, each of so many frames."""
+    return [
+        (gray_pattern(n) // 3 + 170 * (k % 2)).astype(np.uint8)
+        for k, length in enumerate(lengths)
+        for n in range(length)
+    ]
+
+
+@pytest.fixture
+def start_two(work, weights, monkeypatch):
+    """Starts `scsnet colorize` in two processes as `accelerate launch --num_processes 2 -m scsnet` does."""
+    processes = []
+
+    def start(line):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for name, value in (("WORLD_SIZE", 2), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port)):
+            monkeypatch.setenv(name, str(value))
+        for rank in "01":
+            monkeypatch.setenv("RANK", rank)
+            monkeypatch.setenv("LOCAL_RANK", rank)
+            words = [sys.executable, "-m", "scsnet", "colorize", *line.split()]
+            processes.append(
+                subprocess.Popen(
+                    [*words, "--weights", weights],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        return processes
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def finish_two(processes):
+    """The exit codes, what was printed, and the errors of both."""
+    printed = [process.communicate(timeout=600) for process in processes]
+    codes = [process.returncode for process in processes]
+    return codes, *zip(*printed, strict=True)
+
+
+def test_deals_each_shot_to_the_process_with_the_fewest_frames():
+    dealer = ShotDealer(2)
+    owners = [dealer.deal(n == 0) for length in (12, 9, 5, 14) for n in range(length)]
+    assert owners == 12 * [0] + 9 * [1] + 5 * [1] + 14 * [0]
+    assert (dealer.frames, dealer.shots) == ([26, 14], 4)
+
+
+@pytest.mark.parametrize("line", ["b.mp4 --codec h265", "b.mkv --codec ffv1 --from 0.12 --to 1.4"])
+def test_processes_share_the_shots_of_a_film(work, colorize, start_two, line):
+    """The result is that of one process, frame by frame, sound and all."""
+    frames = shots_of_patterns(12, 9, 5, 14)
+    make_film("a.mkv", frames, codec="ffv1", pixels="yuv444p", sound=True)
+    colorize(f"a.mkv -o one-{line}")
+    codes, out, err = finish_two(start_two(f"a.mkv -o {line}"))
+    assert codes == [0, 0], err
+    assert out[0].startswith(f"{line.split()[0]}: 64 x 48, ")
+    assert out[1] == err[1] == ""
+    name = line.split()[0]
+    one, two = look(f"one-{name}"), look(name)
+    assert np.array_equal(one.pop("lumas"), two.pop("lumas"))
+    assert one == two
+    assert np.array_equal(read_rgb(f"one-{name}"), read_rgb(name))  # colours, too
+    assert names() == sorted(["a.mkv", name, f"one-{name}"])
+
+
+def test_a_film_of_one_shot_is_coloured_by_one_process(work, start_two):
+    make_film("a.mkv", 6)
+    codes, _, err = finish_two(start_two("a.mkv -o b.mkv"))
+    assert codes == [0, 0], err
+    assert err[0] == "a.mkv: has one shot, which one process colours\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_processes_end_and_clean_up_when_one_of_them_fails(work, start_two):
+    make_film("a.mkv", shots_of_patterns(*[6] * 20))
+    processes = start_two("a.mkv -o b.mkv")
+    while not list(Path().glob(".scsnet-*")):
+        assert [process.poll() for process in processes] == [None, None]
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, _, err = finish_two(processes)
+    assert codes == [2, 130]
+    assert err == ("scsnet: error: process 1 was interrupted\n", "scsnet: interrupted\n")
+    assert names() == ["a.mkv"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX's")

@@ -208,6 +208,34 @@ def test_tells_the_preview_of_a_raw_file(tmp_path, tag, value):
     assert read_picture(tmp_path / "b.tif").notes == ()
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_reads_the_largest_picture_of_a_raw_file(tmp_path, own):
+    """A small picture, turned, and in directories below it another small one and a large one, turned by its `own` tag."""
+    tags = ImageFileDirectory_v2()
+    tags[254], tags[274], tags[330] = 1, 6, (0, 0)
+    large = np.arange(90 * 60 * 3).reshape(60, 90, 3).astype(np.uint8)
+    path = tmp_path / "a.dng"
+    first, *others = (Image.fromarray(a) for a in (PHOTO, PHOTO, large))
+    first.save(path, "TIFF", tiffinfo=tags, save_all=True, append_images=others)
+    data = bytearray(path.read_bytes())
+    places = [struct.unpack_from("<L", data, 4)[0]]
+    while places[-1]:
+        (count,) = struct.unpack_from("<H", data, places[-1])
+        end = places[-1] + 2 + 12 * count
+        places.append(struct.unpack_from("<L", data, end)[0])
+        data[end : end + 4] = bytes(4)  # no pages any more
+    below = data.index(struct.pack("<HHL", 330, 4, 2), places[0])
+    struct.pack_into("<2L", data, struct.unpack_from("<L", data, below + 8)[0], *places[1:3])
+    if not own:
+        orientation = data.index(struct.pack("<HHL", 274, 3, 1), places[2])
+        struct.pack_into("<H", data, orientation + 8, 1)
+    path.write_bytes(data)
+    picture = read_picture(path)
+    (note,) = picture.notes
+    assert note.startswith("is a raw file: of its pictures the one of ")
+    assert np.array_equal(picture.rgb, np.rot90(large, -1))
+
+
 def test_reads_large_texts_and_profiles_of_a_png(tmp_path):
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "x" * 3_000_000, zip=True)

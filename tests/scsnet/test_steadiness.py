@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scsnet.films.steadiness import SteadyColors, estimate_motion
+from scsnet.films.steadiness import CutFinder, SteadyColors, estimate_motion
 
 SIZE = (96, 128)
 
@@ -94,6 +94,14 @@ def test_a_cut_starts_anew():
     result = steady(drifting)
     assert torch.equal(result[6], drifting[6])
     assert not torch.equal(result[7], drifting[7])
+
+
+def test_finds_cuts_in_the_luminance_alone():
+    one, other = make_scene(3), make_scene(4, base=35.0)
+    dissolve = [torch.lerp(one, other, n / 8)[..., :96, :128] for n in range(9)]
+    cuts = CutFinder()
+    found = [cuts.add(frame[:, :1]) for frame in pan(one, 5, 2) + pan(other, 5, 2) + dissolve]
+    assert [n for n, begins in enumerate(found) if begins] == [0, 5, 10]
 
 
 def test_a_dissolve_leaves_no_colours_behind():
