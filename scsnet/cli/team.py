@@ -42,9 +42,8 @@ class Team:
             yield share
         except BaseException as error:
             reason = str(error) or f"process {self.rank} was interrupted"
-            with contextlib.suppress(
-                RuntimeError
-            ):  # process 0, which keeps what is told, has ended
+            # Where process 0, which keeps what is told, has ended there is nobody to tell.
+            with contextlib.suppress(RuntimeError):
                 self.tell(share.key(), _FAILED + reason)
                 if self.rank == 0:
                     time.sleep(3 * _PAUSE)  # so that those that wait hear it

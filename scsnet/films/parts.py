@@ -77,9 +77,9 @@ def join_parts(paths: Iterable[Path]) -> Iterator[av.VideoFrame]:
 
 
 def _read_part(path: Path) -> Iterator[Any]:
+    """Yield the frames of a part, with their numbers as time stamps."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            frame.pict_type = (
-                PictureType.NONE
-            )  # all of FFV1's are key frames: encoders would make them so
+            # All frames of FFV1 are key frames, and an encoder would keep them so.
+            frame.pict_type = PictureType.NONE
             yield frame
