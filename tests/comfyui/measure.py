@@ -84,8 +84,8 @@ def enlarge_photo(server, size):
 
 
 def bundles(server):
-    """What the bundles of a photo of 1500 x 1000 pixels hold, what the host counts of it, and what is left once it is freed."""
-    photo = enlarge_photo(server, (1500, 1000))
+    """What the bundles of a photo of 900 x 600 pixels hold, what the host counts of it, and what is left once it is freed."""
+    photo = enlarge_photo(server, (900, 600))
 
     def run(strength, name=photo):
         p = Prompt()
@@ -109,8 +109,6 @@ def bundles(server):
         run(1.0)
     server.forget()
     tell("freeing memory")
-    run(1.1)
-    run(1.2, PHOTO)
 
 
 def cpu_seconds(server):
@@ -142,11 +140,11 @@ def watch(server, prompt, seconds):
     return spent, waits
 
 
-def large(server):
+def large(server, dtype="auto"):
     """8000 x 6000 pixels: as they are, then a window of 1600 x 1200 of twice the size; then stopped at three moments."""
     photo = enlarge_photo(server, (8000, 6000))
     p = Prompt()
-    node = p.auto(p.load("bundled"), p.image(photo))
+    node = p.auto(p.load("bundled", dtype=dtype), p.image(photo))
     p.preview(p.add("ImageCrop", image=node.at(1), x=4000, y=3000, width=400, height=300))
     window = {"window_x": 0.5, "window_y": 0.5, "window_width": 0.1, "window_height": 0.1}
     image = p.upscale(node, 2.0, **window)
