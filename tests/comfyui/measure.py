@@ -95,20 +95,23 @@ def bundles(server):
         server.run(p, timeout=3600)
         tell(f"strength {strength} of {name}")
 
+    def free():
+        server.forget()
+        time.sleep(30)  # the host collects its garbage later
+        tell("freeing memory")
+
     def tell(what):
         held = server.get("/held_memory")
         parts = ", ".join(f"{name} {nbytes / MIB:.1f}" for name, nbytes in held.items())
         print(f"MiB after {what}: {server.memory():.0f} in use; {parts}", flush=True)
 
     run(0.8, PHOTO)
-    server.forget()
-    tell("freeing memory")
+    free()
     run(0.9)
     if counted := server.post("/held_memory/release", {}):
         tell(f"the RAM cache has released what it counts as {counted / MIB:.1f} MiB")
         run(1.0)
-    server.forget()
-    tell("freeing memory")
+    free()
 
 
 def cpu_seconds(server):
