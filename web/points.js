@@ -108,14 +108,15 @@ export class PointPicker {
 
   destroy() {
     this.resizes.disconnect();
-    this.element.dataset.stale = "";
   }
 
-  /** Undo creates a node with the old id again; frontends that draw nodes as elements still show the picker of the old one. */
-  replaceStale(id) {
-    this.element.dataset.node = id;
+  /**
+   * After undo, and in a new subgraph, frontends that draw nodes as elements show the picker of another copy of the node: put this one in
+   * its place, in the element of the node of this id.
+   */
+  takePlace(id) {
     if (this.element.isConnected) return;
-    document.querySelector(`.scsnet-points[data-stale][data-node="${id}"]`)?.replaceWith(this.element);
+    document.querySelector(`[data-node-id="${id}"] .scsnet-points`)?.replaceWith(this.element);
   }
 
   /** Show the picture at this address; null for none. */

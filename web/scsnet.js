@@ -42,7 +42,7 @@ function addPicker(node, { text: name, Picker, path }) {
   });
   widget.serialize = false; // in workflow files too: the text holds the points
   const update = () => {
-    picker.replaceStale(node.id);
+    if (node.graph && node.graph === app.canvas?.graph) picker.takePlace(node.id);
     picker.update(sourceUrl(node, path));
     picker.follow();
   };

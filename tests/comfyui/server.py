@@ -146,13 +146,15 @@ class Server:
 
     def wait(self, prompt_id, timeout=120):
         """The history of a prompt once it has ended, whichever way."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
+        start = now = time.monotonic()
+        while now < start + timeout:
             history = self.get(f"/history/{prompt_id}")
             if prompt_id in history:
                 return history[prompt_id]
             assert self.process.poll() is None, f"ComfyUI died\n{self.log()}"
-            time.sleep(0.02)
+            # Asking costs CPU time that the nodes need.
+            time.sleep(min(1.0, max(0.02, (now - start) / 20)))
+            now = time.monotonic()
         raise TimeoutError(f"{prompt_id}\n{self.log()}")
 
     def run(self, prompt, timeout=120):

@@ -87,7 +87,7 @@ NUMBERS = {
 
 
 def enter(page, node, name, text):
-    """Double click a number's field, type (nothing: leave it as it is), press Enter."""
+    """Click a number's field, type (nothing: leave it as it is), press Enter."""
     if draws_elements(page):
         number = page.evaluate("name => find(name).id", node)
         field = page.locator(f"[data-node-id='{number}']").first.get_by_label(name, exact=True)
@@ -104,7 +104,8 @@ def enter(page, node, name, text):
               return [box.left + x, box.top + y] }""",
             [node, name],
         )
-        page.mouse.dblclick(*place)
+        # A second click could open a second dialog, which would take the Enter.
+        page.mouse.click(*place)
         field = page.locator(".graphdialog input").first
         field.wait_for()
         if text:
