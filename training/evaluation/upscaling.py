@@ -156,28 +156,35 @@ def format_quality(sets: Mapping[str, Scores], networks: Networks) -> list[str]:
 
 
 def plot_quality(sets: Mapping[str, Scores], trained: tuple[float, float], path: Path) -> None:
-    """Plot the PSNR over the magnification to a PNG, a panel for each set.
+    """Plot the PSNR over the magnification to a PNG, and how far it is above bicubic's; a column for each set.
 
     `trained`, the range of the continuous heads, is shaded; dots are the magnifications of the sub-pixel heads.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5 * len(sets), 4), layout="constrained")
-    for number, (name, scores) in enumerate(sets.items(), 1):
-        axes = figure.add_subplot(1, len(sets), number)
-        axes.axvspan(*trained, color="0.93", label="trained (continuous heads)")
+    figure = Figure(figsize=(5.5 * len(sets), 6.5), layout="constrained")
+    panels = figure.subplots(2, len(sets), sharex=True, squeeze=False)
+    for (upper, lower), (name, scores) in zip(panels.T, sets.items(), strict=True):
+        bicubic = {m: psnr for m, (psnr, _) in scores["bicubic"].items()}
+        for axes in (upper, lower):
+            axes.axvspan(*trained, color="0.93", label="trained (continuous heads)")
+            axes.grid(color="0.85", linewidth=0.5)
         for method in METHODS:
-            points = [(m, psnr) for m, (psnr, _) in scores[method].items() if math.isfinite(psnr)]
-            x, y = zip(*points, strict=True)
+            points = {m: psnr for m, (psnr, _) in scores[method].items() if math.isfinite(psnr)}
             options: dict[str, Any] = {"linestyle": "--" if method == "bicubic" else "-"}
-            if method == "sub-pixel":
-                own = [x.index(factor) for factor in FACTORS.values() if factor in x]
-                options |= {"marker": "o", "markevery": own}
-            label = "sub-pixel, else + bicubic" if method == "sub-pixel" else method
-            axes.plot(x, y, linewidth=1.3, label=label, **options)
-        axes.set(title=name, xlabel="magnification", ylabel="PSNR of luma in dB")
-        axes.grid(color="0.85", linewidth=0.5)
-        axes.legend(fontsize=8)
+            options["label"] = "sub-pixel, else + bicubic" if method == "sub-pixel" else method
+            above = {
+                m: psnr - bicubic[m] for m, psnr in points.items() if math.isfinite(bicubic[m])
+            }
+            for axes, values in ((upper, points), (lower, above)):
+                x = [*values]
+                if method == "sub-pixel":
+                    own = [x.index(factor) for factor in FACTORS.values() if factor in x]
+                    options |= {"marker": "o", "markevery": own}
+                axes.plot(x, [*values.values()], linewidth=1.3, **options)
+        upper.set(title=name, ylabel="PSNR of luma in dB")
+        lower.set(xlabel="magnification", ylabel="dB above bicubic")
+        upper.legend(fontsize=8)
     with open_atomic(path) as file:
         figure.savefig(file, format="png")
 
