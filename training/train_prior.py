@@ -88,9 +88,8 @@ class Trainer:
         if not options.resume:
             some = select_evenly(entries, PALETTE_PHOTOS)
             bar = tqdm(some, desc="palette", unit="photo", disable=None)
-            photos = read_photos(
-                bar, [], prior_photos.read_small_photo
-            )  # training names unreadable ones
+            # Unreadable ones are named in training.
+            photos = read_photos(bar, [], prior_photos.read_small_photo)
             self.net.palette.copy_(prior_photos.count_palette(photo for _, photo in photos))
         self.net.head.dropout = DROPOUT
         self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -130,25 +130,24 @@ def _one(
 ) -> None:
     """Colorize one film, or of one that is shared the shots of this process."""
     from ..films.read import FilmReader
-    from ..films.write import to_planes
     from .frames import FrameColorizer
     from .session import explain_out_of_memory, print_result
 
     with FilmReader(task.source, options.start, options.stop) as film:
         size = _choose_size(net, film, task, codec, options)
         pixels = codec.choose_pixels(film.deep)
-        colorizer = FrameColorizer(net, size, reference, options)
+        colorizer = FrameColorizer(net, size, pixels, reference, options)
         begin = time.perf_counter()
 
         def paint(rgb: np.ndarray) -> av.VideoFrame:
             colorizer.look(rgb)
-            return to_planes(colorizer.color(), pixels)
+            return colorizer.color()
 
         with explain_out_of_memory(str(task.source)), _explain_writing(create_folder(task.target)):
             if share is None:
                 count = _write_film(film, task, size, codec, paint, options)
             else:
-                count = _share_film(film, task, size, codec, colorizer, share, options)
+                count = _share_film(film, task, codec, colorizer, share, options)
         seconds = time.perf_counter() - begin
     height, width = size
     print_result(
@@ -178,7 +177,6 @@ def _choose_size(
 def _share_film(
     film: FilmReader,
     task: Task,
-    size: tuple[int, int],
     codec: Codec,
     colorizer: FrameColorizer,
     share: Share,
@@ -189,7 +187,7 @@ def _share_film(
     from ..films.read import FilmReader
     from .session import print_note
 
-    dealer = _color_shots(film, size, codec, colorizer, share, options)
+    dealer = _color_shots(film, colorizer, share, options)
     if share.rank > 0:
         share.hand_in(dealer.frames[share.rank])
         return 0
@@ -199,30 +197,23 @@ def _share_film(
         share.gather(lambda line: print_note(f"{task.source}: {line}", options.quiet))
     )
     with FilmReader(task.source, options.start, options.stop) as again:
-        count = _write_film(again, task, size, codec, lambda _: next(pictures), options)
+        count = _write_film(again, task, colorizer.size, codec, lambda _: next(pictures), options)
     share.end()
     return count
 
 
 def _color_shots(
-    film: FilmReader,
-    size: tuple[int, int],
-    codec: Codec,
-    colorizer: FrameColorizer,
-    share: Share,
-    options: argparse.Namespace,
+    film: FilmReader, colorizer: FrameColorizer, share: Share, options: argparse.Namespace
 ) -> ShotDealer:
     """Look at all frames, and colour those of this process into its part. Return which process has how many."""
     from ..films.parts import PartWriter, ShotDealer
     from ..films.read import Frame
-    from ..films.write import to_planes
     from .session import Bar
 
     dealer = ShotDealer(share.processes)
-    pixels = codec.choose_pixels(film.deep)
     with (
         share.part.open("xb") as file,
-        PartWriter(file, size, pixels) as part,
+        PartWriter(file, colorizer.size, colorizer.pixels) as part,
         Bar(film.path.name, options.quiet, unit="frame") as bar,
     ):
         progress = bar.phase()
@@ -230,7 +221,7 @@ def _color_shots(
             if isinstance(item, Frame) and item.rgb is not None:
                 number = sum(dealer.frames)
                 if dealer.deal(colorizer.look(item.rgb)) == share.rank:
-                    part.write(to_planes(colorizer.color(), pixels), number)
+                    part.write(colorizer.color(), number)
                 progress(number + 1, max(number + 1, film.count or 0))
     return dealer
 

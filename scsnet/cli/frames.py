@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from ..color import denormalize_lab
 from ..features import Features, ReferenceFeatures
 from ..films.margins import FilmMargins
 from ..films.steadiness import CutFinder, SteadyColors
+from ..films.write import to_planes
 from ..model import SCSNet
 from ..pipeline import decode_lab, encode_luminance, extract_luminance, finish_lab
 from .session import retry_with_smaller_tiles
@@ -20,7 +22,9 @@ _TOPS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 class FrameColorizer:
-    """Colours frames of a film as `size` = (height, width). It looks at all frames in their order, and colours those it is told to.
+    """Colours frames of a film as `size` = (height, width), in the pixel format `pixels` of the codec.
+
+    It looks at all frames in their order, and colours those it is told to.
 
     Whole shots, from frames with which `look` says that one begins, get the same colours whatever was coloured before.
     """
@@ -29,10 +33,12 @@ class FrameColorizer:
         self,
         net: SCSNet,
         size: tuple[int, int],
+        pixels: str,
         reference: ReferenceFeatures | None,
         options: argparse.Namespace,
     ) -> None:
-        self.net, self.size, self.reference, self.options = net, size, reference, options
+        self.net, self.size, self.pixels = net, size, pixels
+        self.reference, self.options = reference, options
         self._margins = None if options.color_margins else FilmMargins()
         self._cuts = CutFinder()
         self._steady = None if options.independent_frames else SteadyColors()
@@ -52,8 +58,8 @@ class FrameColorizer:
         return begins
 
     @torch.inference_mode()
-    def color(self) -> np.ndarray:
-        """Return the frame that was looked at last in colours, (height, width, 3) in its dtype."""
+    def color(self) -> av.VideoFrame:
+        """Return the frame that was looked at last in colours."""
 
         def work(tile: int) -> tuple[Features, Tensor]:
             features = encode_luminance(
@@ -77,4 +83,4 @@ class FrameColorizer:
             luminance="input" if self.options.keep_luminance else None,
         )
         values = colored[0].mul_(_TOPS[self._dtype]).round_().permute(1, 2, 0).cpu().numpy()
-        return values.astype(self._dtype)
+        return to_planes(values.astype(self._dtype), self.pixels)

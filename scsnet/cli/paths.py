@@ -148,9 +148,8 @@ def _expand(
         if not text:
             raise CommandError("an input is empty")
         paths = [Path(text)]
-        if not (
-            paths[0].is_dir() or os.path.lexists(text)
-        ):  # is_dir names what is wrong with a path
+        # is_dir names what is wrong with a path.
+        if not (paths[0].is_dir() or os.path.lexists(text)):
             if not glob.has_magic(text):
                 raise CommandError(f"{text}: No such file or directory")
             paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207

@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import av
 from av.video.frame import PictureType
 
 from .formats import FilmError
+from .write import PictureEncoder
 
 _UNIT = Fraction(1, 1000)  # of Matroska's times; frame n is stored at n units
 
@@ -34,12 +34,12 @@ class ShotDealer:
         return self._owner
 
 
-class PartWriter:
+class PartWriter(PictureEncoder):
     """Writes numbered frames of (height, width) and one pixel format to `file`: FFV1 in Matroska."""
 
     def __init__(self, file: BinaryIO, size: tuple[int, int], pixels: str) -> None:
-        self.container: Any = av.open(file, "w", format="matroska")
-        self.stream: Any = self.container.add_stream("ffv1")
+        self.container = av.open(file, "w", format="matroska")
+        self.stream = self.container.add_stream("ffv1")
         self.stream.height, self.stream.width = size
         self.stream.pix_fmt = pixels
         self.stream.time_base = self.stream.codec_context.time_base = _UNIT
@@ -47,20 +47,7 @@ class PartWriter:
     def write(self, picture: Any, number: int) -> None:
         """Store a picture of `to_planes`."""
         picture.pts, picture.time_base = number, _UNIT
-        self.container.mux(self.stream.encode(picture))
-
-    def __enter__(self) -> PartWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.container.mux(self.stream.encode(None))
-            self.container.close()
+        self.encode(picture)
 
 
 def join_parts(paths: Iterable[Path]) -> Iterator[av.VideoFrame]:

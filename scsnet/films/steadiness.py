@@ -241,7 +241,7 @@ class SteadyColors:
         self._before: _Carried | None = None
 
     def forget(self) -> None:
-        """Start anew with the next frame."""
+        """Treat the next frame as the first one of a film."""
         self._before = None
 
     @torch.inference_mode()

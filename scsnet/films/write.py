@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
 import numpy as np
@@ -14,6 +14,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpola
 
 from .formats import CONTAINERS, Codec, FilmError
 from .read import FilmReader, Frame
+
+if TYPE_CHECKING:  # typing has it from Python 3.11 on
+    from typing_extensions import Self
 
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
 BT709 = 1  # H.273, and swscale
@@ -51,11 +54,37 @@ def to_planes(rgb: np.ndarray, pixels: str) -> av.VideoFrame:
     )
 
 
-class FilmWriter:
+class PictureEncoder:
+    """Base of writers: a container with one stream of pictures.
+
+    Leaving the context encodes what is left and closes the container, unless by an error.
+    """
+
+    container: Any
+    stream: Any
+
+    def encode(self, picture: Any) -> None:
+        """Encode a picture, None for the end, and write the packets that are ready."""
+        self.container.mux(self.stream.encode(picture))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.encode(None)
+            self.container.close()
+
+
+class FilmWriter(PictureEncoder):
     """Writes a result of (height, width) with the time stamps, sound, subtitles, chapters and metadata of `film`.
 
-    `target` is its name; the bytes go to `file`. Closing writes what is left; leaving the context by an error does not.
-    Raises FilmError for an encoder that this PyAV lacks, OSError and av.FFmpegError for what the disk refuses.
+    `target` is its name; the bytes go to `file`. Raises FilmError for an encoder that this PyAV lacks, OSError and av.FFmpegError for what the disk refuses.
     """
 
     def __init__(
@@ -64,7 +93,7 @@ class FilmWriter:
         self.film = film
         self.notes: list[str] = []
         kind = CONTAINERS[target.suffix.lower()]
-        self.container: Any = av.open(file, "w", format=kind)
+        self.container = av.open(file, "w", format=kind)
         words = film.container.metadata.items()
         self.container.metadata.update({k: v for k, v in words if k.lower() not in _OF_THE_FILE})
         self.stream = self._add_picture(size, codec)
@@ -131,23 +160,10 @@ class FilmWriter:
         self._last = picture.pts = pts
         picture.time_base = self.film.time_base
         picture.duration = frame.duration
-        self.container.mux(self.stream.encode(picture))
+        self.encode(picture)
 
     def copy(self, packet: Any) -> None:
         """Write a packet of sound or subtitles."""
         if packet.stream.index in self._copies:
             packet.stream = self._copies[packet.stream.index]
             self.container.mux(packet)
-
-    def __enter__(self) -> FilmWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.container.mux(self.stream.encode(None))
-            self.container.close()
