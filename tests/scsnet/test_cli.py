@@ -271,13 +271,25 @@ def test_recursive_run_keeps_the_tree_and_skips_its_own_output(work, colorize):
     assert sorted(found) == ["a.png", "deep/a.png", "deep/er/b.tif"]
 
 
-def test_recursive_run_follows_no_links(work, colorize):
-    Path("d").mkdir()
+def test_recursive_run_tells_the_folders_it_skips(work, colorize, monkeypatch):
+    """Links, which could be loops, and folders that cannot be read."""
+    Path("d/locked").mkdir(parents=True)
     save_gray("d/a.png")
     Path("d/again").symlink_to(".")
-    err = colorize("d --recursive -o out").err
-    assert names("out") == ["a.png"]
-    assert err == f"{Path('d/again')}: is left out: a link to a folder\n"
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    _, out, err = colorize("d --recursive -o out")
+    assert out == f"{Path('out/a.png')}: 48 x 32\n"
+    assert sorted(err.splitlines()) == [
+        f"{Path('d/again')}: is left out: a link to a folder",
+        f"{Path('d/locked')}: is left out: Permission denied",
+    ]
 
 
 def test_expands_patterns_but_prefers_files_of_that_name(work, colorize):
