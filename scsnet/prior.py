@@ -135,9 +135,9 @@ class EfficientNetLite(nn.Module):
                 fine = x
         return fine, F.relu6(self.top(x))
 
-    def upper_half(self) -> list[nn.Parameter]:
-        """Return the parameters of `encode_upper`, the part that training fits to gray photos."""
-        return [p for part in (*self.blocks[self.middle :], self.top) for p in part.parameters()]
+    def pointwise(self) -> list[nn.Parameter]:
+        """Return the parameters that training fits to gray photos: all but those of the depthwise convolutions."""
+        return [p for name, p in self.named_parameters() if "depthwise" not in name]
 
 
 class PaletteHead(nn.Module):
