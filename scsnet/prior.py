@@ -114,23 +114,16 @@ class EfficientNetLite(nn.Module):
                 width = stage.width
         self.blocks = nn.ModuleList(blocks)
         self.top = SameConv(width, architecture.top)
-        self.middle = starts[3]  # the first block that ends at stride 16
         self.last_fine = starts[5] - 1  # the last block at stride 16
         self.channels = (architecture.stages[4].width, architecture.top)
 
-    def encode_lower(self, gray: Tensor) -> Tensor:
-        """Apply the lower half: gray (B, 1, H, W), sRGB in 0..1 -> features (B, D, H/8, W/8)."""
+    def forward(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode gray (B, 1, H, W), sRGB in 0..1: features (B, c, H/16, W/16) and (B, C, H/32, W/32)."""
         x = ((gray - _MEAN) / _DEVIATION).expand(-1, 3, -1, -1)
         x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)), inplace=True)
-        for block in self.blocks[: self.middle]:
-            x = block(x)
-        return x
-
-    def encode_upper(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the upper half: features (B, D, H/8, W/8) -> (B, c, H/16, W/16) and (B, C, H/32, W/32)."""
         fine = x
-        for n in range(self.middle, len(self.blocks)):
-            x = self.blocks[n](x)
+        for n, block in enumerate(self.blocks):
+            x = block(x)
             if n == self.last_fine:
                 fine = x
         return fine, F.relu6(self.top(x))
@@ -186,7 +179,7 @@ class SemanticPrior(nn.Module):
 
         gray (B, 1, H, W): sRGB in 0..1, sides multiples of 32.
         """
-        return self.head(*self.features.encode_upper(self.features.encode_lower(gray)))
+        return self.head(*self.features(gray))
 
     def compute_mean_color(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Return the annealed mean colour of logits (B, COLORS, h, w): ab (B, 2, h, w), CIE units, float32.

@@ -1,7 +1,8 @@
 """Train the semantic prior: `python training/train_prior.py --data PHOTOS --efficientnet FILE.pth --output prior.safetensors`.
 
 EfficientNet-Lite2, trained on ImageNet, and a head on it learn to predict the distribution of colours at each position of a
-gray photo. `train.py --prior` adds the result to SCSNet.
+gray photo. With --init instead of --efficientnet the prior of SCSNet weights learns further. `train.py --prior` adds the
+result to SCSNet.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from scsnet import prior
+from scsnet import checkpoint, prior
 from scsnet.atomic_write import open_atomic
 from scsnet.checkpoint import safetensors_file
 from scsnet.color import rgb_to_lab
@@ -64,6 +65,24 @@ def read_validation_set(source: str, options: Options) -> tuple[Tensor, Tensor]:
     return lightness_to_gray(lab[:, :1]), F.avg_pool2d(lab[:, 1:], prior_photos.STRIDE)
 
 
+def start_prior(efficientnet: str) -> SemanticPrior:
+    """Return a prior whose trunk has ImageNet weights. Raises the errors of `load_efficientnet`."""
+    net = SemanticPrior(prior.EFFICIENTNET_LITE2)
+    try:
+        net.features.load_state_dict(load_efficientnet(efficientnet))
+    except RuntimeError as error:
+        raise ValueError(f"{efficientnet} is no EfficientNet-Lite2: {error}") from error
+    return net
+
+
+def load_prior(weights: str) -> SemanticPrior:
+    """Return the prior of SCSNet weights. Raises the errors of `checkpoint.load`, and ValueError for weights without one."""
+    guidance = checkpoint.load(weights, dtype=torch.float32).color_branch.guidance
+    if guidance is None:
+        raise ValueError(f"{weights} has no prior")
+    return guidance.prior
+
+
 def compute_rate_factor(progress: float) -> float:
     """Return the factor of the learning rate at a fraction of the run, 0..1: one cycle, 0.04..1..0 (Smith and Topin 2019)."""
     if progress < WARM_UP:
@@ -74,18 +93,14 @@ def compute_rate_factor(progress: float) -> float:
 class Trainer:
     """Network, optimizer and position of a run. `load` continues a run, `learn` runs one step.
 
-    The head and the upper half of EfficientNet-Lite2 are trained. Raises ValueError for weights of another network.
+    All but the depthwise convolutions of EfficientNet-Lite2 is trained. Raises ValueError for weights of another network.
     """
 
     def __init__(self, options: Options, entries: Sequence[Entry], device: torch.device) -> None:
         self.options, self.device = options, device
         torch.manual_seed(options.seed)
-        self.net = SemanticPrior(prior.EFFICIENTNET_LITE2)
-        try:
-            self.net.features.load_state_dict(load_efficientnet(options.efficientnet))
-        except RuntimeError as error:
-            raise ValueError(f"{options.efficientnet} is no EfficientNet-Lite2: {error}") from error
-        if not options.resume:
+        self.net = load_prior(options.init) if options.init else start_prior(options.efficientnet)
+        if not options.resume and not options.init:
             some = select_evenly(entries, PALETTE_PHOTOS)
             bar = tqdm(some, desc="palette", unit="photo", disable=None)
             # Unreadable ones are named in training.
@@ -93,14 +108,17 @@ class Trainer:
             self.net.palette.copy_(prior_photos.count_palette(photo for _, photo in photos))
         self.net.head.dropout = DROPOUT
         self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.net.features.requires_grad_(False)
+        self.net.requires_grad_(False)
         # Gradients of depthwise weights would take more than half of a step on CPU.
         pointwise = self.net.features.pointwise() if options.features_rate else []
-        for parameter in pointwise:
-            parameter.requires_grad_(True)
         self.trained = [*pointwise, *self.net.head.parameters()]
+        for parameter in self.trained:
+            parameter.requires_grad_(True)
         self.rates = [options.learning_rate * options.features_rate, options.learning_rate]
-        groups: list[dict[str, Any]] = [{"params": pointwise}, {"params": self.net.head.parameters()}]
+        groups: list[dict[str, Any]] = [
+            {"params": pointwise},
+            {"params": self.net.head.parameters()},
+        ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.99))
         bf16 = device.type != "cpu" or cpu_multiplies_bfloat16()
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)

