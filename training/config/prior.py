@@ -29,11 +29,11 @@ class Options:
     """Passes over all photos, each with other random crops."""
     batch: int = 24
     """Photos per step."""
-    size: int = 256
-    """Side of the crops in pixels, a multiple of 32."""
-    learning_rate: float = 1e-3
+    size: int = 192
+    """Side of the crops in pixels, a multiple of 32. In use the prior sees whole photos at about 256 x 256 pixels."""
+    learning_rate: float = 8e-4
     """Peak learning rate of the head, reached after the first tenth of the run; cosine decay to 0."""
-    features_rate: float = 0.1
+    features_rate: float = 0.12
     """Learning rate of the pointwise convolutions of EfficientNet-Lite2, relative to the head's."""
     degrade: float = 0.3
     """Fraction of the photos degraded like scans of old prints."""
