@@ -392,7 +392,6 @@ def test_bundles_tell_the_host_what_they_hold(nodes, scsnet, model, photo):
     for bundle, parts in ((lab, (lab.features, lab.lab)), (attention, inside)):
         tensors = scsnet.features.list_tensors(parts)
         assert [id(t) for t in bundle] == [id(t) for t in tensors]
-    assert str(model) == "SCSNET_MODEL(test, torch.float32)"
     assert str(lab) == "SCS_LAB(3 pictures of 32 x 24 pixels)"
     assert str(attention) == "SCS_ATTENTION(3 pictures, 1 references)"
 
