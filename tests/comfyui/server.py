@@ -1,4 +1,4 @@
-"""A real ComfyUI in a folder of its own, and what tests say to it over HTTP. Standard library only."""
+"""A real ComfyUI in a folder of its own, and what tests say to it over HTTP."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+ENDS = ("execution_success", "execution_error", "execution_interrupted")
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/scsnet")
 
 
@@ -162,6 +163,21 @@ class Server:
         history = self.wait(self.queue(prompt), timeout)
         assert history["status"]["status_str"] == "success", messages(history)
         return history["outputs"]
+
+    def watch(self, prompt, timeout=60):
+        """Run a prompt and yield (kind, data) of each message; the last one says how it ended."""
+        from websockets.sync.client import (
+            connect,
+        )  # make_pictures.py needs only the standard library
+
+        with connect(f"ws://127.0.0.1:{self.port}/ws?clientId=watcher", proxy=None) as events:
+            self.queue(prompt, "watcher")
+            kind = None
+            while kind not in ENDS:
+                message = events.recv(timeout=timeout)
+                if not isinstance(message, bytes):  # those are previews
+                    kind, data = (json.loads(message)[key] for key in ("type", "data"))
+                    yield kind, data
 
     def fail(self, prompt):
         """The execution_error of a prompt that must fail."""

@@ -22,25 +22,19 @@ SHOWN = """() => app.graph._nodes.filter(n => n.type === 'PreviewImage' && [...(
 pytestmark = pytest.mark.browser
 
 
-def find_template(page, name):
-    """The card of a template in the dialog, which is open."""
-    card = page.locator(f'[data-testid="template-workflow-{name}"]')
-    card.scroll_into_view_if_needed()
-    return card
-
-
-def open_templates(page):
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text(PACK, exact=True).last.click()
-
-
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     for sample in SAMPLES.iterdir():  # the user's machine has none of them: the pack brings them
         (comfy.base / "input" / sample.name).unlink(missing_ok=True)
     comfy.forget()
-    open_templates(page)
-    card = find_template(page, name)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text(PACK, exact=True).last.click()
+    card = page.locator(f'[data-testid="template-workflow-{name}"]')
+    card.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "name => [...document.querySelectorAll(`[data-testid='template-workflow-${name}'] img`)].some(i => i.naturalWidth)",
+        arg=name,
+    )
     page.wait_for_timeout(500)
     shoot(page, f"dialog-{name}")
     card.click()
@@ -56,16 +50,6 @@ def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     page.wait_for_function(f"({SHOWN})() === {kinds.count('PreviewImage')}", timeout=60000)
     inputs = [key for node in api_form(page).values() for key in node["inputs"]]
     assert not any("picker" in key for key in inputs), "the picker is no input"
-
-
-def test_thumbnails_are_shown_in_the_dialog(page):
-    open_templates(page)
-    for name in WORKFLOWS:
-        find_template(page, name)
-        page.wait_for_function(
-            "name => [...document.querySelectorAll(`[data-testid='template-workflow-${name}'] img`)].some(i => i.naturalWidth)",
-            arg=name,
-        )
 
 
 @pytest.mark.parametrize("node", OURS)

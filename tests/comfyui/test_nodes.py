@@ -1,4 +1,4 @@
-"""The nodes on a real ComfyUI over HTTP: results, caches, number types, films, hints, interruption."""
+"""The nodes on a real ComfyUI over HTTP: results, caches, number types, hints, interruption."""
 
 from __future__ import annotations
 
@@ -83,25 +83,6 @@ def test_hints_and_a_mask_colour_what_they_mark(comfy):
     assert spot[0] > spot[1] + 0.2
     tint = red[:60].mean((0, 1)) - blue_[:60].mean((0, 1))
     assert tint[0] > tint[2] + 0.02, tint
-
-
-def test_the_colours_of_a_film_stay_while_each_picture_alone_differs(comfy):
-    """Two noisy copies of a picture: as a film their colours are nearer to each other."""
-    rng = np.random.default_rng(0)
-    source = np.asarray(Image.open(comfy.base / "input" / ALPS).convert("L"), np.float32)
-    for name in ("first", "second"):
-        noisy = source + rng.normal(0, 12, source.shape)
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
-            comfy.base / "input" / f"{name}.png"
-        )
-    p = Prompt()
-    frames, model = p.batch(p.image("first.png"), p.image("second.png")), p.load("bundled")
-    nodes = [p.auto(model, frames, frames=kind).at(1) for kind in ("independent", "a film")]
-    a, b, c, d = shown(comfy, p, *nodes)
-    assert np.abs(a - c).max() < 0.01, "the first frame of a film has no past"
-    chroma = [picture - picture.mean(-1, keepdims=True) for picture in (a, b, c, d)]
-    alone, film = (np.abs(chroma[k] - chroma[k + 1]).mean() for k in (0, 2))
-    assert film < 0.9 * alone, (film, alone)
 
 
 @pytest.fixture(scope="session")
