@@ -69,6 +69,7 @@ def prior_file(tmp_path, monkeypatch):
 def test_prior_is_added_and_stays_as_it_is(photos, tmp_path, prior_file):
     config = tiny_config(photos, tmp_path / "a", prior=str(prior_file))
     after = run(config, steps=3, trains="color", learning_rate=0.01)
+    assert str(tmp_path) not in str(checkpoint.read_info(tmp_path / "a/weights.safetensors").card)
     guidance, given = "color_branch.guidance.", load_file(prior_file)
     for name, value in given.items():
         assert torch.equal(after[f"{guidance}prior.{name}"], value.half()), name
