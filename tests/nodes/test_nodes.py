@@ -189,19 +189,16 @@ def test_strength_is_applied_without_colorizing_again(nodes, model, photo):
 PIXELS, MEGAPIXELS = {"size_by": "width and height"}, {"size_by": "megapixels"}
 
 
-@pytest.mark.parametrize(
-    ("options", "shape"),
-    [
+def test_results_have_the_size_asked_for(nodes, lab):
+    for options, shape in (
         ({"scale": 2.37}, (57, 76)),
         ({"scale": 0.1}, (2, 3)),
         (PIXELS | {"width": 50, "height": 20}, (20, 50)),
         (PIXELS | {"width": 64}, (48, 64)),
         (PIXELS | {"height": 12}, (12, 16)),
         (MEGAPIXELS | {"megapixels": 0.0012}, (30, 40)),
-    ],
-)
-def test_results_have_the_size_asked_for(nodes, lab, options, shape):
-    assert upscaled(nodes, lab, **options).shape == (1, *shape, 3)
+    ):
+        assert upscaled(nodes, lab, **options).shape == (1, *shape, 3)
 
 
 def test_a_window_is_a_part_of_a_whole_that_may_be_too_large(nodes, lab):
@@ -217,9 +214,15 @@ def test_a_window_is_a_part_of_a_whole_that_may_be_too_large(nodes, lab):
     assert upscaled(nodes, lab, **gigantic, **window).shape == (1, 60, 40, 3)
 
 
-@pytest.mark.parametrize(
-    ("node", "options", "message"),
-    [
+def test_wrong_inputs_are_named(nodes, model, photo):
+    lab, _, attention = by_reference(nodes, model, photo, photo)
+    inputs = {
+        "SCSColorizeReference": {"model": model, "image": photo, "reference": torch.cat([photo] * 2)},
+        "SCSContinuousUpscale": {"lab": lab},
+        "SCSColorHints": {"image": photo},
+        "AttentionMapViz": {"attention": attention, "points": "0.5, 0.5"},
+    }  # fmt: skip
+    for node, options, message in (
         ("SCSColorizeReference", {"model": "a"}, "model: expected an SCSNET_MODEL from Load SCSNet, got str"),
         ("SCSColorizeReference", {"frames": "a slide show"}, "frames must be"),
         ("SCSColorizeReference", {"reference_batch": "none"}, "reference_batch must be"),
@@ -243,18 +246,9 @@ def test_a_window_is_a_part_of_a_whole_that_may_be_too_large(nodes, lab):
         ("AttentionMapViz", {"points": "0.5, 0.5, 0.5"}, "points: cannot read"),
         ("AttentionMapViz", {"points": "0.5, 1.01"}, "points: .*outside"),
         ("AttentionMapViz", {"level": "D8"}, "level: this network has D1, D2, D4, got 'D8'"),
-    ],
-)  # fmt: skip
-def test_wrong_inputs_are_named(nodes, model, photo, node, options, message):
-    lab, _, attention = by_reference(nodes, model, photo, photo)
-    inputs = {
-        "SCSColorizeReference": {"model": model, "image": photo, "reference": torch.cat([photo] * 2)},
-        "SCSContinuousUpscale": {"lab": lab},
-        "SCSColorHints": {"image": photo},
-        "AttentionMapViz": {"attention": attention, "points": "0.5, 0.5"},
-    }  # fmt: skip
-    with pytest.raises(ValueError, match=message):
-        getattr(nodes, node).execute(**inputs[node] | options)
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            getattr(nodes, node).execute(**inputs[node] | options)
 
 
 def test_luminance_of_the_photo_or_of_another_picture(nodes, scsnet, model, photo):
@@ -418,20 +412,17 @@ def test_large_bundles_go_without_texture_or_are_refused(nodes, model, photo, ho
         auto(nodes, model, torch.cat([photo] * 3))
 
 
-@pytest.mark.parametrize(
-    ("choice", "flags", "dtype"),
-    [
+def test_type_to_compute_in_follows_the_choice_and_the_flags(nodes, host):
+    for choice, flags, dtype in (
         ("auto", ["bf16", "fp16"], torch.bfloat16),
         ("auto", ["fp16"], torch.float16),
         ("auto", [], torch.float32),
         ("auto", ["bf16", "fp16", "force_fp16"], torch.float16),
         ("auto", ["bf16", "force_fp16"], torch.bfloat16),  # as the CPU, which ignores the flag
         ("fp16", ["bf16"], torch.float16),
-    ],
-)
-def test_type_to_compute_in_follows_the_choice_and_the_flags(nodes, host, choice, flags, dtype):
-    vars(host).update(dict.fromkeys(flags, True))
-    assert nodes.host.network_dtype(choice) == dtype
+    ):
+        vars(host).update({flag: flag in flags for flag in ("bf16", "fp16", "force_fp16")})
+        assert nodes.host.network_dtype(choice) == dtype
 
 
 def test_images_have_the_hosts_own_type(nodes, model, photo):
