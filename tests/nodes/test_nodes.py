@@ -62,12 +62,11 @@ def schemas(nodes):
     return {node.define_schema().node_id: node.define_schema() for node in listed}
 
 
-@pytest.mark.parametrize("node", ["SCSColorizeAuto", "SCSColorizeReference"])
-def test_bypass_hands_on_the_photo(schemas, node):
+def test_bypass_hands_on_the_photo(schemas):
     """A frontend connects an output of a bypassed node to the input of the same slot, if their types agree."""
-    inputs = [item.id for item in schemas[node].inputs]
-    images = [i for i, item in enumerate(schemas[node].outputs) if item.io_type == "IMAGE"]
-    assert [inputs[i] for i in images] == ["image"]
+    for node in ("SCSColorizeAuto", "SCSColorizeReference"):
+        pairs = zip(schemas[node].inputs, schemas[node].outputs, strict=False)
+        assert [item.id for item, output in pairs if output.io_type == "IMAGE"] == ["image"]
 
 
 @pytest.mark.parametrize(("language", "page"), [("en", "{}.md"), ("zh", "{}/zh.md")])
@@ -179,13 +178,6 @@ def test_references_for_all_pictures_or_one_each(nodes, model, photo):
     assert not torch.allclose(shared, each, atol=1e-4)
 
 
-def test_strength_is_applied_without_colorizing_again(nodes, model, photo):
-    lab, _ = auto(nodes, model, photo, strength=0.5)
-    weaker, _ = auto(nodes, model, photo, strength=0.1)
-    expected = upscaled(nodes, weaker, scale=1.5)
-    assert torch.equal(upscaled(nodes, lab, scale=1.5, strength=0.2), expected)
-
-
 PIXELS, MEGAPIXELS = {"size_by": "width and height"}, {"size_by": "megapixels"}
 
 
@@ -251,11 +243,14 @@ def test_wrong_inputs_are_named(nodes, model, photo):
             getattr(nodes, node).execute(**inputs[node] | options)
 
 
-def test_luminance_of_the_photo_or_of_another_picture(nodes, scsnet, model, photo):
-    lab, image = auto(nodes, model, photo, strength=0.05)
+def test_strength_and_luminance_are_chosen_without_colorizing_again(nodes, scsnet, model, photo):
+    lab, image = auto(nodes, model, photo, strength=0.5)
+    pale, _ = auto(nodes, model, photo, strength=0.05)
+    expected = upscaled(nodes, pale, scale=1.5)
+    assert torch.equal(upscaled(nodes, lab, scale=1.5, strength=0.1), expected)
     assert torch.allclose(upscaled(nodes, lab, scale=1.0, keep_luminance=True), image, atol=1e-5)
     other = torch.full((1, 9, 9, 1), 0.5)
-    flat = lightness(scsnet, upscaled(nodes, lab, scale=1.5, luminance_image=other))
+    flat = lightness(scsnet, upscaled(nodes, pale, scale=1.5, luminance_image=other))
     assert (flat - lightness(scsnet, other).mean()).abs().max() < 0.1
 
 

@@ -64,24 +64,21 @@ def test_names_may_hold_any_bytes(photos, tmp_path):
     assert all(entry.name.isascii() or "\N{REPLACEMENT CHARACTER}" in entry.name for entry in kept)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
+def test_what_is_no_photo_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (200, 4)).save(tmp_path / "thin.png")
+    for name, content, message in (
         ("nowhere", None, "Photos not found"),
         ("empty", None, "no photos"),
         ("x.tar", b"nonsense" * 200, "not an uncompressed tar"),
         ("x.txt", "photo.png".encode("utf-16"), r"x\.txt is no list of photos in UTF-8"),
         ("empty.jpg", b"", r"empty\.jpg: not a picture of a known format"),
         ("thin.png", None, "200 x 4 pixels, expected at least 16 on each side"),
-    ],
-)
-def test_what_is_no_photo_is_refused_with_the_reason(tmp_path, name, content, message):
-    (tmp_path / "empty").mkdir()
-    Image.new("RGB", (200, 4)).save(tmp_path / "thin.png")
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises((FileNotFoundError, ValueError), match=message):
-        read_photo(find_photos([tmp_path / name])[0])
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            read_photo(find_photos([tmp_path / name])[0])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's own

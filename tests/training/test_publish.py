@@ -94,11 +94,11 @@ def test_evaluate_writes_figures_and_a_page(weights, tmp_path, capsys):
     assert (out / "pictures" / "000_00_truth.jpg").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--weights {photos}", "got a folder"),
-        ("--weights {photos}/00.png", "00.png"),
+def test_evaluate_names_mistakes(photos, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for options, message in (
+        (f"--weights {photos}", "got a folder"),
+        (f"--weights {photos}/00.png", "00.png"),
         ("--weights bundeld", "Checkpoint not found: bundeld"),
         ("--weights hf:nobody/nothing", "HF_HUB_OFFLINE"),
         ("--device cuda:7", "is not available"),
@@ -106,11 +106,8 @@ def test_evaluate_writes_figures_and_a_page(weights, tmp_path, capsys):
         ("--limit -1", "limit must be at least 0"),
         ("--modes own", "modes are auto, self, random, dots, margins, got 'own'"),
         ("--wieghts x", "did you mean --weights?"),
-    ],
-)
-def test_evaluate_names_mistakes(photos, monkeypatch, options, message):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert message in refuse(evaluate.main, f"--data {photos} {options.format(photos=photos)}")
+    ):
+        assert message in refuse(evaluate.main, f"--data {photos} {options}")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -54,9 +54,8 @@ def test_options_change_the_preset(monkeypatch):
     assert (resume, dry) == (False, True)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_mistakes_are_named():
+    for options, message in (
         ("--bacth 4", "did you mean --batch?"),
         ("--network.widht 8", "did you mean --network.width?"),
         ("--stage1.batsh 4", "unknown option --stage1.batsh"),
@@ -78,17 +77,15 @@ def test_options_change_the_preset(monkeypatch):
         ("--resume --preset paper", "not allowed with argument --resume"),
         ("--resume --output=", "--output is required with --resume"),
         ("--data", "--data is required"),
-    ],
-)
-def test_mistakes_are_named(options, message):
-    assert message in refuse(read_options, f"{BASE} {options}")
+    ):
+        assert message in refuse(read_options, f"{BASE} {options}")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stages": 5}', '{"stages": [[]]}'])
-def test_broken_config_file_is_refused(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
-    message = refuse(read_options, f"--output {tmp_path} --resume")
-    assert "config.json is not a usable config" in message
+def test_broken_config_file_is_refused(tmp_path):
+    for text in ("", "{", "[]", "null", '{"stages": 5}', '{"stages": [[]]}'):
+        (tmp_path / "config.json").write_text(text)
+        message = refuse(read_options, f"--output {tmp_path} --resume")
+        assert "config.json is not a usable config" in message
 
 
 def test_run_starts_from_a_config_file_or_resumes_with_its_own(tmp_path):

@@ -1,6 +1,5 @@
 """Tables 6 and 7: patches, rows, evaluation, and the whole command."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -126,10 +125,8 @@ def test_table_6_is_written_and_finished_rows_are_kept(config, tmp_path, capsys,
         assert plot.width > plot.height
     ablate.main(f"{line} 8".split())
     assert (tmp_path / "a/table6.md").read_text() == text
-    message = refuse(ablate.main, f"{line} 9")
-    assert "row 'CPM'" in message
-    assert "trained with another patch" in message
-    assert json.loads((tmp_path / "a/CPM/config.json").read_text())["steps"] == 2
+    message = f"row 'CPM' in {config.output}/CPM was trained with another patch"
+    assert message in refuse(ablate.main, f"{line} 9")
 
 
 def test_table_7_has_the_papers_parameters(tmp_path, monkeypatch):
