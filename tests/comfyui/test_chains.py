@@ -45,23 +45,6 @@ def test_48_frames_with_a_reference_each_and_their_progress(comfy):
     assert len(values) >= 3  # newer hosts send one message per 0.1 s at most
 
 
-def test_lists_of_pictures_with_lists_of_references(comfy):
-    """RebatchImages gives a list: ComfyUI runs the nodes once per pair of items."""
-    p = Prompt()
-    frames = p.repeat(p.scaled(p.image(), 40, 32), 5)
-    references = p.batch(p.image(LAKE), p.image(AUTUMN))
-    lists = [
-        p.add("RebatchImages", images=images, batch_size=size)
-        for images, size in ((frames, 3), (references, 1))
-    ]
-    node = p.reference(p.load(), *lists)
-    results = shown(comfy, p, node.at(1), p.upscale(node), p.viz(node.at(2)).at(1))
-    assert len(results) == 15  # a map for every picture
-    assert [picture.shape for picture in results[:10]] == [(32, 40, 3)] * 5 + [(64, 80, 3)] * 5
-    assert (results[0] == results[2]).all()
-    assert (results[0] != results[3]).any()
-
-
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 40), (39, 2)])
 def test_smallest_pictures(comfy, width, height):
     p = Prompt()

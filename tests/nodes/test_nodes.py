@@ -29,12 +29,6 @@ def photo():
     return fine.clamp(0, 1).movedim(1, 3)
 
 
-@pytest.fixture
-def framed(photo):
-    """The photo with a white margin of 6 pixels."""
-    return pad(photo, (0, 0, 6, 6, 6, 6), value=1.0)
-
-
 def lightness(scsnet, image):
     return scsnet.color.rgb_to_lightness(image[..., :3].movedim(3, 1))
 
@@ -113,11 +107,22 @@ def test_only_marked_colours_of_a_reference_count(nodes, model, photo):
     assert torch.allclose(resized, masked)
 
 
-def test_margins_stay_gray_unless_asked_for(nodes, model, framed):
-    lab, image = auto(nodes, model, framed)
+def test_margins_stay_gray_unless_asked_for(nodes, model, photo):
+    framed = pad(photo, (0, 0, 6, 6, 6, 6), value=1.0)
+    lab, image, attention = by_reference(nodes, model, framed, photo)
     assert lab.features[0].inside == (6, 6, 24, 32)
     for picture in (image, upscaled(nodes, lab, scale=2.0)):
         assert (picture.amax(-1) - picture.amin(-1))[:, :6].max() < 0.01
+    # Attention is that of the photo without them.
+    bundles = attention, by_reference(nodes, model, photo, photo)[2]
+    assert torch.allclose(*(bundle.sources for bundle in bundles), atol=1e-5)
+    around, alone = (
+        nodes.AttentionMapViz.execute(b, "0.3, 0.6", what="both").args for b in bundles
+    )
+    assert torch.allclose(around[2], alone[2], atol=1e-3)
+    assert torch.allclose(around[3][:, 6:30, 6:38], alone[3], atol=1e-3)
+    assert (around[3][:, :6] == 1).all()
+    assert around[4] == alone[4]
     assert auto(nodes, model, framed, color_margins=True)[0].features[0].inside is None
     # Two pictures share only the margins of both.
     narrow = torch.zeros(1, 36, 44, 3)
@@ -315,18 +320,6 @@ def test_points_have_one_colour_in_figures_and_in_the_browser(root):
 
     line = re.search(r"COLORS = \[(.*)\]", (root / "web" / "points.js").read_text())
     assert re.findall(r'"(#\w+)"', line[1]) == _POINT_COLORS
-
-
-def test_attention_shows_what_the_network_saw(nodes, model, photo, framed):
-    bundles = [by_reference(nodes, model, image, photo)[2] for image in (framed, photo)]
-    assert torch.allclose(bundles[0].sources, bundles[1].sources, atol=1e-5)
-    around, alone = (
-        nodes.AttentionMapViz.execute(b, "0.3, 0.6", what="both").args for b in bundles
-    )
-    assert torch.allclose(around[2], alone[2], atol=1e-3)
-    assert torch.allclose(around[3][:, 6:30, 6:38], alone[3], atol=1e-3)
-    assert (around[3][:, :6] == 1).all()
-    assert around[4] == alone[4]
 
 
 def test_the_host_loads_the_network_and_shows_progress(nodes, model, photo, host):

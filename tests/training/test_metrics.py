@@ -34,11 +34,8 @@ def luma(picture):
     return 16 + 65.481 * red + 128.553 * green + 24.966 * blue
 
 
-def test_psnr_is_the_formula(pictures):
+def test_psnr_of_luma_is_the_formula_without_the_border(pictures):
     result, truth = pictures
-    error = result.astype(float) - truth
-    assert image_metrics.psnr(result, truth) == pytest.approx(psnr(error), abs=1e-9)
-    assert image_metrics.psnr(truth, truth) == math.inf
     error = (luma(result) - luma(truth))[3:-3, 3:-3]
     assert image_metrics.psnr_y(result, truth, 3) == pytest.approx(psnr(error), abs=1e-9)
     result[3:-3, 3:-3] = truth[3:-3, 3:-3]
