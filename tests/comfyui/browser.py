@@ -1,7 +1,5 @@
 """ComfyUI's own frontend in a real Chromium: how tests open it, and what they ask of it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import contextmanager

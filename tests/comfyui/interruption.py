@@ -1,7 +1,5 @@
 """How long ComfyUI takes to stop a job of these nodes."""
 
-from __future__ import annotations
-
 import time
 
 from PIL import Image

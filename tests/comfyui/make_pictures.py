@@ -4,8 +4,6 @@ Runs these shipped workflows (all of them) with the bundled weights on a real Co
 README.md) and puts their results together. What is there is overwritten once all have run; after an error nothing is.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """The figures of README.md: `python tests/comfyui/measure.py [part ...]` (COMFYUI_PATH, COMFYUI_PYTHON)."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

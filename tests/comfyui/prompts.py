@@ -1,7 +1,5 @@
 """Prompts in API form, built node by node."""
 
-from __future__ import annotations
-
 from io import BytesIO
 from typing import NamedTuple
 

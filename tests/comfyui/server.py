@@ -1,7 +1,5 @@
 """A real ComfyUI in a folder of its own, and what tests say to it over HTTP."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,12 +1,10 @@
 """The pack in ComfyUI's own frontend, in a real Chromium: templates, Run, previews, numbers, bypass, help, Chinese."""
 
-from __future__ import annotations
-
 import pytest
 from browser import INFO, SHOTS, api_form, draws_elements, open_workflow, opened, run, shoot
 from conftest import PACK, ROOT, SAMPLES
 from server import Server
-from workflows import OURS, WORKFLOWS, inputs_of, read
+from workflows import WORKFLOWS, inputs_of, read
 
 AUTO = "Colorize a photo and enlarge it 4 times"
 REFERENCE = "Colorize with the colours of another photo"
@@ -50,18 +48,6 @@ def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     page.wait_for_function(f"({SHOWN})() === {kinds.count('PreviewImage')}", timeout=60000)
     inputs = [key for node in api_form(page).values() for key in node["inputs"]]
     assert not any("picker" in key for key in inputs), "the picker is no input"
-
-
-@pytest.mark.parametrize("node", OURS)
-def test_the_help_page_opens(page, node):
-    workflow = next(
-        w for w in (AUTO, ATTENTION, HINTS) if node in str([n["type"] for n in read(w)["nodes"]])
-    )
-    open_workflow(page, workflow, node)
-    page.locator(INFO).first.click()
-    page.get_by_text("When to use it").first.wait_for()
-    if SHOTS:
-        page.wait_for_timeout(1500)  # its pictures
 
 
 NUMBERS = {
@@ -150,7 +136,7 @@ def test_in_chinese(browser, comfy):
             )
             assert {item["name"] for item in words[node]["inputs"].values()} <= set(shown)
             tab.locator(INFO).first.click()
-            tab.get_by_text("何时使用").first.wait_for()
+            tab.get_by_text("何时使用").first.wait_for()  # of the help page
             if SHOTS:
                 tab.wait_for_timeout(1500)
             shoot(tab, f"chinese-{node}")

@@ -1,7 +1,5 @@
 """How the pack lives in a real ComfyUI: schema, memory, command line flags, model folders, large pictures."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

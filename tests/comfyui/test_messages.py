@@ -1,7 +1,5 @@
 """What a real ComfyUI says when inputs, weights or the network fail."""
 
-from __future__ import annotations
-
 import shutil
 import socketserver
 import threading

@@ -1,7 +1,5 @@
 """The nodes on a real ComfyUI over HTTP: results, caches, number types, interruption."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from conftest import random_weights

@@ -1,7 +1,5 @@
 """Points of AttentionMapViz and hints of SCSColorHints, picked with the mouse in ComfyUI's own frontend, in a real Chromium."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Every shipped workflow fits the nodes of this ComfyUI, and runs as it is."""
 
-from __future__ import annotations
-
 from urllib.parse import quote
 
 import pytest

@@ -46,11 +46,6 @@ def by_reference(nodes, model, image, reference, **options):
 
 
 @pytest.fixture
-def lab(nodes, model, photo):
-    return auto(nodes, model, photo)[0]
-
-
-@pytest.fixture
 def schemas(nodes):
     listed = asyncio.run(nodes.SCSNetExtension().get_node_list())
     return {node.define_schema().node_id: node.define_schema() for node in listed}
@@ -186,7 +181,8 @@ def test_references_for_all_pictures_or_one_each(nodes, model, photo):
 PIXELS, MEGAPIXELS = {"size_by": "width and height"}, {"size_by": "megapixels"}
 
 
-def test_results_have_the_size_asked_for(nodes, lab):
+def test_results_have_the_size_asked_for(nodes, model, photo):
+    lab, _ = auto(nodes, model, photo)
     for options, shape in (
         ({"scale": 2.37}, (57, 76)),
         ({"scale": 0.1}, (2, 3)),
@@ -198,7 +194,8 @@ def test_results_have_the_size_asked_for(nodes, lab):
         assert upscaled(nodes, lab, **options).shape == (1, *shape, 3)
 
 
-def test_a_window_is_a_part_of_a_whole_that_may_be_too_large(nodes, lab):
+def test_a_window_is_a_part_of_a_whole_that_may_be_too_large(nodes, model, photo):
+    lab, _ = auto(nodes, model, photo)
     whole = upscaled(nodes, lab, scale=2.5)  # 60 x 80
     window = {"window_x": 0.25, "window_y": 0.5, "window_width": 0.5, "window_height": 0.3}
     part = upscaled(nodes, lab, scale=2.5, **window)
@@ -367,23 +364,19 @@ def test_less_memory_means_smaller_tiles(nodes, scsnet, model, photo, monkeypatc
         auto(nodes, model, photo)
 
 
-def test_bundles_tell_the_host_what_they_hold(nodes, scsnet, model, photo):
+def test_the_host_sees_what_bundles_hold_and_alone_keeps_them(nodes, scsnet, model, photo):
     """ComfyUI's RAM-pressure cache counts the tensors in lists; its messages contain the `repr` of inputs."""
     lab, _, attention = by_reference(nodes, model, torch.cat([photo] * 3), photo)
-    inside = (attention.queries, attention.keys_values, attention.sources, attention.references)
-    for bundle, parts in ((lab, (lab.features, lab.lab)), (attention, inside)):
-        tensors = scsnet.features.list_tensors(parts)
-        assert [id(t) for t in bundle] == [id(t) for t in tensors]
     assert str(lab) == "SCS_LAB(3 pictures of 32 x 24 pixels)"
     assert str(attention) == "SCS_ATTENTION(3 pictures, 1 references)"
-
-
-def test_nothing_but_the_host_keeps_a_bundle(nodes, model, photo):
-    lab, _, attention = by_reference(nodes, model, photo, photo)
+    inside = [lab.features, lab.lab]
+    assert list(map(id, lab)) == list(map(id, scsnet.features.list_tensors(inside)))
+    inside = [attention.queries, attention.keys_values, attention.sources, attention.references]
+    assert list(map(id, attention)) == list(map(id, scsnet.features.list_tensors(inside)))
     upscaled(nodes, lab, scale=1.5)
     nodes.AttentionMapViz.execute(attention, "0.5, 0.5")
     tensors = [weakref.ref(t) for t in (lab.lab[0], lab.features[0].texture, attention.queries[0])]
-    del lab, attention
+    del lab, attention, inside
     gc.collect()
     assert [tensor() for tensor in tensors] == [None, None, None]
 
