@@ -94,5 +94,6 @@ def api_form(page):
 def shoot(page, name):
     """Where pictures are asked for, one of the page as it is."""
     if SHOTS:
+        page.wait_for_timeout(1500)  # of its pictures
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(Path(SHOTS, name.replace("/", "_") + ".png")))

@@ -39,9 +39,6 @@ class Prompt(dict):
         size = {"width": width, "height": height}
         return self.add("ImageScale", image=image, upscale_method=upscale_method, crop=crop, **size)
 
-    def batch(self, first, second):
-        return self.add("ImageBatch", image1=first, image2=second)
-
     def repeat(self, image, amount):
         return self.add("RepeatImageBatch", image=image, amount=amount)
 

@@ -1,7 +1,7 @@
 """The pack in ComfyUI's own frontend, in a real Chromium: templates, Run, previews, numbers, bypass, help, Chinese."""
 
 import pytest
-from browser import INFO, SHOTS, api_form, draws_elements, open_workflow, opened, run, shoot
+from browser import INFO, api_form, draws_elements, open_workflow, opened, run, shoot
 from conftest import PACK, ROOT, SAMPLES
 from server import Server
 from workflows import WORKFLOWS, inputs_of, read
@@ -137,8 +137,6 @@ def test_in_chinese(browser, comfy):
             assert {item["name"] for item in words[node]["inputs"].values()} <= set(shown)
             tab.locator(INFO).first.click()
             tab.get_by_text("何时使用").first.wait_for()  # of the help page
-            if SHOTS:
-                tab.wait_for_timeout(1500)
             shoot(tab, f"chinese-{node}")
         tab.get_by_text("在此处使用该颜色").first.wait_for()
         open_workflow(tab, ATTENTION)

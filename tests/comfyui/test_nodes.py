@@ -59,7 +59,7 @@ def test_48_frames_with_a_reference_each_and_their_progress(comfy):
     """Every frame takes its own: the second half, with other references, comes out otherwise."""
     p = Prompt()
     frame, first, second = (p.scaled(p.image(name), 48, 32) for name in (ALPS, LAKE, AUTUMN))
-    near = p.batch(p.repeat(first, 24), p.repeat(second, 24))
+    near = p.add("ImageBatch", image1=p.repeat(first, 24), image2=p.repeat(second, 24))
     node = p.reference(p.load(), p.repeat(frame, 48), near, reference_batch="one per picture")
     preview, values = p.preview(node.at(1)), []
     for kind, data in comfy.watch(p):

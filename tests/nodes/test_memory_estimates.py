@@ -11,7 +11,6 @@ FLOOR = 40 * 2**20  # a block of CPM, which small pictures do not fill
     ("size", "working_size", "prior"),
     [
         ((96, 128), 128, "none"),
-        ((300, 400), 64, "none"),
         ((600, 700), 64, "none"),
         ((96, 128), 128, "efficientnet_lite2"),
         ((300, 400), 64, "efficientnet_lite2"),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,20 +15,6 @@ from training.config.train_config import VGG16
 from training.engine import model_card
 from training.engine.loop import train
 
-FIGURES = {"step": 7} | {
-    f"{name}_{kind}": 0.75
-    for name in ("auto", "own", "swap", "gray")
-    for kind in ("psnr", "ab", "chroma")
-}
-
-
-@pytest.fixture
-def run(tmp_path, tiny_net):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    model_card.export(tiny_net, folder / "weights.safetensors", TrainConfig(), 7, 12, {})
-    return folder
-
 
 def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
     """a and b of every result are multiplied, L is not; the network itself stays as it was."""
@@ -36,8 +23,12 @@ def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
     def colorize(net):
         return net.decode(net.encode(luminance), (24, 24))
 
+    kinds = [
+        f"{name}_{kind}" for name in model_card.REFERENCES for kind in ("psnr", "ab", "chroma")
+    ]
+    export = partial(model_card.export, figures=dict.fromkeys(["step", *kinds], 1.0))
     before = colorize(tiny_net)
-    model_card.export(tiny_net, file, TrainConfig(), 7, 12, FIGURES, chroma=0.5)
+    export(tiny_net, file, TrainConfig(), 7, 12, chroma=0.5)
     assert torch.equal(colorize(tiny_net), before)
     assert (before[:, 1:].abs() > 0.01).any()
     paler = colorize(checkpoint.load(file, dtype=torch.float32).eval())
@@ -45,11 +36,13 @@ def test_exported_chroma_can_be_scaled(tiny_net, tmp_path):
     assert checkpoint.read_info(file).card["chroma"] == 0.5
     assert "multiplied by 0.5" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="above 0 and at most 2, got 0"):
-        model_card.export(tiny_net, file, TrainConfig(), 7, 12, FIGURES, chroma=0)
+        export(tiny_net, file, TrainConfig(), 7, 12, chroma=0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own
-def test_weights_and_card_are_published(run, hub, monkeypatch, capsys):
+def test_weights_and_card_are_published(tiny_net, hub, tmp_path, monkeypatch, capsys):
+    (run := tmp_path / "run").mkdir()
+    model_card.export(tiny_net, run / "weights.safetensors", TrainConfig(), 7, 12, {})
     options = ["--run", str(run), "--repo", "someone/colours"]
     publish.main([*options, "--dry-run"])
     text = capsys.readouterr().out
@@ -60,11 +53,7 @@ def test_weights_and_card_are_published(run, hub, monkeypatch, capsys):
     files = hub.files[hub.repos["someone/colours"]["main"]]
     for name in ("weights.safetensors", "README.md"):
         assert files[name] == (run / name).read_bytes()
-
-
-def test_publish_names_mistakes(run, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_TOKEN", "writer")
     for folder, repo, message in (
         (run, "o/scsnet", "the connection to http://127.0.0.1:9 failed"),
         (run, "nox", "owner/name"),
