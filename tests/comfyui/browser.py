@@ -43,6 +43,11 @@ def opened(browser, comfy, vue=False, language="en"):
         lambda url: url.startswith("http") and urlsplit(url).hostname not in own,
         lambda route: route.abort(),
     )
+
+    def answer_with_templates(route):
+        answer = route.fetch()
+        route.fulfill(**({"response": answer} if answer.ok else {"json": []}))
+
     # Without the optional package of ComfyUI's own templates the dialog never finishes loading in older frontends.
     context.route("**/templates/index.json", answer_with_templates)
     tab = context.new_page()
@@ -54,14 +59,6 @@ def opened(browser, comfy, vue=False, language="en"):
         yield tab
     finally:
         context.close()
-
-
-def answer_with_templates(route):
-    answer = route.fetch()
-    if answer.ok:
-        route.fulfill(response=answer)
-    else:
-        route.fulfill(json=[])
 
 
 def draws_elements(page):

@@ -34,10 +34,6 @@ def comfy_python():
 class StatusError(RuntimeError):
     """An answer that is not 200."""
 
-    def __init__(self, code, body):
-        super().__init__(f"HTTP {code}: {body[:2000]}")
-        self.body = body
-
 
 class Server:
     """ComfyUI on the CPU with these packs, {folder name: folder}, linked in; a context manager."""
@@ -126,7 +122,8 @@ class Server:
             with _OPENER.open(request, timeout=timeout) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            raise StatusError(error.code, error.read().decode("utf-8", "replace")) from None
+            body = error.read().decode("utf-8", "replace")
+            raise StatusError(f"HTTP {error.code}: {body[:2000]}") from None
 
     def get(self, path, timeout=60):
         """JSON of a GET."""

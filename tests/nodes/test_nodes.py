@@ -13,6 +13,8 @@ import torch
 from host_doubles import InterruptError, MemoryExhaustedError
 from torch.nn.functional import interpolate, pad
 
+from scsnet.attention_figures import _POINT_COLORS
+
 
 @pytest.fixture
 def model(nodes, scsnet, tiny_net):
@@ -313,8 +315,6 @@ def test_the_heat_is_where_the_network_looks(nodes, model):
 
 
 def test_points_have_one_colour_in_figures_and_in_the_browser(root):
-    from scsnet.attention_figures import _POINT_COLORS
-
     line = re.search(r"COLORS = \[(.*)\]", (root / "web" / "points.js").read_text())
     assert re.findall(r'"(#\w+)"', line[1]) == _POINT_COLORS
 

@@ -86,7 +86,7 @@ def test_table_start_goes_from_the_paper_to_our_network(photos, tmp_path, capsys
     assert text in capsys.readouterr().out
     assert text.count("\n| ") == 1 + len(ablate.START)
     literal, ours = (
-        load_config(next(out.glob(name)) / CONFIG) for name in ("the_paper*", "cosine*")
+        load_config(*out.glob(f"{name}*/{CONFIG}")) for name in ("the_paper", "cosine")
     )
     assert (literal.network.norm, literal.network.attention_scale) == ("instance", 1.0)
     assert (literal.siamese, literal.stages[0].supervision) == (False, 0.0)
