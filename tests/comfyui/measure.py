@@ -14,8 +14,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path += [str(HERE), str(ROOT)]
 
-from interruption import delays  # noqa: E402
-from prompts import LAKE, Prompt  # noqa: E402
+from prompts import LAKE, Prompt, delays  # noqa: E402
 from server import Server, cached, messages  # noqa: E402
 
 PHOTO = "scsnet_stall_1909.jpg"  # 480 x 365

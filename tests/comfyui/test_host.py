@@ -11,8 +11,6 @@ from prompts import LAKE, TINY, Prompt, pictures
 from server import Server
 from workflows import OURS, WORKFLOWS
 
-SNAPSHOT = Path(__file__).with_name("object_info.json")
-
 
 def essence(info):
     """What saved workflows depend on: names, order, types, defaults and bounds."""
@@ -35,7 +33,7 @@ def test_the_schema_is_what_saved_workflows_expect(comfy):
     """After a deliberate change write the new snapshot: it is the left side of the failing comparison."""
     info = comfy.get("/object_info")
     now = json.loads(json.dumps(essence({name: info[name] for name in OURS})))
-    assert now == json.loads(SNAPSHOT.read_text())
+    assert now == json.loads(Path(__file__).with_name("object_info.json").read_text())
 
 
 @pytest.mark.parametrize("checkpoint", [TINY, "bundled"])

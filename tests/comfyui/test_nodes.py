@@ -1,11 +1,10 @@
-"""The nodes on a real ComfyUI over HTTP: results, caches, number types, interruption."""
+"""The nodes, also among the host's own, on a real ComfyUI over HTTP: results, caches, batches, sizes, interruption."""
 
 import numpy as np
 import pytest
 from conftest import random_weights
-from interruption import delays
 from PIL import Image
-from prompts import ALPS, AUTUMN, LAKE, Prompt, chain, pictures, shown
+from prompts import ALPS, AUTUMN, LAKE, Prompt, chain, delays, pictures, shown
 from server import cached
 from skimage.color import rgb2xyz
 
@@ -115,15 +114,9 @@ def test_half_precision_on_request(comfy, dtype):
     assert 0 < np.abs(whole - half).mean() < 0.01
 
 
-@pytest.fixture(scope="session")
-def full(comfy):
-    """Random weights of the real size."""
-    path = comfy.base / "models" / "scsnet" / "full.safetensors"
-    random_weights(path, SCSNetConfig())
-    return path.name
-
-
-def test_interruption_within_a_second(comfy, full):
+def test_interruption_within_a_second(comfy):
     """At any moment. Other load may delay one stop; a single long operation delays all three attempts."""
-    seconds = delays(comfy, full, moments=8, enough=0.5)
+    weights = comfy.base / "models" / "scsnet" / "full.safetensors"
+    random_weights(weights, SCSNetConfig())
+    seconds = delays(comfy, weights.name, moments=8, enough=0.5)
     assert max(seconds) < 1, seconds

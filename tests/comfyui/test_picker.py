@@ -7,7 +7,6 @@ from browser import open_workflow, run, shoot
 
 STAGE, MARK = ".scsnet-points-stage", ".scsnet-points-mark"
 SOURCE = "() => document.querySelector('.scsnet-points-stage img').src"
-VISIBLE = "() => document.querySelector('.scsnet-points-stage img').clientWidth > 50"
 
 pytestmark = pytest.mark.browser
 
@@ -206,7 +205,7 @@ def test_the_picker_follows_the_loader(page, picker):
     assert sum("scsnet_gone.jpg" in url for url in asked) <= 4  # the loader's own preview asks too
     page.evaluate(choose, ["scsnet_gone.jpg", "scsnet_autumn.jpg"])
     page.wait_for_function(f"() => ({SOURCE})().includes('scsnet_autumn.jpg')")
-    page.wait_for_function(VISIBLE)
+    page.locator(STAGE).first.wait_for()
 
 
 def test_behind_another_node_the_picker_shows_the_last_run(page, picker):

@@ -17,7 +17,7 @@ def test_wrong_images_are_named(nodes):
 
 
 def test_numbers_that_the_network_cannot_take_are_replaced(nodes):
-    inf = float("inf")
-    planes = torch.tensor([float("nan"), inf, -inf, -0.5, 1.5, 0.25]).half().view(1, 1, 1, 6)
+    numbers = [torch.nan, torch.inf, -torch.inf, -0.5, 1.5, 0.25]
+    planes = torch.tensor(numbers).half().view(1, 1, 1, 6)
     got = nodes.image_tensors.to_float(planes, torch.device("cpu"))
     assert got.flatten().tolist() == [0, 1, 0, 0, 1, 0.25]

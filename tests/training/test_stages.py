@@ -31,21 +31,18 @@ def run(config, **changes):
     return checkpoint.load(train(config), dtype=torch.float16).state_dict()
 
 
-@pytest.mark.parametrize(
-    ("trains", "parts"),
-    [
+def test_stage_trains_its_part_only(photos, tmp_path, weights):
+    before = checkpoint.load(weights, dtype=torch.float16).state_dict()
+    for trains, parts in (
         ("color", {"color_branch"}),
         ("all_but_texture", {"color_branch", "initial", "head"}),
         ("everything", {"color_branch", "initial", "head", "texture_encoder"}),
         ("details", {"head", "texture_encoder"}),
-    ],
-)
-def test_stage_trains_its_part_only(photos, tmp_path, weights, trains, parts):
-    before = checkpoint.load(weights, dtype=torch.float16).state_dict()
-    config = tiny_config(photos, tmp_path / "run", init=str(weights))
-    after = run(config, steps=2, trains=trains, reference_fraction=1.0, learning_rate=0.05)
-    moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
-    assert moved == parts
+    ):
+        config = tiny_config(photos, tmp_path / trains, init=str(weights))
+        after = run(config, steps=2, trains=trains, reference_fraction=1.0, learning_rate=0.05)
+        moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+        assert moved == parts
 
 
 def test_texture_is_evaluated_where_it_has_been_trained():
