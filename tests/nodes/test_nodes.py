@@ -369,9 +369,9 @@ def test_the_host_sees_what_bundles_hold_and_alone_keeps_them(nodes, scsnet, mod
     lab, _, attention = by_reference(nodes, model, torch.cat([photo] * 3), photo)
     assert str(lab) == "SCS_LAB(3 pictures of 32 x 24 pixels)"
     assert str(attention) == "SCS_ATTENTION(3 pictures, 1 references)"
-    inside = [lab.features, lab.lab]
+    inside = (lab.features, lab.lab)
     assert list(map(id, lab)) == list(map(id, scsnet.features.list_tensors(inside)))
-    inside = [attention.queries, attention.keys_values, attention.sources, attention.references]
+    inside = (attention.queries, attention.keys_values, attention.sources, attention.references)
     assert list(map(id, attention)) == list(map(id, scsnet.features.list_tensors(inside)))
     upscaled(nodes, lab, scale=1.5)
     nodes.AttentionMapViz.execute(attention, "0.5, 0.5")
