@@ -1,4 +1,4 @@
-"""A real ComfyUI in a folder of its own, and what tests say to it over HTTP."""
+"""A real ComfyUI in a folder of its own, and what tests say to it over HTTP and WebSocket."""
 
 import ctypes
 import json
@@ -14,6 +14,8 @@ import urllib.request
 import uuid
 from pathlib import Path
 from urllib.parse import urlencode
+
+from websockets.sync.client import connect
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
@@ -161,10 +163,6 @@ class Server:
 
     def watch(self, prompt, timeout=60):
         """Run a prompt and yield (kind, data) of each message; the last one says how it ended."""
-        from websockets.sync.client import (
-            connect,
-        )  # make_pictures.py needs only the standard library
-
         with connect(f"ws://127.0.0.1:{self.port}/ws?clientId=watcher", proxy=None) as events:
             self.queue(prompt, "watcher")
             kind = None
