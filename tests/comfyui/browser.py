@@ -1,7 +1,5 @@
 """ComfyUI's own frontend in a real Chromium: how tests open it, and what they ask of it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import contextmanager
@@ -45,6 +43,11 @@ def opened(browser, comfy, vue=False, language="en"):
         lambda url: url.startswith("http") and urlsplit(url).hostname not in own,
         lambda route: route.abort(),
     )
+
+    def answer_with_templates(route):
+        answer = route.fetch()
+        route.fulfill(**({"response": answer} if answer.ok else {"json": []}))
+
     # Without the optional package of ComfyUI's own templates the dialog never finishes loading in older frontends.
     context.route("**/templates/index.json", answer_with_templates)
     tab = context.new_page()
@@ -56,14 +59,6 @@ def opened(browser, comfy, vue=False, language="en"):
         yield tab
     finally:
         context.close()
-
-
-def answer_with_templates(route):
-    answer = route.fetch()
-    if answer.ok:
-        route.fulfill(response=answer)
-    else:
-        route.fulfill(json=[])
 
 
 def draws_elements(page):
@@ -96,5 +91,6 @@ def api_form(page):
 def shoot(page, name):
     """Where pictures are asked for, one of the page as it is."""
     if SHOTS:
+        page.wait_for_timeout(1500)  # of its pictures
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(Path(SHOTS, name.replace("/", "_") + ".png")))

@@ -1,7 +1,5 @@
 """A real ComfyUI with the pack linked in, once per session; without one these tests skip, loudly."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

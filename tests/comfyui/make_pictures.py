@@ -4,8 +4,6 @@ Runs these shipped workflows (all of them) with the bundled weights on a real Co
 README.md) and puts their results together. What is there is overwritten once all have run; after an error nothing is.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile
@@ -16,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path += [str(HERE), str(ROOT)]
 
+import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw, ImageOps  # noqa: E402
 from server import Server  # noqa: E402
 from workflows import FOLDER, WORKFLOWS, read, to_prompt  # noqa: E402
@@ -65,19 +64,14 @@ def split(before, after):
 
 def row(pictures):
     """Pictures of one height side by side."""
-    width = sum(p.width for p in pictures) + GAP * (len(pictures) - 1)
-    result, left = Image.new("RGB", (width, pictures[0].height), "white"), 0
-    for picture in pictures:
-        result.paste(picture, (left, 0))
-        left += picture.width + GAP
-    return result
+    gap = Image.new("RGB", (GAP, pictures[0].height), "white")
+    parts = [np.asarray(part) for picture in pictures for part in (gap, picture)]
+    return Image.fromarray(np.hstack(parts[1:]))
 
 
 def inset(into, picture, place, size):
     """A small picture with a white frame, whose corner is at `place`."""
-    frame = Image.new("RGB", (size[0] + 6, size[1] + 6), "white")
-    frame.paste(fit(picture, *size), (3, 3))
-    into.paste(frame, place)
+    into.paste(ImageOps.expand(fit(picture, *size), 3, "white"), place)
 
 
 def save(picture, path):

@@ -1,8 +1,5 @@
 """The figures of README.md: `python tests/comfyui/measure.py [part ...]` (COMFYUI_PATH, COMFYUI_PYTHON)."""
 
-from __future__ import annotations
-
-import json
 import os
 import shutil
 import sys
@@ -12,14 +9,12 @@ from pathlib import Path
 from statistics import median
 
 from PIL import Image, ImageChops
-from websockets.sync.client import connect
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path += [str(HERE), str(ROOT)]
 
-from interruption import delays  # noqa: E402
-from prompts import LAKE, Prompt  # noqa: E402
+from prompts import LAKE, Prompt, delays  # noqa: E402
 from server import Server, cached, messages  # noqa: E402
 
 PHOTO = "scsnet_stall_1909.jpg"  # 480 x 365
@@ -123,22 +118,16 @@ def cpu_seconds(server):
 def watch(server, prompt, seconds):
     """Run a prompt -> (seconds, CPU seconds) of each node, and the longest time without a message of progress in each."""
     spent, waits, node = {}, {}, None
-    with connect(f"ws://127.0.0.1:{server.port}/ws?clientId=watcher", proxy=None) as events:
-        server.queue(prompt, "watcher")
-        started, cpu = time.monotonic(), cpu_seconds(server)
-        heard, kind = started, None
-        while kind not in ("execution_success", "execution_error", "execution_interrupted"):
-            message = events.recv(timeout=seconds)
-            if isinstance(message, bytes):  # a preview
-                continue
-            kind, data = (json.loads(message)[key] for key in ("type", "data"))
-            now = time.monotonic()
-            if kind == "executing":
-                if node:
-                    spent[node] = now - started, cpu_seconds(server) - cpu
-                node, started, heard, cpu = data["node"], now, now, cpu_seconds(server)
-            if kind == "progress":
-                waits[node], heard = max(waits.get(node, 0), now - heard), now
+    started = heard = time.monotonic()
+    cpu = cpu_seconds(server)
+    for kind, data in server.watch(prompt, seconds):
+        now = time.monotonic()
+        if kind == "executing":
+            if node:
+                spent[node] = now - started, cpu_seconds(server) - cpu
+            node, started, heard, cpu = data["node"], now, now, cpu_seconds(server)
+        if kind == "progress":
+            waits[node], heard = max(waits.get(node, 0), now - heard), now
     assert kind == "execution_success", kind
     return spent, waits
 

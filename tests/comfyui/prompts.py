@@ -1,7 +1,6 @@
-"""Prompts in API form, built node by node."""
+"""Prompts in API form, built node by node; their pictures, and how long ComfyUI takes to stop them."""
 
-from __future__ import annotations
-
+import time
 from io import BytesIO
 from typing import NamedTuple
 
@@ -40,9 +39,6 @@ class Prompt(dict):
     def scaled(self, image, width, height, upscale_method="area", crop="center"):
         size = {"width": width, "height": height}
         return self.add("ImageScale", image=image, upscale_method=upscale_method, crop=crop, **size)
-
-    def batch(self, first, second):
-        return self.add("ImageBatch", image1=first, image2=second)
 
     def repeat(self, image, amount):
         return self.add("RepeatImageBatch", image=image, amount=amount)
@@ -86,3 +82,31 @@ def chain(scale=1.5):
     node = p.auto(p.load(), p.image())
     large = p.upscale(node, scale)
     return p, node, large, p.preview(large)
+
+
+def job(checkpoint, strength):
+    """A prompt that colorizes noise.png by reference, enlarges and draws attention."""
+    p = Prompt()
+    image, options = p.image("noise.png"), {"strength": strength, "working_size": 256}
+    node = p.reference(p.load(checkpoint), image, p.image(), **options)
+    p.preview(p.upscale(node, 3.0))
+    p.viz(node.at(2), "0.2, 0.3; 0.7, 0.5", what="both")
+    return p
+
+
+def delays(server, checkpoint, moments, enough):
+    """Seconds to stop at `moments` spread over a job; one above `enough` is tried up to three times, the least counts."""
+    Image.effect_noise((440, 360), 60).save(server.base / "input" / "noise.png")
+    server.run(job(checkpoint, 0.9))  # warm up
+    start = time.monotonic()
+    server.run(job(checkpoint, 0.91))
+    whole, result = time.monotonic() - start, []
+    for moment in range(1, moments + 1):
+        tries = []
+        while len(tries) < 3 and (not tries or tries[-1] >= enough):
+            strength = 1 + moment / 20 + len(tries) / 200  # never from the cache
+            prompt = server.queue(job(checkpoint, strength))
+            time.sleep(whole * 0.9 * moment / (moments + 1))
+            tries.append(server.interrupt(prompt))
+        result.append(min(tries))
+    return result

@@ -1,6 +1,4 @@
-"""A real ComfyUI in a folder of its own, and what tests say to it over HTTP. Standard library only."""
-
-from __future__ import annotations
+"""A real ComfyUI in a folder of its own, and what tests say to it over HTTP and WebSocket."""
 
 import ctypes
 import json
@@ -17,7 +15,10 @@ import uuid
 from pathlib import Path
 from urllib.parse import urlencode
 
+from websockets.sync.client import connect
+
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+ENDS = ("execution_success", "execution_error", "execution_interrupted")
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/scsnet")
 
 
@@ -34,10 +35,6 @@ def comfy_python():
 
 class StatusError(RuntimeError):
     """An answer that is not 200."""
-
-    def __init__(self, code, body):
-        super().__init__(f"HTTP {code}: {body[:2000]}")
-        self.body = body
 
 
 class Server:
@@ -127,7 +124,8 @@ class Server:
             with _OPENER.open(request, timeout=timeout) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            raise StatusError(error.code, error.read().decode("utf-8", "replace")) from None
+            body = error.read().decode("utf-8", "replace")
+            raise StatusError(f"HTTP {error.code}: {body[:2000]}") from None
 
     def get(self, path, timeout=60):
         """JSON of a GET."""
@@ -162,6 +160,17 @@ class Server:
         history = self.wait(self.queue(prompt), timeout)
         assert history["status"]["status_str"] == "success", messages(history)
         return history["outputs"]
+
+    def watch(self, prompt, timeout=60):
+        """Run a prompt and yield (kind, data) of each message; the last one says how it ended."""
+        with connect(f"ws://127.0.0.1:{self.port}/ws?clientId=watcher", proxy=None) as events:
+            self.queue(prompt, "watcher")
+            kind = None
+            while kind not in ENDS:
+                message = events.recv(timeout=timeout)
+                if not isinstance(message, bytes):  # those are previews
+                    kind, data = (json.loads(message)[key] for key in ("type", "data"))
+                    yield kind, data
 
     def fail(self, prompt):
         """The execution_error of a prompt that must fail."""

@@ -1,12 +1,10 @@
 """The pack in ComfyUI's own frontend, in a real Chromium: templates, Run, previews, numbers, bypass, help, Chinese."""
 
-from __future__ import annotations
-
 import pytest
-from browser import INFO, SHOTS, api_form, draws_elements, open_workflow, opened, run, shoot
+from browser import INFO, api_form, draws_elements, open_workflow, opened, run, shoot
 from conftest import PACK, ROOT, SAMPLES
 from server import Server
-from workflows import OURS, WORKFLOWS, inputs_of, read
+from workflows import WORKFLOWS, inputs_of, read
 
 AUTO = "Colorize a photo and enlarge it 4 times"
 REFERENCE = "Colorize with the colours of another photo"
@@ -22,25 +20,19 @@ SHOWN = """() => app.graph._nodes.filter(n => n.type === 'PreviewImage' && [...(
 pytestmark = pytest.mark.browser
 
 
-def find_template(page, name):
-    """The card of a template in the dialog, which is open."""
-    card = page.locator(f'[data-testid="template-workflow-{name}"]')
-    card.scroll_into_view_if_needed()
-    return card
-
-
-def open_templates(page):
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text(PACK, exact=True).last.click()
-
-
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     for sample in SAMPLES.iterdir():  # the user's machine has none of them: the pack brings them
         (comfy.base / "input" / sample.name).unlink(missing_ok=True)
     comfy.forget()
-    open_templates(page)
-    card = find_template(page, name)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text(PACK, exact=True).last.click()
+    card = page.locator(f'[data-testid="template-workflow-{name}"]')
+    card.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "name => [...document.querySelectorAll(`[data-testid='template-workflow-${name}'] img`)].some(i => i.naturalWidth)",
+        arg=name,
+    )
     page.wait_for_timeout(500)
     shoot(page, f"dialog-{name}")
     card.click()
@@ -56,28 +48,6 @@ def test_a_template_opens_runs_and_shows_its_pictures(page, comfy, name):
     page.wait_for_function(f"({SHOWN})() === {kinds.count('PreviewImage')}", timeout=60000)
     inputs = [key for node in api_form(page).values() for key in node["inputs"]]
     assert not any("picker" in key for key in inputs), "the picker is no input"
-
-
-def test_thumbnails_are_shown_in_the_dialog(page):
-    open_templates(page)
-    for name in WORKFLOWS:
-        find_template(page, name)
-        page.wait_for_function(
-            "name => [...document.querySelectorAll(`[data-testid='template-workflow-${name}'] img`)].some(i => i.naturalWidth)",
-            arg=name,
-        )
-
-
-@pytest.mark.parametrize("node", OURS)
-def test_the_help_page_opens(page, node):
-    workflow = next(
-        w for w in (AUTO, ATTENTION, HINTS) if node in str([n["type"] for n in read(w)["nodes"]])
-    )
-    open_workflow(page, workflow, node)
-    page.locator(INFO).first.click()
-    page.get_by_text("When to use it").first.wait_for()
-    if SHOTS:
-        page.wait_for_timeout(1500)  # its pictures
 
 
 NUMBERS = {
@@ -136,22 +106,20 @@ def test_typed_numbers_keep_their_decimals(page, comfy, workflow, node):
             assert value == float(NUMBERS[name]), name
 
 
-@pytest.mark.parametrize(
-    ("workflow", "node", "output", "takers"),
-    [
-        (REFERENCE, "SCSColorizeReference", "images", {"PreviewImage"}),
-        (AUTO, "SCSColorizeAuto", "images", {"PreviewImage"}),
-        (HINTS, "SCSColorHints", "reference", {"SCSColorizeReference"}),
-    ],
-)
-def test_a_bypassed_node_hands_on_the_photo(page, workflow, node, output, takers):
-    open_workflow(page, workflow)
-    photo = page.evaluate(
-        "name => { const n = find(name); n.mode = 4; return n.getInputNode(n.inputs.findIndex(i => i.name === 'image')).id }",
-        node,
-    )
-    taken = [n["inputs"].get(output) for n in api_form(page).values() if n["class_type"] in takers]
-    assert [str(photo), 0] in taken
+def test_a_bypassed_node_hands_on_the_photo(page):
+    for workflow, node, output, taker in (
+        (REFERENCE, "SCSColorizeReference", "images", "PreviewImage"),
+        (AUTO, "SCSColorizeAuto", "images", "PreviewImage"),
+        (HINTS, "SCSColorHints", "reference", "SCSColorizeReference"),
+    ):
+        open_workflow(page, workflow)
+        photo = page.evaluate(
+            "name => { const n = find(name); n.mode = 4; return n.getInputNode(n.inputs.findIndex(i => i.name === 'image')).id }",
+            node,
+        )
+        nodes = api_form(page).values()
+        taken = [n["inputs"].get(output) for n in nodes if n["class_type"] == taker]
+        assert [str(photo), 0] in taken
 
 
 def test_in_chinese(browser, comfy):
@@ -166,9 +134,7 @@ def test_in_chinese(browser, comfy):
             )
             assert {item["name"] for item in words[node]["inputs"].values()} <= set(shown)
             tab.locator(INFO).first.click()
-            tab.get_by_text("何时使用").first.wait_for()
-            if SHOTS:
-                tab.wait_for_timeout(1500)
+            tab.get_by_text("何时使用").first.wait_for()  # of the help page
             shoot(tab, f"chinese-{node}")
         tab.get_by_text("在此处使用该颜色").first.wait_for()
         open_workflow(tab, ATTENTION)

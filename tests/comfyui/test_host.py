@@ -1,7 +1,5 @@
 """How the pack lives in a real ComfyUI: schema, memory, command line flags, model folders, large pictures."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +10,6 @@ from PIL import Image
 from prompts import LAKE, TINY, Prompt, pictures
 from server import Server
 from workflows import OURS, WORKFLOWS
-
-SNAPSHOT = Path(__file__).with_name("object_info.json")
 
 
 def essence(info):
@@ -37,7 +33,7 @@ def test_the_schema_is_what_saved_workflows_expect(comfy):
     """After a deliberate change write the new snapshot: it is the left side of the failing comparison."""
     info = comfy.get("/object_info")
     now = json.loads(json.dumps(essence({name: info[name] for name in OURS})))
-    assert now == json.loads(SNAPSHOT.read_text())
+    assert now == json.loads(Path(__file__).with_name("object_info.json").read_text())
 
 
 @pytest.mark.parametrize("checkpoint", [TINY, "bundled"])
@@ -55,11 +51,7 @@ def test_ten_different_results_leave_no_memory_in_use(comfy, checkpoint):
     assert used[-1] - used[2] < 80, used
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [["--force-fp16", "--disable-smart-memory"], ["--cache-none", "--reserve-vram", "1"]],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("flags", ["--force-fp16 --disable-smart-memory", "--cache-none"])
 def test_the_archive_runs_with_flags_and_an_extra_model_folder(base, archive, tmp_path, flags):
     """The pack as the registry ships it; weights in a folder that extra_model_paths.yaml names."""
     weights = tmp_path / "elsewhere" / "other_name.safetensors"
@@ -67,7 +59,7 @@ def test_the_archive_runs_with_flags_and_an_extra_model_folder(base, archive, tm
     shutil.copy(base / "models" / "scsnet" / TINY, weights)
     paths = tmp_path / "extra.yaml"
     paths.write_text(f"mine:\n  base_path: {tmp_path}\n  scsnet: elsewhere\n")
-    arguments = ["--extra-model-paths-config", str(paths), *flags]
+    arguments = ["--extra-model-paths-config", str(paths), *flags.split()]
     with Server(tmp_path / "base", {PACK: archive}, arguments=arguments) as server:
         shutil.copy(base / "input" / LAKE, server.base / "input")
         assert server.get("/models/scsnet") == [weights.name]

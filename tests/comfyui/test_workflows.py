@@ -1,7 +1,5 @@
 """Every shipped workflow fits the nodes of this ComfyUI, and runs as it is."""
 
-from __future__ import annotations
-
 from urllib.parse import quote
 
 import pytest
@@ -10,8 +8,16 @@ from prompts import Link, pictures
 from workflows import FOLDER, NOTES, OURS, WORKFLOWS, read, to_prompt
 
 
-def test_the_template_dialog_lists_them(comfy):
+def test_the_host_serves_templates_help_and_translations(comfy):
     assert sorted(comfy.get("/workflow_templates")[PACK]) == WORKFLOWS
+    for name in WORKFLOWS:
+        picture = comfy.raw(f"/api/workflow_templates/{PACK}/{quote(name)}.jpg")
+        assert picture[:3] == b"\xff\xd8\xff"
+    words = comfy.get("/i18n")
+    assert all(words[language]["nodeDefs"].keys() >= set(OURS) for language in ("en", "zh"))
+    for node in OURS:
+        assert comfy.raw(f"/extensions/{PACK}/docs/{node}.md").startswith(b"# ")
+        assert comfy.raw(f"/extensions/{PACK}/docs/{node}/zh.md")
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -54,20 +60,3 @@ def test_it_runs_over_http_with_the_bundled_weights(comfy, name):
         if node["class_type"] == "SaveVideo":
             (video,) = outputs[number]["images"]
             assert comfy.view(video)[4:8] == b"ftyp"
-
-
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_its_thumbnail_is_served(comfy, name):
-    assert comfy.raw(f"/api/workflow_templates/{PACK}/{quote(name)}.jpg")[:3] == b"\xff\xd8\xff"
-
-
-@pytest.mark.parametrize("node", OURS)
-def test_help_pages_are_served(comfy, node):
-    assert comfy.raw(f"/extensions/{PACK}/docs/{node}.md").startswith(b"# ")
-    assert comfy.raw(f"/extensions/{PACK}/docs/{node}/zh.md")
-
-
-def test_translations_are_merged(comfy):
-    words = comfy.get("/i18n")
-    for language in ("en", "zh"):
-        assert words[language]["nodeDefs"].keys() >= set(OURS)

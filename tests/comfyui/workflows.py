@@ -1,7 +1,5 @@
 """The shipped workflows, and their conversion to API form by the nodes' descriptions in /object_info."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

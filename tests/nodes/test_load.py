@@ -18,13 +18,12 @@ from scsnet.checkpoint import save
 
 @pytest.fixture
 def folder(host):
-    place = Path(host.models_dir, "scsnet")
-    place.mkdir(parents=True)
-    return place
+    return Path(host.models_dir, "scsnet")
 
 
 @pytest.fixture
 def mine(folder, weights):
+    folder.mkdir(parents=True)
     return Path(shutil.copy(weights, folder / "mine.safetensors"))
 
 
@@ -40,11 +39,10 @@ def test_weights_are_listed_and_loaded(nodes, folder, mine, tiny_net):
     (folder / "deep").mkdir()
     shutil.copy(mine, folder / "deep" / "other.safetensors")
     for name in ("readme.md", "old.pth", "mine.safetensors.part"):
-        (folder / name).write_bytes(b"")
+        (folder / name).touch()
     assert options(nodes) == ["bundled", str(Path("deep/other.safetensors")), "mine.safetensors"]
     model = load(nodes, "mine.safetensors")
-    assert model.name == "mine.safetensors"
-    assert model.dtype == torch.float32
+    assert str(model) == "SCSNET_MODEL(mine.safetensors, torch.float32)"
     loaded = model.patcher.model.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tiny_net.state_dict().items())
     assert load(nodes, "mine.safetensors", dtype="bf16").dtype == torch.bfloat16
@@ -87,42 +85,22 @@ def test_fingerprint_follows_the_file(nodes, mine):
     assert fingerprint("mine.safetensors", "no hub id")
 
 
-@pytest.fixture
-def downloads(nodes, weights, monkeypatch):
-    """What was asked of the Hub, in place of the Hub."""
-    asked = []
-
-    def fetch(source, *, local_dir, progress):
-        asked.append((source, local_dir))
-        progress(1, 2)
-        target = local_dir / nodes.load.hub.parse(source).file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copy(weights, target))
-
-    monkeypatch.setattr(nodes.load.hub, "fetch", fetch)
-    return asked
-
-
-def test_a_file_is_downloaded_once_per_revision(nodes, folder, downloads, host):
+def test_a_file_is_downloaded_once_per_revision(nodes, folder, hub, weights, host):
+    content = weights.read_bytes()
+    commit = hub.commit("someone/scsnet", {"weights.safetensors": content, "b.sft": content})
     for _ in range(2):
         assert load(nodes, hub_id=" someone/scsnet ").config.width == 8
-    assert downloads == [("hf:someone/scsnet", folder / "someone--scsnet")]
-    assert host.progress == [(1, 2)]
+    assert sum("/stored/" in path for path in hub.requests) == 1
+    assert host.progress[-1] == (len(content), len(content))
     assert options(nodes) == ["bundled", str(Path("someone--scsnet/weights.safetensors"))]
-    source = "hf:someone/scsnet/large.safetensors@v2"
-    load(nodes, hub_id=source)
-    assert downloads[1:] == [(source, folder / "someone--scsnet@v2")]
+    load(nodes, hub_id=f"hf:someone/scsnet/b.sft@{commit}")
+    assert (folder / f"someone--scsnet@{commit}" / "b.sft").is_file()
 
 
-def test_a_failed_download_says_where_the_file_is_looked_for(nodes, folder, weights, monkeypatch):
-    def fetch(source, **_):
-        raise nodes.load.hub.HubError("cannot fetch it: no network.")
-
-    monkeypatch.setattr(nodes.load.hub, "fetch", fetch)
+def test_a_failed_download_says_where_the_file_is_looked_for(nodes, folder, hub, weights):
     target = folder / "someone--scsnet" / "weights.safetensors"
-    with pytest.raises(OSError, match=rf"no network\. .*{target}"):
+    with pytest.raises(OSError, match=rf"Repository Not Found.* {target} is used"):
         load(nodes, hub_id="someone/scsnet")
-    target.parent.mkdir(parents=True)
     shutil.copy(weights, target)
     assert load(nodes, hub_id="someone/scsnet").config.width == 8
 
@@ -150,27 +128,22 @@ def test_an_interrupted_download_ends_or_is_used(nodes, host, monkeypatch, finis
     assert asked == ["hf:someone/scsnet"] * downloads
 
 
-@pytest.mark.parametrize(
-    ("address", "source"),
-    [
+def test_addresses_of_the_hub_are_understood(nodes):
+    for address, source in (
         ("huggingface.co/a/b/", "hf:a/b"),
         ("https://hf.co/a/b/tree/main", "hf:a/b"),
         (" https://huggingface.co/a/b/tree/v2 ", "hf:a/b@v2"),
         ("https://huggingface.co/a/b/blob/main/c/d.safetensors", "hf:a/b/c/d.safetensors"),
         ("https://huggingface.co/a/b/resolve/v2/c.safetensors?x=y", "hf:a/b/c.safetensors@v2"),
-    ],
-)
-def test_addresses_of_the_hub_are_understood(nodes, address, source):
-    assert nodes.load.to_hub_source(address) == source
+    ):
+        assert nodes.load.to_hub_source(address) == source
 
 
-@pytest.mark.parametrize(
-    "hub_id", ["a", "a/b/c.pth", "../../etc/passwd", "https://x.org/a/b", "hf.co/datasets/a/b"]
-)
-def test_malformed_hub_ids_never_reach_the_network(nodes, downloads, hub_id):
-    with pytest.raises(ValueError, match="hub_id: expected owner/repo"):
-        load(nodes, hub_id=hub_id)
-    assert downloads == []
+def test_malformed_hub_ids_never_reach_the_network(nodes, hub):
+    for hub_id in ("a", "a/b/c.pth", "../../a", "https://x.org/a/b", "hf.co/datasets/a/b"):
+        with pytest.raises(ValueError, match="hub_id: expected owner/repo"):
+            load(nodes, hub_id=hub_id)
+    assert not hub.requests
 
 
 OLD = ["0.3.63", "0.2", "0.3.63rc1", "0.3.48+cu128", "unknown"]

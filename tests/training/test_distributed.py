@@ -60,8 +60,7 @@ def test_run_killed_at_random_moments_ends_as_one_that_was_not(photos, tmp_path)
     config = last_stage(tiny_config(photos, tmp_path / "whole", save_every=1), 4 * KILLS)
     finish(start(config))
     cut = replace(config, output=str(tmp_path / "cut"))
-    rng = random.Random(1)
-    codes = []
+    rng, codes = random.Random(1), []
     for _ in range(KILLS):
         wanted = count_lines(cut) + rng.randint(1, 4)
         process = start(cut, "--resume")

@@ -49,15 +49,14 @@ def test_run_makes_weights_with_a_card(photos, tmp_path, capsys):
     assert (info.dtype, info.card["steps"]) == ("F16", 8)
     assert info.card["training"]["data"] == ["photos"]
     assert "auto_psnr" in info.card["figures"]
-    assert str(tmp_path) not in json.dumps(info.card)
     readme = (run / "README.md").read_text()
+    assert str(tmp_path) not in json.dumps(info.card) + readme
     assert "8 steps on 13 photos" in readme
-    assert "| an elastic copy of itself |" in readme
     assert "![validation photos](validation.png)" in readme
     assert "At step 8, on at most 2 photos of held-out.txt: 16 px, magnified by 3." in readme
     assert (run / "validation.png").exists()
-    kept = [path.name for path in checkpoints.listed(run / "checkpoints")]
-    assert kept == ["step-00000006.pt", "step-00000008.pt"]
+    kept = [path.stem for path in checkpoints.listed(run / "checkpoints")]
+    assert kept == ["step-00000006", "step-00000008"]
     rows = losses(run)
     assert list(rows) == list(range(1, 9))
     assert {"auto_content", "supervision"} <= set(rows[1])
@@ -69,19 +68,14 @@ def test_run_makes_weights_with_a_card(photos, tmp_path, capsys):
     assert (run / "README.md").read_text() == readme
 
 
-def send_signal(step):
-    """Return an `on_step` that asks for the end of the run as `kill` does."""
-    return lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == step else None
-
-
-@pytest.mark.parametrize(
-    ("on_step", "error", "save_every"),
-    [(stop_at(3), StopError, 2), (stop_at(5), StopError, 2), (send_signal(3), RunError, 100)],
-    ids=["stage 1", "stage 2", "signal"],
-)
-def test_resumed_run_is_bit_for_bit_the_same(photos, tmp_path, whole, on_step, error, save_every):
-    config = tiny_config(photos, tmp_path / "cut", save_every=save_every)
-    interrupt(config, on_step, error)
+@pytest.mark.parametrize("ending", ["in stage 1", "in stage 2", "by a signal"])
+def test_resumed_run_is_bit_for_bit_the_same(photos, tmp_path, whole, ending):
+    config = tiny_config(photos, tmp_path / "cut")
+    if ending == "by a signal":
+        config = replace(config, save_every=100)
+        interrupt(config, lambda _: os.kill(os.getpid(), signal.SIGTERM), RunError)
+    else:
+        interrupt(config, stop_at(3 if ending == "in stage 1" else 5))
     left = [tmp_path / "cut" / name for name in (".scsnet-1.part", "checkpoints/.scsnet-2.part")]
     for path in left:
         path.write_bytes(b"half of a file")
@@ -91,32 +85,25 @@ def test_resumed_run_is_bit_for_bit_the_same(photos, tmp_path, whole, on_step, e
     last = "checkpoints/step-00000008.pt"
     first, second = (checkpoints.load(run / last) for run in (whole, tmp_path / "cut"))
     for name in ("model", "averaged", "discriminator"):
-        for key, tensor in first[name].items():
-            assert torch.equal(tensor, second[name][key]), f"{name} {key}"
+        assert all(torch.equal(tensor, second[name][k]) for k, tensor in first[name].items()), name
 
 
-def test_accumulated_parts_give_the_same_step(photos, tmp_path):
-    config = one_stage(tiny_config(photos, tmp_path / "a"), chroma_weight=0.0)
+def test_accumulated_parts_and_workers_give_the_same_steps(photos, tmp_path):
+    config = one_stage(tiny_config(photos, tmp_path / "a", workers=2), chroma_weight=0.0)
     train(config)
-    train(one_stage(replace(config, output=str(tmp_path / "b")), accumulate=2))
+    train(one_stage(replace(config, output=str(tmp_path / "b"), workers=0), accumulate=2))
     for a, b in zip(losses(tmp_path / "a").values(), losses(tmp_path / "b").values(), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
-
-
-def test_workers_change_nothing(photos, tmp_path, whole):
-    train(one_stage(tiny_config(photos, tmp_path / "run", workers=2)))
-    expected = losses(whole)
-    assert losses(tmp_path / "run") == {step: expected[step] for step in (1, 2, 3, 4)}
 
 
 def test_refused_options_leave_the_run_as_it_is(photos, tmp_path):
     config = tiny_config(photos, tmp_path / "run", ema=0.9)
     interrupt(config, stop_at(5))
     before = (tmp_path / "run" / CONFIG).read_bytes()
-    plain = tuple(replace(stage, adversarial=0.0) for stage in config.stages)
-    perceptual = tuple(replace(stage, perceptual=1.0) for stage in config.stages)
     with pytest.raises(RunError, match="--resume"):
         train(config)
+    plain = tuple(replace(stage, adversarial=0.0) for stage in config.stages)
+    perceptual = tuple(replace(stage, perceptual=1.0) for stage in config.stages)
     for changes, error, message in (
         ({"seed": 5}, RunError, "seed cannot change"),
         ({"ema": 0.0}, RunError, "ema"),
@@ -145,9 +132,9 @@ def test_damaged_checkpoint_is_refused(tmp_path):
     older, path = (checkpoints.save(tmp_path, step, state, keep=3) for step in (1, 2))
     content = path.read_bytes()
     assert torch.equal(checkpoints.load(path)["weights"], state["weights"])
-    middle = len(content) // 2
-    flipped = content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
-    for damaged in (b"", content[:-1], content[:middle], b"text", flipped):
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 16
+    for damaged in (b"", content[:-1], content[: len(content) // 2], b"text", flipped):
         path.write_bytes(damaged)
         with pytest.raises(RunError, match=f"{path} cannot be read.*to go on from {older}"):
             checkpoints.load(path)
@@ -157,34 +144,32 @@ def test_damaged_checkpoint_is_refused(tmp_path):
 
 
 def test_nan_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path, monkeypatch):
-    real, calls = loss_functions.content_loss, []
+    real, good = loss_functions.content_loss, tmp_path / "run/checkpoints/step-00000004.pt"
 
     def broken(*arguments, **options):
-        calls.append(1)
-        return real(*arguments, **options) * (math.nan if len(calls) == 5 else 1)
+        return real(*arguments, **options) * (math.nan if good.exists() else 1)
 
     monkeypatch.setattr(loss_functions, "content_loss", broken)
-    message = r"content is nan at step 5; the last good checkpoint is .*step-00000004"
+    message = f"content is nan at step 5; the last good checkpoint is {good}"
     with pytest.raises(RunError, match=message):
         train(tiny_config(photos, tmp_path / "run", log_every=100))
-    assert checkpoints.last(tmp_path / "run" / "checkpoints").name == "step-00000004.pt"
+    assert checkpoints.last(good.parent) == good
 
 
 def test_full_disk_ends_the_run_with_the_last_good_checkpoint(photos, tmp_path, monkeypatch):
-    real, calls = torch.save, []
+    real, good = torch.save, tmp_path / "run/checkpoints/step-00000002.pt"
 
     def full(state, file):
-        calls.append(1)
-        if len(calls) == 2:
+        if good.exists():
             file.write(b"half")
             raise OSError(28, "No space left on device")
         real(state, file)
 
     monkeypatch.setattr(torch, "save", full)
-    message = r"No space left on device; the last good checkpoint is .*step-00000002"
+    message = f"No space left on device; the last good checkpoint is {good}"
     with pytest.raises(RunError, match=message):
         train(tiny_config(photos, tmp_path / "run"))
-    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002.pt"]
+    assert [*good.parent.iterdir()] == [good]
 
 
 def test_two_runs_never_share_a_folder(photos, tmp_path):
@@ -221,19 +206,14 @@ def test_pictures_of_the_run_are_no_training_photos(photos, tmp_path, capsys):
 def test_best_step_is_exported(photos, tmp_path, whole, capsys):
     """With a learning rate that ruins the network these are the initial weights, and a message says so."""
     start = whole / "weights.safetensors"
-    config = one_stage(
-        tiny_config(photos, tmp_path / "run", init=str(start), ema=0.0),
-        learning_rate=0.05,
-        warmup=0,
-        supervision=0.0,
-        trains="color",
-    )
+    config = tiny_config(photos, tmp_path / "run", init=str(start), ema=0.0)
+    ruin = {"learning_rate": 0.05, "warmup": 0, "supervision": 0.0, "trains": "color"}
+    config = one_stage(config, **ruin)
     weights = train(replace(config, validation=(str(photos),), validate_every=2))
     text = capsys.readouterr().out
     assert "No step was better on the validation photos than the initial weights." in text
     assert checkpoint.read_info(weights).card["steps"] == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "auto_psnr" in row] == [0, 2, 4]
-    first, after = checkpoint.load(start), checkpoint.load(weights)
-    for a, b in zip(first.parameters(), after.parameters(), strict=True):
-        assert torch.equal(a, b)
+    first, after = (checkpoint.load(path).state_dict() for path in (start, weights))
+    assert all(torch.equal(first[name], after[name]) for name in first)

@@ -18,12 +18,6 @@ from training.train import read_options
 BASE = "--data photos --output run"
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_survive_json(name):
-    config = PRESETS[name]()
-    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
 def test_preset_paper_is_that_of_the_paper():
     config = PRESETS["paper"]()
     (stage,) = config.stages
@@ -40,25 +34,22 @@ def test_preset_paper_is_that_of_the_paper():
 def test_options_change_the_preset(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("USERPROFILE", "/home/me")
-    config, resume, dry = read_options(
-        [
-            *("--data=~/photos", "--output=~/run", "--preset", "laptop", "--batch", "8"),
-            *("--stage2.batch", "4", "--network.depth=2", "--magnification", "1", "3"),
-            *("--trains", "color", "--reference_fraction", "0.25", "--dry-run"),
-        ]
+    line = (
+        "--data=~/photos --output=~/run --preset laptop --batch 8 --stage2.batch 4 --network.depth=2 "
+        "--magnification 1 3 --trains color --reference_fraction 0.25 --dry-run"
     )
+    config, resume, dry = read_options(line.split())
     assert (config.data, config.output) == (("/home/me/photos",), "/home/me/run")
     assert [stage.batch for stage in config.stages] == [8, 4]
     assert config.network.depth == 2
-    assert config.stages[0].magnification == (1.0, 3.0)
-    assert config.stages[0].reference_fraction == 0.25
-    assert config.stages[1].trains == "color"
+    for stage in config.stages:
+        assert (stage.magnification, stage.trains) == ((1.0, 3.0), "color")
+        assert stage.reference_fraction == 0.25
     assert (resume, dry) == (False, True)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_mistakes_are_named():
+    for options, message in (
         ("--bacth 4", "did you mean --batch?"),
         ("--network.widht 8", "did you mean --network.width?"),
         ("--stage1.batsh 4", "unknown option --stage1.batsh"),
@@ -80,17 +71,15 @@ def test_options_change_the_preset(monkeypatch):
         ("--resume --preset paper", "not allowed with argument --resume"),
         ("--resume --output=", "--output is required with --resume"),
         ("--data", "--data is required"),
-    ],
-)
-def test_mistakes_are_named(options, message):
-    assert message in refuse(read_options, f"{BASE} {options}")
+    ):
+        assert message in refuse(read_options, f"{BASE} {options}")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stages": 5}', '{"stages": [[]]}'])
-def test_broken_config_file_is_refused(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
-    message = refuse(read_options, f"--output {tmp_path} --resume")
-    assert "config.json is not a usable config" in message
+def test_broken_config_file_is_refused(tmp_path):
+    for text in ("", "{", "[]", "null", '{"stages": 5}', '{"stages": [[]]}'):
+        (tmp_path / "config.json").write_text(text)
+        message = refuse(read_options, f"--output {tmp_path} --resume")
+        assert "config.json is not a usable config" in message
 
 
 def test_run_starts_from_a_config_file_or_resumes_with_its_own(tmp_path):
@@ -106,16 +95,12 @@ def test_run_starts_from_a_config_file_or_resumes_with_its_own(tmp_path):
     assert config.stages[0] == before.stages[0]
 
 
-def run_python(root, code, *arguments):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+def run_without_extras(root, code, *arguments):
+    """Run Python in which the packages of the extras cannot be imported."""
+    extras = ("accelerate", "matplotlib", "psutil", "skimage", "tensorboard", "torchmetrics")
+    prelude = f"import importlib, sys\nsys.modules.update(dict.fromkeys({extras}))\n"
+    command = [sys.executable, "-c", prelude + code, *map(str, arguments)]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-
-
-WITHOUT_EXTRAS = """
-import importlib, sys
-for name in ("accelerate", "matplotlib", "psutil", "skimage", "tensorboard", "torchmetrics"):
-    sys.modules[name] = None
-"""
 
 
 def test_help_of_every_script_works_without_extras(root):
@@ -129,7 +114,7 @@ for path in sorted(__import__("pathlib").Path("training").glob("*.py")):
             assert not end.code, path
         print("helped:", path.stem)
 """
-    done = run_python(root, WITHOUT_EXTRAS + code)
+    done = run_without_extras(root, code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("helped: ") >= 11
     assert "(default: 0.999)" in done.stdout
@@ -143,7 +128,7 @@ def test_missing_extra_is_one_line(root, photos, tmp_path):
         "train": ["--data", photos, "--output", tmp_path / "run"],
     }.items():
         code = f"from training import {script}\n{script}.main(sys.argv[1:])"
-        done = run_python(root, WITHOUT_EXTRAS + code, *options)
+        done = run_without_extras(root, code, *options)
         assert done.returncode == 1
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith(f"{script}.py: ")
@@ -154,7 +139,9 @@ def test_table_of_options_is_current(root):
     assert (root / "docs" / "options.md").read_text(encoding="utf-8") == format_options() + "\n"
 
 
-def test_saved_config_may_lack_fields_but_have_no_others():
+def test_saved_configs_are_those_of_the_presets_and_may_lack_fields_but_have_no_others():
+    for preset in PRESETS.values():
+        assert TrainConfig.from_dict(json.loads(json.dumps(preset().to_dict()))) == preset()
     values = replace(TrainConfig(), seed=3).to_dict()
     with pytest.raises(ValueError, match="no field 'colour'"):
         TrainConfig.from_dict(values | {"colour": 1})

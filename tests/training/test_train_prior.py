@@ -30,9 +30,8 @@ def _tiny(monkeypatch):
 def photos(tmp_path_factory):
     """Bright photos are green and dark photos red, with slight noise."""
     folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
     for i in range(16):
-        noise = rng.normal(0, 6, (64, 64, 1))
+        noise = np.random.default_rng(i).normal(0, 6, (64, 64, 1))
         pixels = np.clip(np.array(GREEN if i % 2 else RED) + noise, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:02}.png")
     (folder / "broken.avif").write_bytes(b"no photo")
@@ -41,30 +40,43 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """Random weights with the published names and batch norm."""
-    generator = torch.Generator().manual_seed(0)
-    weights = {}
+    """Random weights with the published names, a gray picture, and its fine and its last features.
 
-    def add(name, norm, outputs, inputs, size=1):
-        weight = torch.rand(outputs, inputs, size, size, generator=generator)
-        weights[f"{name}.weight"] = weight / weight.sum((1, 2, 3), keepdim=True)
-        for kind, low in (("weight", 0.8), ("running_var", 0.8), ("bias", 0), ("running_mean", 0)):
-            weights[f"{norm}.{kind}"] = low + 0.4 * torch.rand(outputs, generator=generator)
+    Computed with explicit batch norm and TensorFlow's definition of SAME padding.
+    """
+    torch.manual_seed(0)
+    weights, gray, outputs = {}, torch.rand(1, 1, 61, 90), []
 
-    add("_conv_stem", "_bn0", TINY.stem, 3, 3)
-    before, n = TINY.stem, 0
+    def step(x, conv, norm, width, size=1, stride=1, act=True):
+        inputs, groups = (1, width) if "depthwise" in conv else (x.shape[1], 1)
+        weight = torch.rand(width, inputs, size, size)
+        weights[f"{conv}.weight"] = weight = weight / weight.sum((1, 2, 3), keepdim=True)
+        lows = {"running_mean": 0, "running_var": 0.8, "weight": 0.8, "bias": 0}
+        norms = {f"{norm}.{kind}": low + 0.4 * torch.rand(width) for kind, low in lows.items()}
+        weights.update(norms)
+        total = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[2:]]
+        (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in total)
+        x = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, stride=stride, groups=groups)
+        x = F.batch_norm(x, *norms.values(), eps=1e-3)
+        return x.clamp(0, 6) if act else x
+
+    rgb = gray.expand(-1, 3, -1, -1) * 255
+    x = step((rgb - 127) / 128, "_conv_stem", "_bn0", TINY.stem, 3, 2)
     for stage in TINY.stages:
-        for _ in range(stage.blocks):
-            block, inner = f"_blocks.{n}", before * stage.expansion
-            if stage.expansion > 1:
-                add(f"{block}._expand_conv", f"{block}._bn0", inner, before)
-            add(f"{block}._depthwise_conv", f"{block}._bn1", inner, 1, stage.kernel)
-            add(f"{block}._project_conv", f"{block}._bn2", stage.width, inner)
-            before, n = stage.width, n + 1
-    add("_conv_head", "_bn1", TINY.top, before)
+        for stride in [stage.stride, 1][: stage.blocks]:
+            y, block = x, f"_blocks.{len(outputs)}"
+            if outputs:  # the first block does not expand
+                wide = stage.expansion * x.shape[1]
+                y = step(y, f"{block}._expand_conv", f"{block}._bn0", wide)
+            depth = y.shape[1], stage.kernel, stride
+            y = step(y, f"{block}._depthwise_conv", f"{block}._bn1", *depth)
+            y = step(y, f"{block}._project_conv", f"{block}._bn2", stage.width, act=False)
+            x = x + y if y.shape == x.shape else y
+            outputs.append(x)
+    features = outputs[5], step(x, "_conv_head", "_bn1", TINY.top)
     file = tmp_path_factory.mktemp("weights") / "efficientnet.pth"
     torch.save(weights, file)
-    return str(file)
+    return file, gray, features
 
 
 @pytest.fixture
@@ -73,7 +85,7 @@ def run(photos, published, tmp_path):
 
     def run(name, options):
         output = tmp_path / f"{name}.safetensors"
-        start = "" if "--init" in options else f"--efficientnet {published}"
+        start = "" if "--init" in options else f"--efficientnet {published[0]}"
         inputs = f"--data {photos} {start} --output {output}"
         train_prior.main(f"{inputs} --workers 0 --batch 8 --size 64 {options}".split())
         return load_file(output)
@@ -122,33 +134,9 @@ def test_init_trains_the_prior_of_weights_further(run, tiny_net, tmp_path):
 
 
 def test_efficientnet_is_the_published_one(published):
-    """Compared with explicit batch norm and TensorFlow's definition of SAME padding."""
-    weights = torch.load(published, weights_only=True)
+    file, gray, expected = published
     net = EfficientNetLite(TINY).eval()
-    net.load_state_dict(load_efficientnet(published))
-
-    def step(x, conv, norm, stride=1, act=True):
-        weight = weights[f"{conv}.weight"]
-        size, groups = weight.shape[2], x.shape[1] if "depthwise" in conv else 1
-        total = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[2:]]
-        (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in total)
-        x = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, stride=stride, groups=groups)
-        kinds = ("running_mean", "running_var", "weight", "bias")
-        x = F.batch_norm(x, *(weights[f"{norm}.{k}"] for k in kinds), eps=1e-3)
-        return x.clamp(0, 6) if act else x
-
-    gray = torch.rand(1, 1, 61, 90)
-    x = step((gray.expand(-1, 3, -1, -1) * 255 - 127) / 128, "_conv_stem", "_bn0", 2)
-    for n, stride in enumerate((1, 2, 2, 1, 2, 1, 2, 1)):
-        y, block = x, f"_blocks.{n}"
-        if n:
-            y = step(y, f"{block}._expand_conv", f"{block}._bn0")
-        y = step(y, f"{block}._depthwise_conv", f"{block}._bn1", stride)
-        y = step(y, f"{block}._project_conv", f"{block}._bn2", act=False)
-        x = x + y if n in (0, 3) else y  # only these keep width and size
-        if n == 5:
-            fine = x
-    expected = fine, step(x, "_conv_head", "_bn1")
+    net.load_state_dict(load_efficientnet(str(file)))
     for features, target in zip(net(gray), expected, strict=True):
         assert features.shape == target.shape
         assert torch.allclose(features, target, atol=1e-4)
@@ -165,7 +153,7 @@ def test_mistakes_are_named(photos, published, weights, tmp_path):
     other, broken = tmp_path / "other.safetensors", tmp_path / "broken.pth"
     save_file({"weight": torch.zeros(1)}, other)
     broken.write_bytes(b"no weights")
-    data, trunk = f"--data {photos}", f"--efficientnet {published}"
+    data, trunk = f"--data {photos}", f"--efficientnet {published[0]}"
     output = f"--output {tmp_path}/t.safetensors"
     for line, message in (
         (f"{output} {trunk}", "--data"),

@@ -1,6 +1,5 @@
 """Tables 6 and 7: patches, rows, evaluation, and the whole command."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -71,7 +70,7 @@ def test_interrupted_row_ends_as_one_that_ran_through(config, tmp_path, monkeypa
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.parametrize("magnification", [1, 1.5, 2, 3.3, 4])
+@pytest.mark.parametrize("magnification", [1, 1.5, 3.3])
 def test_pairs_cover_the_same_area(magnification):
     """Bringing down and enlarging does not move a picture: its centre of mass stays."""
     photo = np.zeros((61, 47, 3), np.uint8)
@@ -126,10 +125,9 @@ def test_table_6_is_written_and_finished_rows_are_kept(config, tmp_path, capsys,
         assert plot.width > plot.height
     ablate.main(f"{line} 8".split())
     assert (tmp_path / "a/table6.md").read_text() == text
-    message = refuse(ablate.main, f"{line} 9")
-    assert "row 'CPM'" in message
-    assert "trained with another patch" in message
-    assert json.loads((tmp_path / "a/CPM/config.json").read_text())["steps"] == 2
+    message = f"row 'CPM' in {config.output}/CPM was trained with another patch"
+    assert message in refuse(ablate.main, f"{line} 9")
+    assert "patch must be" in refuse(ablate.main, f"{line} 4")
 
 
 def test_table_7_has_the_papers_parameters(tmp_path, monkeypatch):
@@ -145,11 +143,3 @@ def test_table_7_has_the_papers_parameters(tmp_path, monkeypatch):
     }
     assert all(float(row[2]) > 0 for row in rows)
     assert rows[0][3:] == ["0.35", "178"]
-
-
-def test_options_out_of_range_are_refused():
-    for option, value in (("patch", 4), ("learning_rate", 0.0), ("seed", -1)):
-        with pytest.raises(ValueError, match=f"{option} must be"):
-            UpscalingConfig(**{option: value})
-    with pytest.raises(ValueError, match="1 <= low"):
-        UpscalingConfig(magnification=(0.5, 4.0))

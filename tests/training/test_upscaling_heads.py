@@ -1,5 +1,6 @@
 """RDN and the heads of Tables 6 and 7, by the formulas of their papers, pixel by pixel."""
 
+from itertools import product
 from math import floor
 
 import pytest
@@ -56,13 +57,12 @@ def test_meta_sr_is_the_formula(features, size, pixels):
     head = MetaSR(8).requires_grad_(False)
     got = head(features, size, pixels)
     assert got.shape == (2, 3, *size)
-    for i in range(size[0]):
-        for j in range(size[1]):
-            y, x = i * 5 / size[0], j * 6 / size[1]
-            offset = torch.tensor([y - floor(y), x - floor(x), 5 / size[0]])
-            weights = head.predict(offset).view(72, 3)
-            expected = patch(features, floor(y), floor(x)) @ weights
-            assert torch.allclose(got[:, :, i, j], expected, atol=1e-4)
+    for i, j in product(range(size[0]), range(size[1])):
+        y, x = i * 5 / size[0], j * 6 / size[1]
+        offset = torch.tensor([y - floor(y), x - floor(x), 5 / size[0]])
+        weights = head.predict(offset).view(72, 3)
+        expected = patch(features, floor(y), floor(x)) @ weights
+        assert torch.allclose(got[:, :, i, j], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(10, 12), (13, 17)])
@@ -71,19 +71,18 @@ def test_liif_is_the_formula(features, size, monkeypatch):
     head = LIIF(8).requires_grad_(False)
     got = head(features, size)
     cell = torch.tensor([2 * 5 / size[0], 2 * 6 / size[1]]).expand(2, -1)
-    for i in range(size[0]):
-        for j in range(size[1]):
-            y, x = (i + 0.5) * 5 / size[0] - 0.5, (j + 0.5) * 6 / size[1] - 0.5
-            answers, areas = [], []
-            for dy, dx in [(0, 0), (0, 1), (1, 0), (1, 1)]:
-                row, column = min(max(floor(y) + dy, 0), 4), min(max(floor(x) + dx, 0), 5)
-                offset = torch.tensor([2 * (y - row), 2 * (x - column)])
-                query = [patch(features, row, column), offset.expand(2, -1), cell]
-                answers.append(head.mlp(torch.cat(query, dim=1)))
-                areas.append(abs(float(offset[0] * offset[1])) + 1e-9)
-            opposite = torch.tensor(areas[::-1]).view(4, 1, 1) / sum(areas)
-            expected = (torch.stack(answers) * opposite).sum(0)
-            assert torch.allclose(got[:, :, i, j], expected, atol=1e-4)
+    for i, j in product(range(size[0]), range(size[1])):
+        y, x = (i + 0.5) * 5 / size[0] - 0.5, (j + 0.5) * 6 / size[1] - 0.5
+        answers, areas = [], []
+        for dy, dx in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+            row, column = min(max(floor(y) + dy, 0), 4), min(max(floor(x) + dx, 0), 5)
+            offset = torch.tensor([2 * (y - row), 2 * (x - column)])
+            query = [patch(features, row, column), offset.expand(2, -1), cell]
+            answers.append(head.mlp(torch.cat(query, dim=1)))
+            areas.append(abs(float(offset[0] * offset[1])) + 1e-9)
+        opposite = torch.tensor(areas[::-1]).view(4, 1, 1) / sum(areas)
+        expected = (torch.stack(answers) * opposite).sum(0)
+        assert torch.allclose(got[:, :, i, j], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])

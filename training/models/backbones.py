@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,7 +20,7 @@ _WEIGHT = re.compile(r"(?:block(\d)_conv(\d)|features\.(\d+))\.weight$")
 """Names of the caffe convention, for RGB 0..255 minus a mean, and of torchvision's, for normalised RGB 0..1."""
 BROKEN = (
     *(SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError),
-    pickle.UnpicklingError,
+    *(pickle.UnpicklingError, struct.error),
 )
 """Exceptions that reading a file of another kind raises."""
 EPSILON = 1e-3  # of the batch norm of EfficientNet-Lite
