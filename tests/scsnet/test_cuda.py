@@ -1,13 +1,11 @@
 """What only a GPU can show: results against float64 there, its memory, and that it never waits for the host."""
 
-from types import SimpleNamespace
-
 import oracle
 import pytest
 import torch
 
 from scsnet import SCSNet, SCSNetConfig, encode_picture, encode_references, render
-from scsnet.cpm import CPM, build_axis, dispatch
+from scsnet.cpm import CPM, dispatch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -44,13 +42,12 @@ def photos(count=2, side=32):
     return torch.rand(count, 1, side, side, device="cuda")
 
 
-def needs_kernel(net, dtype):
-    """Returns the kernel's plan, or skips with the reason why there is none."""
-    features = torch.zeros(1, dtype=dtype, device="cuda")
-    plan = dispatch.choose_plan(net.head.parameters_of_map, features)
-    if plan is None:
-        pytest.skip(f"no Triton kernel for {dtype} on {torch.cuda.get_device_name()}")
-    return plan
+@pytest.fixture
+def needs_kernel():
+    """Skips where there is no Triton kernel."""
+    head = CPM(16, 32).to("cuda", torch.bfloat16).requires_grad_(False)
+    if dispatch.choose_plan(head.parameters_of_map, head.fuse.weight) is None:
+        pytest.skip(f"no Triton kernel on {torch.cuda.get_device_name()}")
 
 
 @pytest.mark.parametrize("referential", [False, True])
@@ -61,7 +58,7 @@ def test_float32_equals_float64(net, referential, size):
     got = net.decode(net.encode(luminance, net.encode_reference(lab) if lab else None), size)
     net.double()
     expected = oracle.scsnet(net, luminance.double(), [r.double() for r in lab], size)
-    assert (got - expected).abs().max() / expected.abs().max() < 1e-4
+    assert oracle.error(got, expected) < 1e-4
 
 
 def test_prior_masks_and_margins_equal_those_on_the_cpu():
@@ -78,8 +75,7 @@ def test_prior_masks_and_margins_equal_those_on_the_cpu():
     net.cuda()
     got = encode_picture(net, rgb.cuda(), [reference.cuda()], reference_masks=[mask.cuda()])
     assert got.inside == expected.inside == (4, 4, 40, 48)
-    error = (got.color.cpu() - expected.color).abs().max()
-    assert error / expected.color.abs().max() < 1e-3
+    assert oracle.error(got.color.cpu(), expected.color) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -87,34 +83,20 @@ def test_prior_masks_and_margins_equal_those_on_the_cpu():
 )
 @pytest.mark.parametrize("align", ["centre", "paper"])
 @pytest.mark.parametrize("channels", [32, 256])
-def test_kernel_equals_float64(dtype, tolerance, align, channels):
-    torch.manual_seed(1)
-    head = CPM(16, channels).cuda().to(dtype).requires_grad_(False)
-    needs_kernel(SimpleNamespace(head=head.bfloat16()), torch.bfloat16)
-    from scsnet.cpm.triton_kernel import Plan, list_plans, map_pixels
+def test_kernel_equals_float64(needs_kernel, dtype, tolerance, align, channels):
+    from interpreted_cpm import check
 
-    head = head.to(dtype)
-    source, size = (9, 12), (50, 41)
-    features = torch.randn(2, 16, *source, device="cuda").to(dtype)
-    grid = [build_axis(source[d], size[d], 0, size[d], align, "cuda") for d in (0, 1)]
-    hidden = head.fold_first_layer(features)
-    double = SimpleNamespace(
-        head=CPM(16, channels).cuda().double(), config=SimpleNamespace(cpm_align=align)
-    )
-    double.head.load_state_dict(head.state_dict())
-    with torch.no_grad():
-        expected = oracle.cpm(double, features.double(), size, range(size[0]), range(size[1]))
+    from scsnet.cpm.triton_kernel import Plan, list_plans
+
     candidates = list_plans(torch.cuda.get_device_capability())
     for plan in [Plan(4, 8, 16, 8, 1)] if dtype == torch.float32 else candidates:
-        got = map_pixels(head.parameters_of_map, hidden, *grid, plan)
-        assert (got - expected).abs().max() / expected.abs().max() < tolerance, plan
+        check(dtype, tolerance, align, (9, 12), (50, 41), plan, channels, "cuda")
 
 
-def test_decode_takes_the_kernel_and_stays_close_to_float32(net):
+def test_decode_takes_the_kernel_and_stays_close_to_float32(net, needs_kernel):
     luminance = photos() * 2 - 1
     expected = net.decode(net.encode(luminance), (128, 128))
     net.bfloat16()
-    needs_kernel(net, torch.bfloat16)
     got = net.decode(net.encode(luminance), (128, 128))
     assert (got - expected).abs().mean() / expected.abs().max() < 1e-2
 
