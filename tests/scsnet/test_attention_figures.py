@@ -20,33 +20,23 @@ def luma(rgb):
     return np.asarray(rgb, dtype=float) @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize(
-    ("name", "tolerance", "exact"),
-    [
-        ("viridis", 6, [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)]),
-        ("inferno", 9, [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)]),
-    ],
-)
-def test_color_maps_are_those_of_matplotlib(name, tolerance, exact):
-    found = apply_color_map(np.array([-1.0, 0.25, 0.5, 0.75, 2.0]), name).astype(int)
-    assert np.abs(found - exact).max() <= tolerance
+@pytest.mark.parametrize("name", ["viridis", "inferno"])
+def test_color_maps_are_those_of_matplotlib(name):
+    matplotlib = pytest.importorskip("matplotlib")
+    values = np.array([-1.0, 0.25, 0.5, 0.75, 2.0])
+    exact = 255 * matplotlib.colormaps[name](values)[:, :3]
+    assert np.abs(apply_color_map(values, name) - exact).max() <= 10
 
 
-def test_heat_glows_where_the_weight_is():
+def test_heat_glows_where_the_weight_is_but_not_for_the_padding():
     values = np.zeros((4, 6))
     values[3, 0] = 1.0
-    glow = luma(overlay_heat(GRAY, Heat(values), 1.0))
+    values[:, 5] = 1.0  # lies wholly in the padding
+    glow = luma(overlay_heat(GRAY, Heat(values, (1.0, 4 / 6)), 1.0))
     row, column = np.unravel_index(glow.argmax(), glow.shape)
     assert row > 0.7 * glow.shape[0]
     assert column < 0.3 * glow.shape[1]
     assert glow[:10, -10:].max() < 80  # elsewhere the picture, darkened
-
-
-def test_padding_is_not_shown():
-    values = np.zeros((4, 6))
-    values[:, 5] = 1.0  # lies wholly in the padding
-    covered = overlay_heat(GRAY, Heat(values, (1.0, 4 / 6)), 1.0)
-    assert luma(covered).max() < 80
 
 
 def test_points_are_marked_where_they_are():

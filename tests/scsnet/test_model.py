@@ -177,8 +177,8 @@ PLANE = torch.rand(1, 1, 8, 8)
         (lambda net: net.encode_reference([PLANE]), r"reference \(B, 3, H, W\)"),
         (lambda net: net.encode_reference([torch.rand(b, 3, 8, 8) for b in (2, 3)]), "one batch"),
         (
-            lambda net: run(net, torch.rand(3, 1, 8, 8), [torch.rand(2, 3, 8, 8)], (8, 8)),
-            "references for 1 or 3 pictures, got 2",
+            lambda net: run(net, PLANE, [torch.rand(2, 3, 8, 8)], (8, 8)),
+            "for 1 or 1 pictures, got 2",
         ),
         (lambda net: run(net, PLANE, [], (0, 16)), "at least 1 x 1"),
         (lambda net: run(net, PLANE, [], (16, 16), (10, 10, 7, 2)), "window"),

@@ -10,21 +10,6 @@ from scsnet.resample import resample_bicubic
 
 
 @pytest.mark.parametrize(
-    ("ask", "expected"),
-    [
-        ({"scale": 4}, (40, 80)),
-        ({"scale": 2.7}, (27, 54)),
-        ({"scale": 0.01}, (1, 1)),
-        ({"size": (7, 9)}, (7, 9)),
-        ({"long_side": 100}, (50, 100)),
-        ({"megapixels": 2.0}, (1000, 2000)),
-    ],
-)
-def test_output_size_follows_what_is_asked_for(ask, expected):
-    assert output_size(10, 20, **ask) == expected
-
-
-@pytest.mark.parametrize(
     ("ask", "message"),
     [
         ({"scale": 2, "long_side": 9}, "expected one of"),

@@ -20,12 +20,12 @@ TINY = Architecture(
 )
 
 
-def add_prior(net, std=0.02):
-    """A copy of a network with a prior of this architecture, whose features have weights of `std`; 0: no effect."""
+def add_prior(net):
+    """A copy of a network with a prior of this architecture."""
     guided = SCSNet(replace(net.config, prior="efficientnet_lite2")).eval().requires_grad_(False)
     guided.load_state_dict(net.state_dict(), strict=False)
     guidance = guided.color_branch.guidance
     guidance.prior.palette.normal_(0, 30)
     for projection in (guidance.source, guidance.reference):
-        projection.weight.normal_(0, std)
+        projection.weight.normal_(0, 0.02)
     return guided
