@@ -78,20 +78,6 @@ def test_comparison_equals_the_written_out_matrix(config, count):
     assert oracle.error(shares.flatten(2), expected.double()) < 1e-5
 
 
-def test_wrong_arguments_are_named(tiny_net):
-    with pytest.raises(ValueError, match="got features without"):
-        tiny_net.attention(tiny_net.encode(torch.rand(1, 1, 16, 16)), [(0.5, 0.5)])
-    reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
-    encoded = tiny_net.encode(torch.rand(1, 1, 16, 16), reference)
-    for points, level, message in (
-        ([(1.5, 0.5)], 0, r"0\.\.1.*\(1.5, 0.5\)"),
-        ([], 0, "at least one point"),
-        ([(0.5, 0.5)], 3, "level must be between 0 and 2, got 3"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            tiny_net.attention(encoded, points, level)
-
-
 def test_without_attention_references_are_averaged():
     net = SCSNet(SCSNetConfig(width=8, depth=1, attention="none")).requires_grad_(False)
     module = net.color_branch.cross_attention

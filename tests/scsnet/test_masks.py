@@ -1,9 +1,8 @@
 """Masked references: only what is marked gives its colours."""
 
-import pytest
 import torch
 
-from scsnet import encode_picture, encode_references, render
+from scsnet import encode_picture, render
 from scsnet.resample import resize_masked, spread_marked_colors
 
 
@@ -57,16 +56,3 @@ def test_marked_colours_spread_and_unmarked_ones_do_not():
     assert torch.allclose(spread[kept], lab[kept], atol=1e-5)
     changed = torch.where(kept, lab, torch.randn_like(lab))
     assert torch.allclose(spread_marked_colors(changed, masks)[:, 1:], spread[:, 1:], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("masks", "message"),
-    [
-        ([torch.zeros(1, 1, 16, 16)], "marks at least one pixel"),
-        ([torch.ones(1, 1, 8, 8)], r"expected a mask \(B, 1, 16, 16\)"),
-        ([None, None], "expected 1 masks, one each, got 2"),
-    ],
-)
-def test_wrong_masks_are_named(tiny_net, masks, message):
-    with pytest.raises(ValueError, match=message):
-        encode_references(tiny_net, [torch.rand(1, 3, 16, 16)], masks=masks)
