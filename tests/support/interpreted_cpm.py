@@ -1,4 +1,4 @@
-"""The Triton kernel of CPM in Triton's interpreter, on a CPU. Run by test_cpm_dispatch.py in a process of its own:
+"""The Triton kernel of CPM in Triton's interpreter, on a CPU. Run by test_cpm.py in a process of its own:
 the interpreter is chosen by TRITON_INTERPRET=1 before Triton is first imported. test_cuda.py has `check` for GPUs.
 """
 
