@@ -279,18 +279,12 @@ def test_mistakes_are_one_line_and_write_nothing(work, refuse, monkeypatch):
     make_film("a.mp4", 3)
     Path("b.mp4").write_bytes(b"no film")
     for arguments, reason in {
-        "a.mp4 --zoom 0,0,8,8": "--zoom",
-        "a.mp4 --hint 1,1=#ffffff": "--hint",
-        "a.mp4 --from 2 --to 1": "--to",
-        "a.mp4 --to x": "not a number",
-        "a.mp4 -o c.avi": "c.avi",
-        "a.mp4 -o c.mp4 --codec ffv1": "c.mp4",
-        "a.mp4 -o c.mkv --codec ffv1 --crf 3": "crf",
-        "a.mp4 -o a.mp4 --force": "would overwrite",
-        "b.mp4 -o c.mp4": "b.mp4: cannot be read as a film",
+        "a.mp4 --zoom 0,0,8,8": "--zoom", "a.mp4 --hint 1,1=#ffffff": "--hint", "a.png --crf 20": "--crf",
+        "a.mp4 --from 2 --to 1": "--to", "a.mp4 --to x": "not a number", "a.mp4 -o c.avi": "c.avi",
+        "a.mp4 -o c.mp4 --codec ffv1": "c.mp4", "a.mp4 -o c.mkv --codec ffv1 --crf 3": "crf",
+        "a.mp4 -o a.mp4 --force": "would overwrite", "b.mp4 -o c.mp4": "b.mp4: cannot be read as a film",
         "b.mp4 missing.mp4": "missing.mp4: No such file",
-        "a.png --crf 20": "--crf",
-    }.items():
+    }.items():  # fmt: skip
         refuse(f"colorize {arguments}", reason)
     monkeypatch.setitem(sys.modules, "av", None)
     refuse("colorize a.mp4", "scsnet[video]")

@@ -34,19 +34,6 @@ def test_parses_sources():
     assert str(parse(source)) == source
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        *("hf:", "hf:owner", "hf:/repo", "hf:owner/repo/", "hf:owner/repo@", "hf://owner/repo"),
-        *("hf:owner/repo/x.safetensors@..", "hf:owner/repo/x.bin", "hf:owner/repo@a b"),
-        *("hf:owner/repo/../../x.safetensors", "hf:owner/repo/..\\x.safetensors"),
-    ],
-)
-def test_refuses_other_sources(source):
-    with pytest.raises(ValueError, match=r"expected hf:owner/repo.*safetensors"):
-        parse(source)
-
-
 def test_downloads_once_into_the_cache_of_the_client(hub, home):
     commit = hub.commit("owner/repo", {"weights.safetensors": DATA})
     steps = []

@@ -33,14 +33,11 @@ def test_margins_are_found_to_the_pixel(photo, level, sides):
     assert find(F.pad(photo, sides, value=level)) == (top, left, 90, 120)
 
 
-def test_margins_with_the_noise_of_a_scanner_are_found(photo):
+def test_margins_of_scans_and_real_photos_are_found(root, photo):
     torch.manual_seed(0)
     framed = F.pad(photo, (8, 8, 8, 8), value=0.96)
-    framed = (framed + 0.01 * torch.randn_like(framed)).clamp(0, 1)
-    assert find(framed) == (8, 8, 90, 120)
-
-
-def test_margins_of_real_photos_are_found(root):
+    noisy = (framed + 0.01 * torch.randn_like(framed)).clamp(0, 1)
+    assert find(noisy) == (8, 8, 90, 120)
     assert find(read(root / "samples" / "Alps.jpg")) is None
     # A white border of five rows at the top and a black one at the bottom.
     assert find(read(root / "samples" / "Colorado1941.png")) == (5, 0, 458, 600)

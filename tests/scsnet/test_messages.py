@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from scsnet import SCSNetConfig, encode_picture, encode_references, output_size, render
+from scsnet.checkpoint.hub import parse
 from scsnet.color import rgb_to_lab
+from scsnet.device import choose_device, choose_dtype
 from scsnet.hints import Hint, paint_hints, parse_hints
 
 PLANE, RGB, NAN = torch.rand(1, 1, 8, 8), torch.rand(1, 3, 8, 8), float("nan")
@@ -49,6 +51,11 @@ def look(net, *points, level=0):
         (lambda net: look(net, (1.5, 0.5)), r"0\.\.1.*\(1.5, 0.5\)"),
         (lambda net: look(net), "at least one point"),
         (lambda net: look(net, (0.5, 0.5), level=3), "level must be between 0 and 2, got 3"),
+        *((lambda _, source=source: parse(source), r"expected hf:owner/repo.*safetensors") for source in (
+            "hf:", "hf:owner", "hf:/repo", "hf:owner/repo/", "hf:owner/repo@", "hf://owner/repo", "hf:owner/repo/x.safetensors@..",
+            "hf:owner/repo/x.bin", "hf:owner/repo@a b", "hf:owner/repo/../../x.safetensors", "hf:owner/repo/..\\x.safetensors")),
+        (lambda _: choose_device("tpu"), "device must be one of"),
+        (lambda _: choose_dtype(torch.device("cpu"), "int8"), "dtype must be one of"),
         *((lambda _, text=text: parse_hints(text), r"cannot read the hint .* for example")
           for text in ("0.5 0.5 #6b4a2b", "0.5, 0.5 brown", "0.5, 0.5 #6b4a2", "0.1, 0.1 #fff 1 2 3")),
         (lambda _: paint_hints(PLANE, [Hint(1.1, 0.5, BLACK)]), "x and y in 0..1, got 1.1, 0.5"),
