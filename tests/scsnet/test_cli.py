@@ -91,18 +91,12 @@ def test_references_masks_and_hints_change_the_colours(work, colorize):
     mask = Image.new("L", (40, 32))
     mask.paste(255, (0, 0, 20, 10))
     mask.save("mask.png")
-    options = [
-        "--reference r.png",
-        "--reference r.png --reference-mask mask.png",
-        "--hint 20,16=#c02020",
-        "--hint 20,16=#2020c0,3",
-        "--hint 20,16=#2020c0 --reference r.png --reference-mask mask.png",
-    ]
-    results = set()
-    for more in options:
-        assert colorize(f"a.png --scale 1 --force {more}").err == ""
+    masked, results = "--reference r.png --reference-mask mask.png", set()
+    hints = ["--hint 20,16=#c02020", "--hint 20,16=#2020c0,3", f"--hint 20,16=#2020c0 {masked}"]
+    for options in ("--reference r.png", masked, *hints):
+        assert colorize(f"a.png --scale 1 --force {options}").err == ""
         results.add(pixels("a-scsnet.png").tobytes())
-    assert len(results) == len(options)
+    assert len(results) == 5
 
 
 def test_white_margins_stay_white(work, colorize):
@@ -179,13 +173,6 @@ def test_tells_what_was_stretched_or_left_out(work, colorize):
     assert "stretched" in notes
     assert names() == ["a-scsnet.png", "a.gif"]  # GIF is not written
     assert colorize("a.gif -o b.png --quiet") == (0, "", "")
-
-
-def test_network_with_a_fixed_head_refuses_other_scales(work, colorize, refuse, weights):
-    save_photo("a.png")
-    checkpoint.save(weights, SCSNet(SCSNetConfig(width=8, depth=1, head="pixel_shuffle")))
-    colorize("a.png")
-    refuse("colorize a.png -o b.png --scale 3", "only --scale 4")
 
 
 def test_folder_run_goes_on_after_a_bad_file(work, run):
@@ -322,20 +309,14 @@ def test_mistakes_are_one_line_and_write_nothing(work, refuse, monkeypatch, line
     refuse(line, reason)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried ..."),  # Windows
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."),  # Linux
-    ],
-)
-def test_out_of_memory_is_one_line_after_smaller_tiles(work, refuse, monkeypatch, error):
+@pytest.mark.parametrize("words", ["", "not enough memory", "can't allocate memory"])
+def test_out_of_memory_is_one_line_after_smaller_tiles(work, refuse, monkeypatch, words):
+    """NumPy's error, and PyTorch's on Windows and on Linux."""
     tiles = []
 
     def render(*arguments, tile, **options):
         tiles.append(tile)
-        raise error
+        raise RuntimeError(f"DefaultCPUAllocator: {words}: you tried ...") if words else MemoryError
 
     save_photo("a.png")
     monkeypatch.setattr(pipeline, "render", render)
@@ -441,14 +422,22 @@ def test_attention_writes_figures_and_how_much_each_reference_gives(work, run):
     assert (1 - uncovered) * 100 == pytest.approx(percent, abs=4)
 
 
-def test_attention_refuses_what_a_network_does_not_have(work, run, refuse, weights):
+LOOK = "attention a.png a.png --point 1,1"
+
+
+@pytest.mark.parametrize(
+    ("option", "line", "reason", "possible"),
+    [
+        ({"head": "pixel_shuffle"}, "colorize a.png --scale 3", "only --scale 4", "colorize a.png"),
+        ({"attention": "none"}, LOOK, "no attention", "colorize a.png"),
+        ({"attention": "basic"}, LOOK, "no valves", LOOK + " --what attention"),
+    ],
+)
+def test_networks_refuse_what_they_lack(work, run, refuse, weights, option, line, reason, possible):
     save_photo("a.png")
-    line = "attention a.png a.png --point 1,1"
-    checkpoint.save(weights, SCSNet(SCSNetConfig(width=8, depth=1, attention="none")))
-    refuse(line, "no attention")
-    checkpoint.save(weights, SCSNet(SCSNetConfig(width=8, depth=1, attention="basic")))
-    refuse(line, "no valves")
-    assert run(f"{line} --what attention").code == 0
+    checkpoint.save(weights, SCSNet(SCSNetConfig(width=8, depth=1, **option)))
+    refuse(line, reason)
+    assert run(possible).code == 0
 
 
 def test_info_tells_what_a_weights_file_holds(work, run, weights, tiny_net):

@@ -3,6 +3,7 @@
 import oracle
 import pytest
 import torch
+from tiny_prior import TINY, add_prior
 
 from scsnet import SCSNet, SCSNetConfig, encode_picture
 from scsnet.cpm import CPM, dispatch
@@ -14,18 +15,14 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def exact_float32():
-    """Switches TF32 off. Not by monkeypatch: these attributes are properties."""
+def exact_float32(monkeypatch):
+    """Takes the kernel and switches TF32 off, not by monkeypatch: these attributes are properties."""
+    monkeypatch.setattr(dispatch, "_enabled", True)
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = False
     yield
     products.allow_tf32, convolutions.allow_tf32 = before
-
-
-@pytest.fixture(autouse=True)
-def opt_in(monkeypatch):
-    monkeypatch.setattr(dispatch, "_enabled", True)
 
 
 @pytest.fixture
@@ -61,12 +58,9 @@ def test_float32_equals_float64(net, referential, size):
     assert oracle.error(got, expected) < 1e-4
 
 
-def test_prior_masks_and_margins_equal_those_on_the_cpu():
-    torch.manual_seed(0)
-    config = SCSNetConfig(width=8, depth=2, working_size=32, prior="efficientnet_lite2")
-    net = SCSNet(config).eval().requires_grad_(False)
-    torch.nn.init.normal_(net.color_branch.guidance.source.weight, std=0.02)
-    torch.nn.init.normal_(net.color_branch.guidance.reference.weight, std=0.02)
+def test_prior_masks_and_margins_equal_those_on_the_cpu(tiny_net, monkeypatch):
+    monkeypatch.setattr("scsnet.prior.EFFICIENTNET_LITE2", TINY)
+    net = add_prior(tiny_net)
     rgb, reference = torch.ones(1, 1, 48, 56), torch.rand(1, 3, 40, 40)
     rgb[..., 4:-4, 4:-4] = torch.rand(40, 48)
     mask = torch.zeros(1, 1, 40, 40)

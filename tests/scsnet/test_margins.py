@@ -63,12 +63,8 @@ def small(photo):
     return F.interpolate(photo, (40, 48), mode="area")
 
 
-@pytest.fixture
-def framed(small):
-    return F.pad(small, (3, 5, 4, 6), value=1.0)
-
-
-def test_colours_inside_are_those_of_the_photo_alone(tiny_net, small, framed):
+def test_colours_inside_are_those_of_the_photo_alone(tiny_net, small):
+    framed = F.pad(small, (3, 5, 4, 6), value=1.0)
     alone, features = encode_picture(tiny_net, small), encode_picture(tiny_net, framed)
     assert features.inside == (4, 3, 40, 48)
     assert torch.allclose(features.color, alone.color, atol=1e-5)
@@ -86,8 +82,8 @@ def test_colours_inside_are_those_of_the_photo_alone(tiny_net, small, framed):
     assert not torch.allclose(render(tiny_net, whole, (100, 112)), rgb, atol=1e-2)
 
 
-def test_windows_tiles_and_smaller_results_keep_the_margins(tiny_net, framed):
-    features = encode_picture(tiny_net, framed)
+def test_windows_tiles_and_smaller_results_keep_the_margins(tiny_net, small):
+    features = encode_picture(tiny_net, F.pad(small, (3, 5, 4, 6), value=1.0))
     whole = render(tiny_net, features, (75, 90))
     part = render(tiny_net, features, (75, 90), (3, 2, 40, 50))
     assert torch.allclose(part, whole[..., 3:43, 2:52], atol=1e-4)

@@ -125,18 +125,15 @@ def test_tells_broken_xmp(tmp_path, xmp):
     assert read_picture(tmp_path / "a.jpg").captions.xmp is None
 
 
-def test_tells_captions_too_long_for_a_jpeg(tmp_path):
+def test_a_jpeg_keeps_all_comments_and_tells_captions_too_long(tmp_path):
+    path = save(tmp_path / "in.jpg", comment=b"one", extra=b"\xff\xfe\0\5two")
+    assert set(read_picture(path).captions.comment.split()) == {b"one", b"two"}
     xmp = XMP.replace(b"Bonn", b"x" * 70000)
     captions = Captions(xmp=xmp, iptc=IPTC * 4000, comment=b"x" * 70000)
     (note,) = write_picture(tmp_path / "a.jpg", PHOTO, captions=captions)
     assert note.count("64 KB") == 3
     assert write_picture(tmp_path / "a.png", PHOTO, captions=captions) == []
     assert read_picture(tmp_path / "a.png").captions.iptc == IPTC * 4000
-
-
-def test_keeps_all_comments_of_a_jpeg(tmp_path):
-    path = save(tmp_path / "a.jpg", comment=b"one", extra=b"\xff\xfe\0\5two")
-    assert set(read_picture(path).captions.comment.split()) == {b"one", b"two"}
 
 
 def test_reads_a_resolution_only_where_one_is_declared(tmp_path):
