@@ -11,13 +11,8 @@ from archive import archived
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
 
 
-@pytest.fixture
-def metadata(root):
-    return tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
-
-
-def test_workflows_name_this_version(root, metadata):
-    version = metadata["project"]["version"]
+def test_workflows_name_this_version(root):
+    version = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     for path in (root / "example_workflows").glob("*.json"):
         assert f'"ver": "{version}"' in path.read_text("utf-8"), path.name
 

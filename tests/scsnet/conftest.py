@@ -1,6 +1,10 @@
 """The command line, in a folder of its own and with a tiny untrained network."""
 
+import os
 import shlex
+import socket
+import subprocess
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -50,6 +54,29 @@ def colorize(run):
         return done
 
     return colorize
+
+
+@pytest.fixture
+def start_two(work, weights):
+    """Starts `scsnet colorize` in two processes as `accelerate launch --num_processes 2 -m scsnet` does."""
+    processes = []
+
+    def start(line):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        words = [sys.executable, "-m", "scsnet", "colorize", *line.split(), "--weights", weights]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        for rank in "01":
+            env = shared | {"RANK": rank, "LOCAL_RANK": rank}
+            processes.append(subprocess.Popen(words, env=env, **streams))
+        return processes
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

@@ -58,15 +58,6 @@ def test_rows_are_those_of_the_matrix(tiny_net, level):
     assert torch.allclose(flat, matrix[[0, side // 2 * side + side - 1, -1]], atol=1e-5)
 
 
-def test_valves_lie_between_closed_and_open(tiny_net):
-    reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
-    encoded = tiny_net.encode(torch.rand(2, 1, 32, 16), reference)
-    for level, factor in enumerate((1, 2, 4)):
-        for valve in tiny_net.valves(encoded, level):
-            assert valve.shape == (2, 1, 8 // factor, max(1, 4 // factor))
-            assert 0 <= valve.min() <= valve.max() <= 1
-
-
 @pytest.mark.parametrize("config", [SCSNetConfig(), SCSNetConfig.paper()], ids=["ours", "paper"])
 @pytest.mark.parametrize("count", [2, 9])
 def test_comparison_equals_the_written_out_matrix(config, count):
@@ -87,40 +78,6 @@ def test_comparison_equals_the_written_out_matrix(config, count):
     assert oracle.error(shares.flatten(2), expected.double()) < 1e-5
 
 
-def test_what_is_not_covered_has_the_size_of_the_picture(tiny_net):
-    reference = tiny_net.encode_reference([torch.rand(2, 3, 40, 24), torch.rand(1, 3, 16, 16)])
-    encoded = tiny_net.encode(torch.rand(2, 1, 71, 45), reference)
-    uncovered, parts = tiny_net.coverage(encoded)
-    assert uncovered.shape == (2, 1, 71, 45)
-    assert 0 <= uncovered.min() <= uncovered.max() <= 1
-    assert parts.shape == (2, 2)
-    assert torch.allclose(uncovered.mean((1, 2, 3)), 1 - parts.sum(1), atol=0.02)
-    framed = torch.rand(1, 1, 50, 60)
-    one = tiny_net.encode_reference([framed[..., 10:40, 8:52].expand(1, 3, -1, -1)])
-    within = tiny_net.encode(framed, one, inside=(10, 8, 30, 44))
-    alone = tiny_net.encode(framed[..., 10:40, 8:52], one)
-    uncovered, parts = tiny_net.coverage(within)
-    assert torch.allclose(uncovered[..., 10:40, 8:52], tiny_net.coverage(alone)[0], atol=1e-5)
-    assert torch.allclose(parts, tiny_net.coverage(alone)[1], atol=1e-5)
-    margin = torch.ones(50, 60, dtype=torch.bool)
-    margin[10:40, 8:52] = False
-    assert (uncovered[..., margin] == 1).all()
-
-
-def test_wrong_arguments_are_named(tiny_net):
-    with pytest.raises(ValueError, match="got features without"):
-        tiny_net.attention(tiny_net.encode(torch.rand(1, 1, 16, 16)), [(0.5, 0.5)])
-    reference = tiny_net.encode_reference([torch.rand(1, 3, 16, 16)])
-    encoded = tiny_net.encode(torch.rand(1, 1, 16, 16), reference)
-    for points, level, message in (
-        ([(1.5, 0.5)], 0, r"0\.\.1.*\(1.5, 0.5\)"),
-        ([], 0, "at least one point"),
-        ([(0.5, 0.5)], 3, "level must be between 0 and 2, got 3"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            tiny_net.attention(encoded, points, level)
-
-
 def test_without_attention_references_are_averaged():
     net = SCSNet(SCSNetConfig(width=8, depth=1, attention="none")).requires_grad_(False)
     module = net.color_branch.cross_attention
@@ -130,7 +87,5 @@ def test_without_attention_references_are_averaged():
     small = torch.nn.functional.interpolate(b, (4, 4), mode="bilinear")
     assert torch.allclose(joined, source + (a + small) / 2, atol=1e-6)
     encoded = net.encode(torch.rand(1, 1, 8, 8), net.encode_reference([torch.rand(1, 3, 8, 8)]))
-    with pytest.raises(ValueError, match="no attention maps"):
-        net.valves(encoded)
     with pytest.raises(ValueError, match="no attention maps"):
         net.coverage(encoded)

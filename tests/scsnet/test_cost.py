@@ -5,7 +5,7 @@ import torch
 from meters import Peak, count_operations
 
 import scsnet.model
-from scsnet import SCSNet, SCSNetConfig, onednn
+from scsnet import SCSNet
 
 aten = torch.ops.aten
 LINEARS = 2 * (2 * 256 * 256 + 3 * 256)  # operations per output pixel that no trick removes
@@ -23,38 +23,26 @@ def net():
     return SCSNet().eval().requires_grad_(False)
 
 
-def encode(net, side):
-    return net.encode(torch.rand(1, 1, side, side))
-
-
-def test_decode_costs_little_more_than_the_linear_layers_of_its_pixels(net):
-    features = encode(net, 64)
-    counts = count_operations(lambda: net.decode(features, (256, 256)))
+@pytest.mark.parametrize("size", [(256, 256), (150, 97), (30, 30)])
+def test_decode_costs_little_more_than_the_linear_layers_of_its_pixels(net, size):
+    """Nothing of the encoder runs again for another size."""
+    features = net.encode(torch.rand(1, 1, 64, 64))
+    counts = count_operations(lambda: net.decode(features, size))
     # F_cs once, at source size: 128 -> 256 channels, the first linear layer inside of it
     assert counts.pop(aten.convolution) == 2 * 64**2 * 128 * 256 * 9
-    assert LINEARS <= sum(counts.values()) / 256**2 <= 1.25 * LINEARS
-
-
-def test_a_second_size_runs_nothing_of_the_encoder(net):
-    features = encode(net, 40)
-    for size in [(160, 160), (90, 61), (20, 20)]:
-        counts = count_operations(lambda size=size: net.decode(features, size))
-        assert counts[aten.convolution] == 2 * 40**2 * 128 * 256 * 9
+    if size == (256, 256):
+        assert LINEARS <= sum(counts.values()) / 256**2 <= 1.25 * LINEARS
 
 
 def test_a_window_costs_its_own_pixels(net):
-    features = encode(net, 64)
+    features = net.encode(torch.rand(1, 1, 64, 64))
 
-    def cost(size, window=None):
-        counts = count_operations(lambda: net.decode(features, size, window))
-        return sum(counts.values())
+    def cost(side):
+        window = (5000, 7000, side, side)
+        return sum(count_operations(lambda: net.decode(features, (2**14, 2**14), window)).values())
 
-    huge = (16384, 16384)
-    small, large = cost(huge, (5000, 7000, 64, 64)), cost(huge, (5000, 7000, 256, 256))
-    assert small < 2 * 64**2 * LINEARS
-    assert large < 17 * small
-    assert cost(huge, (0, 0, 64, 64)) == pytest.approx(small, rel=0.5)
-    assert cost((512, 512), (100, 200, 128, 128)) < cost((512, 512)) / 10
+    assert cost(64) < 2 * 64**2 * LINEARS
+    assert cost(256) < 17 * cost(64)
 
 
 def test_memory_of_decode_beside_its_result_does_not_grow(tiny_net):
@@ -79,24 +67,3 @@ def test_memory_of_encode_beside_its_result_is_that_of_a_tile(tiny_net, monkeypa
         kept = features.nbytes + features.color.nbytes
         beside.append(used.peak - kept)
     assert beside[1] < 1.5 * beside[0] + 2**20, beside
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
-def test_fused_operators_change_nothing(monkeypatch, dtype, tolerance):
-    if dtype not in onednn.FORMATS:
-        pytest.skip(f"no {dtype} in hardware here")
-    torch.manual_seed(2)
-    net = SCSNet(SCSNetConfig(depth=2)).eval().requires_grad_(False)
-    for block in net.texture_encoder.blocks:
-        torch.nn.init.normal_(block.conv2.weight, std=0.05)
-    net = net.to(dtype)
-    luminance = torch.rand(2, 1, 36, 28) * 2 - 1
-
-    def work():
-        return net.decode(net.encode(luminance), (141, 300))
-
-    fused = work()
-    monkeypatch.setattr(onednn, "FORMATS", frozenset())
-    plain = work()
-    assert (fused - plain).abs().max() <= tolerance * plain.abs().max()
-    assert not torch.equal(fused, plain)  # both ways were taken

@@ -1,13 +1,12 @@
-"""What only a GPU can show: results against float64 there, its memory, and that it never waits for the host."""
-
-from types import SimpleNamespace
+"""What only a GPU can show: results against float64 there, and its memory."""
 
 import oracle
 import pytest
 import torch
+from tiny_prior import TINY, add_prior
 
-from scsnet import SCSNet, SCSNetConfig, encode_picture, encode_references, render
-from scsnet.cpm import CPM, build_axis, dispatch
+from scsnet import SCSNet, SCSNetConfig, encode_picture
+from scsnet.cpm import CPM, dispatch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -16,18 +15,14 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def exact_float32():
-    """Switches TF32 off. Not by monkeypatch: these attributes are properties."""
+def exact_float32(monkeypatch):
+    """Takes the kernel and switches TF32 off, not by monkeypatch: these attributes are properties."""
+    monkeypatch.setattr(dispatch, "_enabled", True)
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = False
     yield
     products.allow_tf32, convolutions.allow_tf32 = before
-
-
-@pytest.fixture(autouse=True)
-def opt_in(monkeypatch):
-    monkeypatch.setattr(dispatch, "_enabled", True)
 
 
 @pytest.fixture
@@ -44,13 +39,12 @@ def photos(count=2, side=32):
     return torch.rand(count, 1, side, side, device="cuda")
 
 
-def needs_kernel(net, dtype):
-    """Returns the kernel's plan, or skips with the reason why there is none."""
-    features = torch.zeros(1, dtype=dtype, device="cuda")
-    plan = dispatch.choose_plan(net.head.parameters_of_map, features)
-    if plan is None:
-        pytest.skip(f"no Triton kernel for {dtype} on {torch.cuda.get_device_name()}")
-    return plan
+@pytest.fixture
+def needs_kernel():
+    """Skips where there is no Triton kernel."""
+    head = CPM(16, 32).to("cuda", torch.bfloat16).requires_grad_(False)
+    if dispatch.choose_plan(head.parameters_of_map, head.fuse.weight) is None:
+        pytest.skip(f"no Triton kernel on {torch.cuda.get_device_name()}")
 
 
 @pytest.mark.parametrize("referential", [False, True])
@@ -61,15 +55,12 @@ def test_float32_equals_float64(net, referential, size):
     got = net.decode(net.encode(luminance, net.encode_reference(lab) if lab else None), size)
     net.double()
     expected = oracle.scsnet(net, luminance.double(), [r.double() for r in lab], size)
-    assert (got - expected).abs().max() / expected.abs().max() < 1e-4
+    assert oracle.error(got, expected) < 1e-4
 
 
-def test_prior_masks_and_margins_equal_those_on_the_cpu():
-    torch.manual_seed(0)
-    config = SCSNetConfig(width=8, depth=2, working_size=32, prior="efficientnet_lite2")
-    net = SCSNet(config).eval().requires_grad_(False)
-    torch.nn.init.normal_(net.color_branch.guidance.source.weight, std=0.02)
-    torch.nn.init.normal_(net.color_branch.guidance.reference.weight, std=0.02)
+def test_prior_masks_and_margins_equal_those_on_the_cpu(tiny_net, monkeypatch):
+    monkeypatch.setattr("scsnet.prior.EFFICIENTNET_LITE2", TINY)
+    net = add_prior(tiny_net)
     rgb, reference = torch.ones(1, 1, 48, 56), torch.rand(1, 3, 40, 40)
     rgb[..., 4:-4, 4:-4] = torch.rand(40, 48)
     mask = torch.zeros(1, 1, 40, 40)
@@ -78,8 +69,7 @@ def test_prior_masks_and_margins_equal_those_on_the_cpu():
     net.cuda()
     got = encode_picture(net, rgb.cuda(), [reference.cuda()], reference_masks=[mask.cuda()])
     assert got.inside == expected.inside == (4, 4, 40, 48)
-    error = (got.color.cpu() - expected.color).abs().max()
-    assert error / expected.color.abs().max() < 1e-3
+    assert oracle.error(got.color.cpu(), expected.color) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -87,34 +77,20 @@ def test_prior_masks_and_margins_equal_those_on_the_cpu():
 )
 @pytest.mark.parametrize("align", ["centre", "paper"])
 @pytest.mark.parametrize("channels", [32, 256])
-def test_kernel_equals_float64(dtype, tolerance, align, channels):
-    torch.manual_seed(1)
-    head = CPM(16, channels).cuda().to(dtype).requires_grad_(False)
-    needs_kernel(SimpleNamespace(head=head.bfloat16()), torch.bfloat16)
-    from scsnet.cpm.triton_kernel import Plan, list_plans, map_pixels
+def test_kernel_equals_float64(needs_kernel, dtype, tolerance, align, channels):
+    from interpreted_cpm import check
 
-    head = head.to(dtype)
-    source, size = (9, 12), (50, 41)
-    features = torch.randn(2, 16, *source, device="cuda").to(dtype)
-    grid = [build_axis(source[d], size[d], 0, size[d], align, "cuda") for d in (0, 1)]
-    hidden = head.fold_first_layer(features)
-    double = SimpleNamespace(
-        head=CPM(16, channels).cuda().double(), config=SimpleNamespace(cpm_align=align)
-    )
-    double.head.load_state_dict(head.state_dict())
-    with torch.no_grad():
-        expected = oracle.cpm(double, features.double(), size, range(size[0]), range(size[1]))
+    from scsnet.cpm.triton_kernel import Plan, list_plans
+
     candidates = list_plans(torch.cuda.get_device_capability())
     for plan in [Plan(4, 8, 16, 8, 1)] if dtype == torch.float32 else candidates:
-        got = map_pixels(head.parameters_of_map, hidden, *grid, plan)
-        assert (got - expected).abs().max() / expected.abs().max() < tolerance, plan
+        check(dtype, tolerance, align, (9, 12), (50, 41), plan, channels, "cuda")
 
 
-def test_decode_takes_the_kernel_and_stays_close_to_float32(net):
+def test_decode_takes_the_kernel_and_stays_close_to_float32(net, needs_kernel):
     luminance = photos() * 2 - 1
     expected = net.decode(net.encode(luminance), (128, 128))
     net.bfloat16()
-    needs_kernel(net, torch.bfloat16)
     got = net.decode(net.encode(luminance), (128, 128))
     assert (got - expected).abs().mean() / expected.abs().max() < 1e-2
 
@@ -134,22 +110,3 @@ def test_memory_does_not_grow_with_the_output(net, dtype):
         del whole
     assert beyond[1] <= beyond[0] + 32 * 2**20
     assert beyond[1] < 128 * 2**20
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_gpu_never_waits_for_the_host(net, dtype):
-    net.to(dtype)
-    rgb, reference = photos(2, 40), torch.rand(1, 3, 32, 32, device="cuda")
-
-    def whole_way():
-        # finding margins has to wait: the shapes of all that follows depend on them
-        encoded = encode_picture(net, rgb, encode_references(net, [reference]), inside=None)
-        render(net, encoded, (128, 131))
-        return render(net, encoded, (128, 131), (20, 31, 40, 50), luminance="input")
-
-    whole_way()  # compiles and times the kernel
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        whole_way()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -13,10 +13,6 @@ def test_devices_and_dtypes_are_chosen_by_name(monkeypatch):
     assert choose_device("cpu") == CPU
     assert choose_dtype(CPU, "float16") == torch.float16
     assert choose_dtype(CPU) in (torch.float32, torch.bfloat16)
-    with pytest.raises(ValueError, match="device must be one of"):
-        choose_device("tpu")
-    with pytest.raises(ValueError, match="dtype must be one of"):
-        choose_dtype(CPU, "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="cuda is not available"):
         choose_device("cuda")

@@ -33,14 +33,11 @@ def test_margins_are_found_to_the_pixel(photo, level, sides):
     assert find(F.pad(photo, sides, value=level)) == (top, left, 90, 120)
 
 
-def test_margins_with_the_noise_of_a_scanner_are_found(photo):
+def test_margins_of_scans_and_real_photos_are_found(root, photo):
     torch.manual_seed(0)
     framed = F.pad(photo, (8, 8, 8, 8), value=0.96)
-    framed = (framed + 0.01 * torch.randn_like(framed)).clamp(0, 1)
-    assert find(framed) == (8, 8, 90, 120)
-
-
-def test_margins_of_real_photos_are_found(root):
+    noisy = (framed + 0.01 * torch.randn_like(framed)).clamp(0, 1)
+    assert find(noisy) == (8, 8, 90, 120)
     assert find(read(root / "samples" / "Alps.jpg")) is None
     # A white border of five rows at the top and a black one at the bottom.
     assert find(read(root / "samples" / "Colorado1941.png")) == (5, 0, 458, 600)
@@ -66,12 +63,8 @@ def small(photo):
     return F.interpolate(photo, (40, 48), mode="area")
 
 
-@pytest.fixture
-def framed(small):
-    return F.pad(small, (3, 5, 4, 6), value=1.0)
-
-
-def test_colours_inside_are_those_of_the_photo_alone(tiny_net, small, framed):
+def test_colours_inside_are_those_of_the_photo_alone(tiny_net, small):
+    framed = F.pad(small, (3, 5, 4, 6), value=1.0)
     alone, features = encode_picture(tiny_net, small), encode_picture(tiny_net, framed)
     assert features.inside == (4, 3, 40, 48)
     assert torch.allclose(features.color, alone.color, atol=1e-5)
@@ -89,8 +82,8 @@ def test_colours_inside_are_those_of_the_photo_alone(tiny_net, small, framed):
     assert not torch.allclose(render(tiny_net, whole, (100, 112)), rgb, atol=1e-2)
 
 
-def test_windows_tiles_and_smaller_results_keep_the_margins(tiny_net, framed):
-    features = encode_picture(tiny_net, framed)
+def test_windows_tiles_and_smaller_results_keep_the_margins(tiny_net, small):
+    features = encode_picture(tiny_net, F.pad(small, (3, 5, 4, 6), value=1.0))
     whole = render(tiny_net, features, (75, 90))
     part = render(tiny_net, features, (75, 90), (3, 2, 40, 50))
     assert torch.allclose(part, whole[..., 3:43, 2:52], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Metadata of pictures: what is kept byte for byte, what is corrected, what is told to be lost."""
+"""Metadata of pictures: what is kept byte for byte, corrected, followed (Adobe RGB), or told to be lost."""
 
 import json
 import shutil
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from captions import CAPTIONS, IPTC, XMP, read_deep
 from PIL import ExifTags, Image
+from skimage.color import xyz2rgb
 
 from scsnet.pictures import read_picture, write_picture
+from scsnet.pictures.exif import srgb_profile
 from scsnet.pictures.metadata import Captions
 
-BASE = ExifTags.Base
+BASE, IFD = ExifTags.Base, ExifTags.IFD
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 TEXT = "Großmutter 1941, Café, Жизнь".encode()
 COMMENT = b"ASCII\0\0\0hello"
@@ -30,7 +32,7 @@ def test_keeps_exif_text_of_other_scripts(tmp_path, source, ending):
     exif = Image.Exif()
     place = "x" * len(TEXT)  # replaced after writing: Pillow writes ASCII only
     exif[BASE.ImageDescription], exif[BASE.Orientation] = place, 6
-    exif[ExifTags.IFD.Exif] = {int(BASE.LensModel): place, int(BASE.UserComment): COMMENT}
+    exif[IFD.Exif] = {int(BASE.LensModel): place, int(BASE.UserComment): COMMENT}
     path = tmp_path / f"in.{source}"
     save(path, exif=exif.tobytes(), dpi=(300, 300))
     path.write_bytes(path.read_bytes().replace(place.encode(), TEXT))
@@ -42,7 +44,7 @@ def test_keeps_exif_text_of_other_scripts(tmp_path, source, ending):
     assert out.read_bytes().count(TEXT + b"\0") == 2
     again = read_picture(out)
     assert (again.width, again.height) == (6, 9)
-    assert again.tags[ExifTags.IFD.Exif][BASE.UserComment] == COMMENT
+    assert again.tags[IFD.Exif][BASE.UserComment] == COMMENT
     assert again.dpi == pytest.approx((600, 600), abs=0.1)
     assert again.notes == ()
 
@@ -123,18 +125,15 @@ def test_tells_broken_xmp(tmp_path, xmp):
     assert read_picture(tmp_path / "a.jpg").captions.xmp is None
 
 
-def test_tells_captions_too_long_for_a_jpeg(tmp_path):
+def test_a_jpeg_keeps_all_comments_and_tells_captions_too_long(tmp_path):
+    path = save(tmp_path / "in.jpg", comment=b"one", extra=b"\xff\xfe\0\5two")
+    assert set(read_picture(path).captions.comment.split()) == {b"one", b"two"}
     xmp = XMP.replace(b"Bonn", b"x" * 70000)
     captions = Captions(xmp=xmp, iptc=IPTC * 4000, comment=b"x" * 70000)
     (note,) = write_picture(tmp_path / "a.jpg", PHOTO, captions=captions)
     assert note.count("64 KB") == 3
     assert write_picture(tmp_path / "a.png", PHOTO, captions=captions) == []
     assert read_picture(tmp_path / "a.png").captions.iptc == IPTC * 4000
-
-
-def test_keeps_all_comments_of_a_jpeg(tmp_path):
-    path = save(tmp_path / "a.jpg", comment=b"one", extra=b"\xff\xfe\0\5two")
-    assert set(read_picture(path).captions.comment.split()) == {b"one", b"two"}
 
 
 def test_reads_a_resolution_only_where_one_is_declared(tmp_path):
@@ -165,3 +164,43 @@ def test_writes_sixteen_bits_exactly(tmp_path, ending, with_alpha, monkeypatch):
     assert (deep.tags, deep.captions, deep.dpi) == (other.tags, other.captions, other.dpi)
     with Image.open(path) as one, Image.open(shallow) as two:
         assert one.info["icc_profile"] == two.info["icc_profile"]
+
+
+# Adobe RGB (1998) Color Image Encoding, 4.3.5.3: linear RGB to XYZ, D65
+TO_XYZ = np.array(
+    [[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]]
+)
+COLORS = np.array([[200, 100, 50], [90, 140, 80], [128, 128, 128], [20, 30, 160], [255, 255, 255]])
+
+
+def read_colors(path, space, interop, **options):
+    """Read fields of these colours from a file with the given tags; also return what they became."""
+    exif = Image.Exif()
+    exif[IFD.Exif] = {int(BASE.ColorSpace): space, int(IFD.Interop): {1: interop}}
+    if path.suffix == ".jpg":
+        options |= {"quality": 100, "subsampling": 0}
+    pixels = COLORS.astype(np.uint8)[None].repeat(16, 0).repeat(16, 1)
+    Image.fromarray(pixels).save(path, exif=exif.tobytes(), **options)
+    picture = read_picture(path)
+    return picture, picture.rgb[8, 8::16].astype(int)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_adobe_rgb_that_only_exif_tells_becomes_srgb(tmp_path, name):
+    picture, found = read_colors(tmp_path / name, 65535, "R03")
+    expected = 255 * xyz2rgb((COLORS / 255) ** (563 / 256) @ TO_XYZ.T)
+    assert np.abs(found - expected).max() < 2.5
+    assert np.abs(found - COLORS).max() > 20
+    assert picture.notes == ()
+    write_picture(tmp_path / "b.jpg", picture.rgb, tags=picture.tags)
+    details = read_picture(tmp_path / "b.jpg").tags[IFD.Exif]
+    assert (details[BASE.ColorSpace], details[IFD.Interop][1]) == (1, "R98")
+
+
+@pytest.mark.parametrize(
+    ("space", "interop", "options"),
+    [(1, "R03", {}), (65535, "R98", {}), (65535, "R03", {"icc_profile": srgb_profile()})],
+)
+def test_other_tags_and_profiles_are_followed(tmp_path, space, interop, options):
+    _, found = read_colors(tmp_path / "a.jpg", space, interop, **options)
+    assert np.abs(found - COLORS).max() <= 2

@@ -11,22 +11,11 @@ from tiny_prior import TINY, add_prior
 
 from scsnet import checkpoint
 from scsnet.color import lab_to_rgb
-from scsnet.prior import compute_prior_shape
 
 
 @pytest.fixture(autouse=True)
 def small_prior(monkeypatch):
     monkeypatch.setattr("scsnet.prior.EFFICIENTNET_LITE2", TINY)
-
-
-def run(net, luminance, lab):
-    return net.decode(net.encode(luminance, net.encode_reference([lab])), (40, 50))
-
-
-def test_prior_without_weights_changes_nothing(tiny_net):
-    luminance, lab = torch.rand(1, 1, 21, 30), torch.rand(1, 3, 24, 18)
-    plain, guided = (run(net, luminance, lab) for net in (tiny_net, add_prior(tiny_net, 0.0)))
-    assert torch.equal(plain, guided)
 
 
 def test_prior_is_added_to_the_features_of_both_pictures(tiny_net):
@@ -64,11 +53,5 @@ def test_weights_file_older_than_the_prior_loads(tiny_net, tmp_path):
     save_file(load_file(new), old, metadata | {"config": json.dumps(config)})
     loaded = checkpoint.load(old, dtype=torch.float32)
     assert loaded.config == tiny_net.config
-    inputs = torch.rand(1, 1, 16, 16), torch.rand(1, 3, 16, 16)
-    assert torch.equal(run(loaded, *inputs), run(tiny_net, *inputs))
-
-
-def test_prior_sees_about_256_pixels_square():
-    assert compute_prior_shape(128, 128) == compute_prior_shape(16, 16) == (256, 256)
-    assert compute_prior_shape(3000, 2000) == (320, 224)
-    assert compute_prior_shape(1, 1000) == (32, 2048)
+    luminance = torch.rand(1, 1, 16, 16)
+    assert torch.equal(loaded.encode(luminance).color, tiny_net.encode(luminance).color)

@@ -23,13 +23,9 @@ def read(root, name, size=None):
 
 
 @pytest.fixture
-def alps(root):
-    return read(root, "samples/Alps.jpg", (96, 96))
-
-
-@pytest.fixture
-def colorado(root):
-    return read(root, "samples/Colorado1941.png", (96, 96))
+def samples(root):
+    """The photo of the Alps in colour, and that of 1941."""
+    return [read(root, f"samples/{name}", (96, 96)) for name in ("Alps.jpg", "Colorado1941.png")]
 
 
 def to_lab(rgb):
@@ -42,7 +38,8 @@ def colorize(net, photo, references=(), size=None):
     return to_lab(render(net, features, size or photo.shape[2:]))
 
 
-def test_colours_are_near_those_of_the_photo(bundled, alps, colorado):
+def test_colours_are_near_those_of_the_photo(bundled, samples):
+    alps, colorado = samples
     target = to_lab(alps)
     gray_error = np.abs(target[..., 1:]).mean()
     automatic, own = colorize(bundled, alps), colorize(bundled, alps, [alps.flip(3)])
@@ -90,7 +87,8 @@ def test_coverage_tells_which_reference_serves_and_what_it_lacks(bundled, root, 
 
 
 @pytest.mark.parametrize("with_reference", [False, True])
-def test_bfloat16_is_visually_equal(bundled, alps, colorado, with_reference):
+def test_bfloat16_is_visually_equal(bundled, samples, with_reference):
+    alps, colorado = samples
     references = [alps] if with_reference else []
     exact = colorize(bundled, colorado, references, (250, 250))
     fast = checkpoint.load("bundled", dtype=torch.bfloat16)

@@ -28,15 +28,14 @@ def test_bicubic_is_pillows(n_in, n_out):
     assert np.abs(got - np.asarray(expected)).max() < 2e-5
 
 
-def linear_taps(n_in, n_out, start=0, stop=None):
-    return compute_linear_taps(*compute_pixel_centres(n_in, n_out, start, stop or n_out), n_in)
-
-
 @pytest.mark.parametrize(("n_in", "n_out"), SIZES)
 def test_linear_is_pytorchs(n_in, n_out):
     planes, start = torch.rand(2, 5, n_in, 9), n_out // 3
     expected = F.interpolate(planes, (n_out, 21), mode="bilinear")[:, :, start:, 4:15]
-    rows, columns = linear_taps(n_in, n_out, start), linear_taps(9, 21, 4, 15)
+    rows, columns = (
+        compute_linear_taps(*compute_pixel_centres(*span), span[0])
+        for span in ((n_in, n_out, start, n_out), (9, 21, 4, 15))
+    )
     assert torch.allclose(resample(planes, rows, columns), expected, atol=1e-5)
     features = resample_features(planes, rows, columns)
     assert torch.allclose(features, expected, atol=1e-5)
@@ -55,16 +54,9 @@ class NoDoubles(TorchFunctionMode):
         return result
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: compute_cubic_taps(9, 23, 0, 23, "meta"),
-        lambda: build_axis(9, 23, 2, 20, "centre", "meta"),
-        lambda: build_axis(9, 23, 2, 20, "paper", "meta"),
-    ],
-)
-def test_devices_without_float64_get_none(make, monkeypatch):
+def test_devices_without_float64_get_none(monkeypatch):
     monkeypatch.setattr("scsnet.resample.WITHOUT_DOUBLES", {"meta"})
     with NoDoubles():
-        made = make()
-    assert getattr(made, "taps", made).weight.is_meta
+        cubic = compute_cubic_taps(9, 23, 0, 23, "meta")
+        axes = [build_axis(9, 23, 2, 20, align, "meta") for align in ("centre", "paper")]
+    assert all(taps.weight.is_meta for taps in (cubic, *(axis.taps for axis in axes)))

@@ -30,8 +30,7 @@ class Host:
     """What the doubles have seen, and what they shall answer."""
 
     models_dir: str
-    device: torch.device = CPU
-    free: dict = field(default_factory=lambda: {"cpu": 2**33, "meta": 2**33})
+    free: dict = field(default_factory=lambda: {"cpu": 2**33})
     loaded: list = field(default_factory=list)
     progress: list = field(default_factory=list)
     asked: int = 0
@@ -55,7 +54,7 @@ class Host:
 
 def _management(host):
     return SimpleNamespace(
-        get_torch_device=lambda: host.device,
+        get_torch_device=lambda: CPU,
         unet_offload_device=lambda: CPU,
         intermediate_device=lambda: CPU,
         get_free_memory=lambda device=None: host.free[device.type],
@@ -69,20 +68,18 @@ def _management(host):
     )
 
 
-def _make_patcher(model, load_device, offload_device):
-    return SimpleNamespace(model=model, load_device=load_device, offload_device=offload_device)
+def _make_patcher(model, **devices):
+    return SimpleNamespace(model=model, **devices)
 
 
 def _utils(host):
-    class ProgressBar:
-        def __init__(self, total, node_id=None):
-            self.total = total
+    def make_bar(total, node_id=None):
+        def update(value, total=total, preview=None):
+            host.progress.append((value, total))
 
-        def update_absolute(self, value, total=None, preview=None):
-            self.total = total or self.total
-            host.progress.append((value, self.total))
+        return SimpleNamespace(update_absolute=update)
 
-    return SimpleNamespace(ProgressBar=ProgressBar)
+    return SimpleNamespace(ProgressBar=make_bar)
 
 
 def _folders(host):
@@ -145,21 +142,13 @@ class Schema:
             raise ValueError(f"Ids must be unique between inputs and outputs, but {shared} are not")
 
 
-class NodeOutput:
-    """As io.NodeOutput."""
-
-    def __init__(self, *args, ui=None):
-        self.args, self.ui = args, ui
+def _make_output(*args, ui=None):
+    return SimpleNamespace(args=args, ui=ui)
 
 
-class PreviewImage:
-    """As ui.PreviewImage."""
-
-    def __init__(self, image, cls=None):
-        self.count = len(image)
-
-    def as_dict(self):
-        return {"images": [{"filename": f"{i}.png", "type": "temp"} for i in range(self.count)]}
+def _make_preview(image, cls=None):
+    files = [{"filename": f"{i}.png", "type": "temp"} for i in range(len(image))]
+    return SimpleNamespace(as_dict=lambda: {"images": files})
 
 
 def _api():
@@ -168,12 +157,12 @@ def _api():
         **{name: _kind(name.upper()) for name in kinds},
         Custom=_kind,
         Schema=Schema,
-        NodeOutput=NodeOutput,
+        NodeOutput=_make_output,
         Input=Thing,
         Output=Thing,
         ComfyNode=object,
     )
-    ui = SimpleNamespace(PreviewImage=PreviewImage)
+    ui = SimpleNamespace(PreviewImage=_make_preview)
     return SimpleNamespace(io=io, ui=ui, ComfyExtension=object)
 
 

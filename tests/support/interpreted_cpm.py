@@ -1,5 +1,5 @@
-"""The Triton kernel of CPM in Triton's interpreter, on a CPU. Run by test_cpm_dispatch.py in a process of its own:
-the interpreter is chosen by TRITON_INTERPRET=1 before Triton is first imported.
+"""The Triton kernel of CPM in Triton's interpreter, on a CPU. Run by test_cpm.py in a process of its own:
+the interpreter is chosen by TRITON_INTERPRET=1 before Triton is first imported. test_cuda.py has `check` for GPUs.
 """
 
 from types import SimpleNamespace
@@ -14,11 +14,11 @@ from scsnet.cpm.triton_kernel import Plan, list_plans, map_pixels
 SMALL = Plan(8, 4, 16, 4, 1)
 
 
-def check(dtype, tolerance, align, source, size, plan=SMALL, channels=32):
+def check(dtype, tolerance, align, source, size, plan=SMALL, channels=32, device="cpu"):
     torch.manual_seed(1)
-    head = CPM(16, channels).requires_grad_(False).to(dtype)
-    features = torch.randn(2, 16, *source).to(dtype)
-    grid = [build_axis(source[d], size[d], 0, size[d], align) for d in (0, 1)]
+    head = CPM(16, channels).requires_grad_(False).to(device, dtype)
+    features = torch.randn(2, 16, *source).to(device, dtype)
+    grid = [build_axis(source[d], size[d], 0, size[d], align, device) for d in (0, 1)]
     got = map_pixels(head.parameters_of_map, head.fold_first_layer(features), *grid, plan)
     double = SimpleNamespace(head=head.double(), config=SimpleNamespace(cpm_align=align))
     expected = oracle.cpm(double, features.double(), size)

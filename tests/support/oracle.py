@@ -1,7 +1,7 @@
 """The paper's formulas, written straightforwardly in any precision: what the fast code must equal.
 
-Only the weights are taken from the network; every matrix is written out, every output pixel is looked up by itself,
-and nothing is folded, fused, tiled or shared.
+Only the weights are taken from the network; every matrix is written out, and nothing is folded, fused, tiled or
+shared.
 """
 
 from fractions import Fraction
@@ -131,40 +131,30 @@ def look_up(n_in, n_out, i, align):
     return min(max(position, Fraction(0)), Fraction(n_in - 1)), 2 * (cell - floor(cell)) - 1
 
 
-def bilinear(planes, size, align, rows=None, columns=None):
-    """planes (B, C, H, W) at rows and columns (all of them) of a grid of `size`, and Z (2, rows, columns)."""
-    rows, columns = rows or range(size[0]), columns or range(size[1])
-    height, width = planes.shape[2:]
-    out = planes.new_zeros(*planes.shape[:2], len(rows), len(columns))
-    relative = planes.new_zeros(2, len(rows), len(columns))
-    horizontal = [look_up(width, size[1], j, align) for j in columns]
-    for i, row in enumerate(rows):
-        y, zy = look_up(height, size[0], row, align)
-        y0, y1 = floor(y), min(floor(y) + 1, height - 1)
-        line = planes[:, :, y0] * float(1 - (y - y0)) + planes[:, :, y1] * float(y - y0)
-        for j, (x, zx) in enumerate(horizontal):
-            x0, x1 = floor(x), min(floor(x) + 1, width - 1)
-            out[:, :, i, j] = line[..., x0] * float(1 - (x - x0)) + line[..., x1] * float(x - x0)
-            relative[0, i, j], relative[1, i, j] = float(zx), float(zy)
-    return out, relative
+def bilinear(planes, size, align):
+    """planes (B, C, H, W) at the pixels of a grid of `size`."""
+    return F.interpolate(planes, size, mode="bilinear", align_corners=align == "paper")
 
 
-def cpm(net, features, size, rows=None, columns=None):
-    """Eq. 3 and the four linear layers: cat(F_tex, F_color) -> planes (B, 3, rows, columns)."""
+def cpm(net, features, size):
+    """Eq. 3 and the four linear layers: cat(F_tex, F_color) -> planes (B, 3, Ht, Wt)."""
     head, align = net.head, net.config.cpm_align
-    main, relative = bilinear(convolution(head.fuse, features), size, align, rows, columns)
-    z = relative[None].expand(main.shape[0], -1, -1, -1)
+    main = bilinear(convolution(head.fuse, features), size, align)
+    y, x = (
+        main.new_tensor([float(look_up(n, m, i, align)[1]) for i in range(m)])
+        for n, m in zip(features.shape[2:], size, strict=True)
+    )
+    z = torch.stack(torch.meshgrid(x, y, indexing="xy")).expand(main.shape[0], -1, -1, -1)
     x = torch.cat([main, z], 1).permute(0, 2, 3, 1)
     for index, linear in enumerate(head.linears):
         x = F.linear(F.relu(x) if index else x, linear.weight, linear.bias)
     return x.permute(0, 3, 1, 2)
 
 
-def scsnet(net, luminance, references, size, rows=None, columns=None):
+def scsnet(net, luminance, references, size):
     """The whole of Fig. 3 at the source's own size: L (B, 1, H, W) -> planes (B, 3, Ht, Wt)."""
     features = torch.cat([texture(net, luminance), color(net, luminance, references)], 1)
-    planes = cpm(net, features, size, rows, columns)
+    planes = cpm(net, features, size)
     if net.config.luminance_skip:
-        enlarged, _ = bilinear(luminance, size, net.config.cpm_align, rows, columns)
-        planes[:, :1] += enlarged
+        planes[:, :1] += bilinear(luminance, size, net.config.cpm_align)
     return planes
