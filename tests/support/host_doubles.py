@@ -38,13 +38,9 @@ class Host:
     bf16: bool = False
     fp16: bool = False
     force_fp16: bool = False
-    emptied: int = 0
 
     def load(self, models, memory_required=0, force_full_load=False):
         self.loaded.append((models[0], memory_required, force_full_load))
-
-    def empty(self, force=False):
-        self.emptied += 1
 
     def ask(self):
         self.asked += 1
@@ -62,7 +58,7 @@ def _management(host):
         should_use_fp16=lambda device=None: host.fp16,
         supports_cast=lambda device, dtype: True,
         load_models_gpu=host.load,
-        soft_empty_cache=host.empty,
+        soft_empty_cache=lambda force=False: None,
         throw_exception_if_processing_interrupted=host.ask,
         OOM_EXCEPTION=MemoryExhaustedError,
     )
