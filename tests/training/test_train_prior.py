@@ -152,7 +152,7 @@ def test_gray_has_the_lightness_of_the_photo():
 def test_mistakes_are_named(photos, published, weights, tmp_path):
     other, broken = tmp_path / "other.safetensors", tmp_path / "broken.pth"
     save_file({"weight": torch.zeros(1)}, other)
-    broken.write_bytes(b"no weights")
+    broken.write_bytes(b"junk")
     data, trunk = f"--data {photos}", f"--efficientnet {published[0]}"
     output = f"--output {tmp_path}/t.safetensors"
     for line, message in (
