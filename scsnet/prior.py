@@ -128,7 +128,7 @@ class EfficientNetLite(nn.Module):
                 fine = x
         return fine, F.relu6(self.top(x))
 
-    def pointwise(self) -> list[nn.Parameter]:
+    def dense_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that training fits to gray photos: all but those of the depthwise convolutions."""
         return [p for name, p in self.named_parameters() if "depthwise" not in name]
 

