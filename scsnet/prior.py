@@ -105,16 +105,14 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         self.stem = SameConv(3, architecture.stem, 3, 2)
         blocks: list[InvertedResidual] = []
-        starts: list[int] = []
         width = architecture.stem
         for stage in architecture.stages:
-            starts.append(len(blocks))
             for n in range(stage.blocks):
                 blocks.append(InvertedResidual(width, stage, stage.stride if n == 0 else 1))
                 width = stage.width
         self.blocks = nn.ModuleList(blocks)
         self.top = SameConv(width, architecture.top)
-        self.last_fine = starts[5] - 1  # the last block at stride 16
+        self.last_fine = sum(stage.blocks for stage in architecture.stages[:5]) - 1  # at stride 16
         self.channels = (architecture.stages[4].width, architecture.top)
 
     def forward(self, gray: Tensor) -> tuple[Tensor, Tensor]:
