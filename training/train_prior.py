@@ -39,7 +39,7 @@ from training.data.prior_photos import PriorBatch
 from training.models.backbones import load_efficientnet
 
 PALETTE_PHOTOS = 1000  # photos whose pixels are counted for the palette
-DROPOUT = 0.1
+DROPOUT = 0.2
 WARM_UP = 0.1  # fraction of a run in which the learning rate rises
 
 
