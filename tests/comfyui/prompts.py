@@ -98,18 +98,18 @@ def delays(server, checkpoint, moments, enough):
     """Seconds to stop at `moments` spread over a job; one above `enough` is tried up to three times, the least counts."""
     Image.effect_noise((440, 360), 60).save(server.base / "input" / "noise.png")
     server.run(job(checkpoint, 0.9))  # warm up
-    runs, result = [], []
+    runs = []
     for strength in (0.91, 0.92):
         start = time.monotonic()
         server.run(job(checkpoint, strength))
         runs.append(time.monotonic() - start)
+    whole, result = min(runs), []  # the shorter, so that no job ends before it is interrupted
     for moment in range(1, moments + 1):
         tries = []
         while len(tries) < 3 and (not tries or tries[-1] >= enough):
             strength = 1 + moment / 20 + len(tries) / 200  # never from the cache
             prompt = server.queue(job(checkpoint, strength))
-            # A run that other load does not delay may be faster than both; it must not end before.
-            time.sleep(min(runs) * 0.8 * moment / (moments + 1))
+            time.sleep(whole * 0.9 * moment / (moments + 1))
             tries.append(server.interrupt(prompt))
         result.append(min(tries))
     return result
